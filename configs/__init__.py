@@ -1,0 +1,1 @@
+"""One small file per experiment; what they share is in `bases.py`."""

@@ -1,0 +1,107 @@
+"""What the experiments on one data set share.
+
+The settings of `cifar100`, `stanford_dogs` and `cub2011` follow the paper (Xu
+et al., arXiv:2006.11653). They are an unverified transcription: written down
+without the paper at hand, and to be checked against it.
+"""
+
+import ml_collections
+
+from tsla.errors import InputError
+from tsla.training.config import default_config
+
+
+def digits() -> ml_collections.ConfigDict:
+  """scikit-learn's 8×8 digits, a ResNet-8 and one-pixel shifts: seconds."""
+  config = default_config()
+  config.epochs = 30
+  config.batch_size = 32
+  config.data.name = 'digits'
+  config.augment.pad = 1
+  config.model.name = 'resnet8'
+  config.model.width = 16
+  config.optimizer.learning_rate = 0.1
+  config.optimizer.weight_decay = 5e-4
+  config.optimizer.schedule = 'cosine'
+  return config
+
+
+def cifar100() -> ml_collections.ConfigDict:
+  """ResNet-18 from scratch, 200 epochs. Unverified transcription."""
+  config = default_config()
+  config.epochs = 200
+  config.batch_size = 128
+  config.data.name = 'cifar100'
+  config.data.mean = (0.5071, 0.4865, 0.4409)
+  config.data.std = (0.2673, 0.2564, 0.2762)
+  config.augment.pad = 4
+  config.augment.flip = True
+  config.model.name = 'resnet18'
+  config.model.stem = 'cifar'
+  config.optimizer.learning_rate = 0.1
+  config.optimizer.weight_decay = 5e-4
+  config.optimizer.schedule = 'step'
+  config.optimizer.milestone_epochs = (60, 120, 160)
+  config.optimizer.decay_factor = 0.2
+  return config
+
+
+def fine_grained(name: str) -> ml_collections.ConfigDict:
+  """ResNet-18 at 224 pixels, 90 epochs. Unverified transcription.
+
+  The paper starts from ImageNet weights; this starts from random ones.
+  """
+  config = default_config()
+  config.epochs = 90
+  config.batch_size = 256
+  config.data.name = name
+  config.data.image_size = 256
+  config.data.mean = (0.485, 0.456, 0.406)
+  config.data.std = (0.229, 0.224, 0.225)
+  config.augment.crop = 224
+  config.augment.flip = True
+  config.model.name = 'resnet18'
+  config.model.stem = 'imagenet'
+  config.optimizer.learning_rate = 0.01
+  config.optimizer.weight_decay = 1e-4
+  config.optimizer.schedule = 'step'
+  config.optimizer.milestone_epochs = (30, 60)
+  config.optimizer.decay_factor = 0.1
+  return config
+
+
+def lsr(
+  config: ml_collections.ConfigDict, theta: float
+) -> ml_collections.ConfigDict:
+  """Label smoothing with strength `theta`, to the end."""
+  config.smoothing.schedule = 'constant'
+  config.smoothing.theta = theta
+  return config
+
+
+def tsla(
+  config: ml_collections.ConfigDict,
+  theta: float,
+  drop_epoch: str | None,
+  default: float,
+) -> ml_collections.ConfigDict:
+  """TSLA(s): label smoothing until epoch s = `drop_epoch`, then none.
+
+  Args:
+    config: what the data set's experiments share.
+    theta: the smoothing strength of stage one.
+    drop_epoch: the config's argument, `--config=FILE.py:DROP_EPOCH`.
+    default: the drop epoch where there is no argument.
+  """
+  try:
+    drop = float(drop_epoch or default)
+  except ValueError:
+    raise InputError(
+      f'config argument {drop_epoch!r}: the s of TSLA(s), when smoothing ends',
+      allowed='an epoch',
+      cure=f'--config=FILE.py:{default:g}',
+    ) from None
+  config.smoothing.schedule = 'two_stage'
+  config.smoothing.theta = theta
+  config.smoothing.drop_epochs = drop
+  return config

@@ -1,0 +1,17 @@
+"""CIFAR-100: label smoothing (LSR) to the end.
+
+Row:      "LSR" of CIFAR-100 table, arXiv:2006.11653
+Command:  python main.py --config=configs/cifar100_lsr.py
+Hardware: one GPU, or a Cloud TPU VM
+Hours:    not yet run
+Expected: not yet run
+"""
+
+import ml_collections
+
+from configs import bases
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """The experiment as a config."""
+  return bases.lsr(bases.cifar100(), theta=0.1)

@@ -1,0 +1,17 @@
+"""Digits: label smoothing (LSR) to the end.
+
+Row:      "LSR" of the digits table in README.md
+Command:  python main.py --config=configs/digits_lsr.py
+Hardware: 2 CPU cores
+Hours:    @@@
+Expected: @@@
+"""
+
+import ml_collections
+
+from configs import bases
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """The experiment as a config."""
+  return bases.lsr(bases.digits(), theta=0.1)

@@ -1,0 +1,17 @@
+"""Stanford Dogs: label smoothing (LSR) to the end.
+
+Row:      "LSR" of Stanford Dogs table, arXiv:2006.11653
+Command:  python main.py --config=configs/stanford_dogs_lsr.py
+Hardware: one GPU, or a Cloud TPU VM
+Hours:    not yet run
+Expected: not yet run
+"""
+
+import ml_collections
+
+from configs import bases
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """The experiment as a config."""
+  return bases.lsr(bases.fine_grained('stanford_dogs'), theta=0.4)

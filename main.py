@@ -1,0 +1,118 @@
+"""Trains one experiment: flags in, exit code out.
+
+  python main.py --config=configs/digits_tsla.py
+  python main.py --config=configs/cifar100_tsla.py:160 --config.seed=1
+
+Exit codes: 0 finished, 2 bad input, 3 diverged, 143 and 130 interrupted after a
+save (start the same command again to go on).
+"""
+
+import difflib
+import pathlib
+import re
+import sys
+
+import ml_collections
+from absl import flags
+from ml_collections import config_flags
+
+from tsla.errors import InputError
+from tsla.training import config as config_lib
+from tsla.training.interrupt import Interrupted
+from tsla.training.loop import train_and_evaluate
+from tsla.training.reporter import Diverged
+
+_CONFIG = config_flags.DEFINE_config_file(
+  'config', help_string='FILE.py or FILE.py:ARGUMENT', lock_config=True
+)
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, "the run's directory; default: runs/CONFIG-HASH"
+)
+
+
+def parse(argv: list[str]) -> tuple[ml_collections.ConfigDict, pathlib.Path]:
+  """The config and the work directory the command line asks for.
+
+  Raises:
+    InputError: whatever is wrong with it.
+  """
+  for argument in argv[1:]:
+    if file := re.match(r'--?config=([^:]+)', argument):
+      check_file(pathlib.Path(file[1]))
+    if field := re.match(r'--?(?:no)?config\.([\w.]+)', argument):
+      config_lib.check_field_name(field[1])
+  try:
+    flags.FLAGS(argv)
+    config = _CONFIG.value
+    if config is not None:
+      config_lib.validate(config)
+  except (
+    Exception
+  ) as error:  # a config file is a program: it may raise anything
+    raise _explain(error) from error
+  if config is None:
+    raise InputError(
+      '--config is missing',
+      cure='python main.py --config=configs/digits_tsla.py',
+    )
+  name = pathlib.Path(flags.FLAGS['config'].config_filename).stem
+  default = pathlib.Path('runs', f'{name}-{config_lib.config_hash(config)}')
+  return config, pathlib.Path(_WORKDIR.value or default)
+
+
+def _explain(error: Exception) -> InputError:
+  """What went wrong between the command line and a config, in three lines."""
+  root: BaseException = error
+  while root.__context__ is not None:
+    root = root.__context__
+  if isinstance(root, InputError):
+    return root
+  if field := re.search(r'--config\.([\w.]+)=', str(error)):
+    return InputError(str(error), allowed=config_lib.FIELDS[field[1]].allowed)
+  if isinstance(error, flags.UnrecognizedFlagError):
+    return InputError(str(error), cure='python main.py --help lists every flag')
+  return InputError(
+    f'--config: {type(root).__name__}: {root}',
+    allowed='a Python file with get_config(), as those in configs/',
+  )
+
+
+def check_file(path: pathlib.Path) -> None:
+  """Raises InputError, with the nearest known file, if there is no `path`."""
+  if path.is_file():
+    return
+  known = [str(file) for file in pathlib.Path('configs').glob('[a-z]*_*.py')]
+  near = difflib.get_close_matches(str(path), known, n=1, cutoff=0.0)
+  raise InputError(
+    f'--config={path}: no such file',
+    cure=f'--config={near[0]}' if near else 'run in the folder of main.py',
+  )
+
+
+def main(argv: list[str]) -> int:
+  """Runs the command line and returns the exit code.
+
+  Args:
+    argv: `sys.argv`, where ml_collections looks for overrides as well.
+  """
+  if {'-h', '--help'} & set(argv):
+    print(f'{__doc__}\nFlags:\n  --config=FILE.py[:ARGUMENT]\n  --workdir=DIR')
+    print(config_lib.help_text())
+    return 0
+  try:
+    config, workdir = parse(argv)
+    test = train_and_evaluate(config, workdir)
+  except InputError as error:
+    print(error, file=sys.stderr)
+    return 2
+  except (Diverged, Interrupted) as stop:
+    print(stop, file=sys.stderr)
+    return stop.exit_code
+  print(
+    f'{workdir}: test ' + '  '.join(f'{k} {v:.4f}' for k, v in test.items())
+  )
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv))

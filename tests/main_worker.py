@@ -1,0 +1,33 @@
+"""Runs main.main on each command line of a file: code, stderr, seconds."""
+
+import contextlib
+import importlib
+import io
+import json
+import pathlib
+import sys
+import time
+
+from absl import flags
+
+
+def run(argv):
+  """The command line, as a process of its own would see it."""
+  for name in list(flags.FLAGS):
+    delattr(flags.FLAGS, name)
+  sys.modules.pop('main', None)
+  main = importlib.import_module('main')
+  sys.argv = ['main.py', *argv]  # config_flags looks there for overrides
+  error, start = io.StringIO(), time.monotonic()
+  with contextlib.redirect_stderr(error):
+    code = main.main(sys.argv)
+  return code, error.getvalue(), time.monotonic() - start
+
+
+def main():
+  lines = json.loads(pathlib.Path(sys.argv[1]).read_text())
+  print(json.dumps({name: run(argv) for name, argv in lines.items()}))
+
+
+if __name__ == '__main__':
+  sys.exit(main())

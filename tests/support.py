@@ -1,0 +1,66 @@
+"""What several tests share: a small real set, a small config, a worker."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+from tsla.training.config import default_config
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def write_digits_npz(path, train=64, test=40):
+  """The first digits as an .npz data set."""
+  digits = load_digits()
+  images = np.round(digits.images * 255 / 16).astype(np.uint8)
+  np.savez(
+    path,
+    train_images=images[:train],
+    train_labels=digits.target[:train],
+    test_images=images[train : train + test],
+    test_labels=digits.target[train : train + test],
+  )
+  return path
+
+
+def small_config(npz):
+  """TSLA on 64 digits: 4 updates an epoch, 4 epochs, the switch at update 8."""
+  config = default_config()
+  config.epochs = 4
+  config.batch_size = 16
+  config.eval_batch_size = 16
+  config.log_every_steps = 1
+  config.data.name = 'npz'
+  config.data.path = str(npz)
+  config.augment.pad = 1
+  config.model.name = 'resnet8'
+  config.model.width = 4
+  config.optimizer.weight_decay = 5e-4
+  config.smoothing.schedule = 'two_stage'
+  config.smoothing.theta = 0.4
+  config.smoothing.drop_epochs = 2.0
+  return config
+
+
+def run_worker(name, *args, devices=1):
+  """Runs tests/NAME in its own process on virtual devices; its JSON line."""
+  env = os.environ | {
+    'JAX_PLATFORMS': 'cpu',
+    'PYTHONPATH': os.pathsep.join([str(ROOT), str(ROOT / 'tests')]),
+    'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+  }
+  result = subprocess.run(
+    [sys.executable, str(ROOT / 'tests' / name), *map(str, args)],
+    env=env,
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+  assert result.returncode == 0, result.stderr[-3000:]
+  return json.loads(result.stdout.splitlines()[-1])

@@ -1,0 +1,162 @@
+"""Config fields, durations, and every experiment file."""
+
+import importlib
+import json
+import pathlib
+
+import pytest
+from support import ROOT
+
+from tsla.errors import InputError
+from tsla.training import config as config_lib
+
+EXPERIMENTS = sorted(
+  path.stem for path in (ROOT / 'configs').glob('[a-z]*_*.py')
+)
+
+
+def changed(**fields):
+  config = config_lib.default_config()
+  config.update_from_flattened_dict(
+    {name.replace('__', '.'): value for name, value in fields.items()}
+  )
+  return config
+
+
+def test_the_twelve_experiments_are_there():
+  sets = ('digits', 'cifar100', 'stanford_dogs', 'cub2011')
+  methods = ('baseline', 'lsr', 'tsla')
+  assert {f'{s}_{m}' for s in sets for m in methods} <= set(EXPERIMENTS)
+
+
+@pytest.mark.parametrize('name', EXPERIMENTS)
+def test_experiment_loads_validates_and_is_a_lab_record(name):
+  module = importlib.import_module(f'configs.{name}')
+  config = module.get_config()
+  config_lib.validate(config)
+  for word in ('Row:', 'Command:', 'Hardware:', 'Hours:', 'Expected:'):
+    assert word in module.__doc__, word
+  assert f'--config=configs/{name}.py' in module.__doc__
+  with pytest.raises(AttributeError):  # locked
+    config.smoothing.tetha = 0.1
+  json.dumps(config_lib.flatten(config))
+
+
+@pytest.mark.parametrize(
+  ('name', 'theta', 'drop'),
+  [
+    ('cifar100_tsla', 0.1, 160),
+    ('stanford_dogs_tsla', 0.4, 40),
+    ('cub2011_tsla', 0.4, 50),
+  ],
+)
+def test_the_drop_epoch_is_an_argument(name, theta, drop):
+  module = importlib.import_module(f'configs.{name}')
+  config = module.get_config()
+  assert config.smoothing.theta == theta
+  assert config.smoothing.drop_epochs == drop
+  config = module.get_config('70')
+  durations = config_lib.resolve_durations(config, steps_per_epoch=390)
+  assert durations.drop_step == 70 * 390
+  with pytest.raises(InputError, match="argument 'soon'"):
+    module.get_config('soon')
+
+
+def test_the_paper_s_schedules_in_updates():
+  config = importlib.import_module('configs.cifar100_tsla').get_config()
+  durations = config_lib.resolve_durations(config, steps_per_epoch=390)
+  assert durations.total_steps == 78_000
+  assert durations.milestones == (23_400, 46_800, 62_400)
+  assert durations.warmup_steps == 0
+
+
+@pytest.mark.parametrize(
+  ('field', 'value', 'step'),
+  [
+    ('drop_epochs', 1.5, 66),
+    ('drop_steps', 7, 7),
+    ('drop_percent', 25.0, 110),
+    ('drop_epochs', 0.0, 0),
+  ],
+)
+def test_one_resolver_serves_every_unit(field, value, step):
+  config = changed(
+    epochs=10, smoothing__schedule='two_stage', smoothing__theta=0.1
+  )
+  config.smoothing[field] = value
+  durations = config_lib.resolve_durations(config, steps_per_epoch=44)
+  assert durations.drop_step == step
+
+
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
+    ({'smoothing.theta': 1.2}, r'smoothing.theta = 1.2'),
+    ({'smoothing.theta': float('nan')}, r'smoothing.theta = nan'),
+    ({'optimizer.learning_rate': -5.0}, r'learning_rate = -5.0'),
+    ({'optimizer.name': 'sdg'}, r"optimizer.name = 'sdg'"),
+    ({'epochs': 0}, r'epochs = 0'),
+    ({'data.std': (0.0,)}, r'data.std = \(0.0,\)'),
+    ({'smoothing.drop_epochs': 3.0}, r'no use for it'),
+    ({'smoothing.schedule': 'two_stage'}, r'is not set'),
+    (
+      {'smoothing.schedule': 'two_stage', 'smoothing.drop_epochs': 30.0},
+      r'after the end',
+    ),
+    (
+      {
+        'smoothing.schedule': 'two_stage',
+        'smoothing.drop_epochs': 3.0,
+        'smoothing.drop_percent': 3.0,
+      },
+      r'several units',
+    ),
+    ({'optimizer.schedule': 'step'}, r'milestone_epochs.* is not set'),
+    (
+      {
+        'optimizer.schedule': 'step',
+        'optimizer.milestone_epochs': (20, 10),
+      },
+      r'milestone_epochs = \(20, 10\)',
+    ),
+  ],
+)
+def test_bad_values_are_named_with_what_is_allowed(fields, message):
+  config = config_lib.default_config()
+  config.update_from_flattened_dict(fields)
+  with pytest.raises(InputError, match=message) as error:
+    config_lib.validate(config)
+  assert len(str(error.value).splitlines()) <= 3
+
+
+@pytest.mark.parametrize(
+  ('typo', 'near'),
+  [
+    ('smoothing.tetha', 'smoothing.theta'),
+    ('learning_rate', 'optimizer.learning_rate'),
+    ('epoch', 'epochs'),
+    ('data.nmae', 'data.name'),
+  ],
+)
+def test_an_unknown_field_names_the_nearest(typo, near):
+  with pytest.raises(InputError) as error:
+    config_lib.check_field_name(typo)
+  assert f'--config.{near}=' in str(error.value)
+
+
+def test_help_lists_every_field_with_type_and_default():
+  text = config_lib.help_text()
+  for name, field in config_lib.FIELDS.items():
+    assert f'--config.{name}: {type(field.default).__name__} =' in text
+
+
+def test_the_hash_names_the_contents():
+  assert config_lib.config_hash(changed()) == config_lib.config_hash(changed())
+  assert config_lib.config_hash(changed()) != config_lib.config_hash(
+    changed(seed=1)
+  )
+
+
+def test_no_readme_or_config_names_a_machine():
+  for path in [*ROOT.glob('configs/*.py'), ROOT / 'main.py']:
+    assert '/work/' not in pathlib.Path(path).read_text()

@@ -1,0 +1,111 @@
+"""The classical updates, against PyTorch's own numbers."""
+
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import tsla
+from tsla.training import optimizer
+from tsla.training.config import Durations, default_config
+
+GOLDEN = pathlib.Path(__file__).parent / 'golden' / 'torch_training.json'
+
+
+def durations(**changes):
+  fields = {
+    'steps_per_epoch': 1,
+    'total_steps': 10,
+    'drop_step': None,
+    'milestones': (),
+    'warmup_steps': 0,
+  }
+  return Durations(**fields | changes)
+
+
+@pytest.mark.parametrize('form', ['momentum', 'nesterov'])
+def test_sgd_step_schedule_and_smoothed_loss_are_pytorch_s_in_float64(form):
+  golden = json.loads(GOLDEN.read_text())
+  config = default_config()
+  config.smoothing.schedule = 'constant'
+  config.smoothing.theta = 0.1
+  config.optimizer.weight_decay = 5e-4
+  config.optimizer.nesterov = form == 'nesterov'
+  config.optimizer.schedule = 'step'
+  config.optimizer.decay_factor = 0.2
+  with jax.enable_x64(True):
+    tx, rate = optimizer.create(config, durations(milestones=(3, 6)))
+    params = jax.tree.map(jnp.asarray, dict(golden['start']), is_leaf=is_list)
+    state = tx.init(params)
+    for step, expected in enumerate(golden['runs'][form]):
+      x, y = (jnp.asarray(golden[name][step]) for name in 'xy')
+
+      def loss_fn(params, x=x, y=y):
+        logits = x @ params['weight'].T + params['bias']
+        # theta is stored as float32; the nearest float64 of 0.1 is meant.
+        return tsla.smoothed_cross_entropy(logits, y, 0.1).mean()
+
+      loss, grads = jax.value_and_grad(loss_fn)(params)
+      updates, state = tx.update(grads, state, params)
+      params = optax.apply_updates(params, updates)
+      np.testing.assert_allclose(loss, expected['loss'], rtol=1e-12)
+      np.testing.assert_allclose(rate(step), expected['learning_rate'], 1e-12)
+      for name in ('weight', 'bias'):
+        np.testing.assert_allclose(params[name], expected[name], rtol=1e-10)
+
+
+def is_list(value):
+  return isinstance(value, list)
+
+
+def test_cosine_ends_at_zero_and_warmup_rises_to_it_linearly():
+  config = default_config()
+  config.optimizer.schedule = 'cosine'
+  config.optimizer.learning_rate = 0.5
+  rate = optimizer.learning_rate_schedule(
+    config, durations(total_steps=100, warmup_steps=4)
+  )
+  steps = np.arange(101)
+  expected = 0.25 * (1 + np.cos(np.pi * steps / 100))
+  expected *= np.minimum(1, (steps + 1) / 4)
+  np.testing.assert_allclose(jax.vmap(rate)(steps), expected, atol=1e-7)
+
+
+@pytest.mark.parametrize('name', ['sgd', 'adamw', 'lamb'])
+def test_every_base_optimiser_carries_theta_and_descends(name):
+  config = default_config()
+  config.optimizer.name = name
+  config.optimizer.learning_rate = 0.01
+  config.smoothing.schedule = 'two_stage'
+  config.smoothing.theta = 0.4
+  tx, _ = optimizer.create(config, durations(drop_step=2))
+  params, thetas = {'w': jnp.ones(3)}, []
+  state = tx.init(params)
+  for _ in range(4):
+    thetas.append(float(tsla.current_theta(state)))
+    updates, state = tx.update({'w': params['w']}, state, params)
+    params = optax.apply_updates(params, updates)
+  np.testing.assert_allclose(thetas, [0.4, 0.4, 0, 0], rtol=1e-7)
+  assert float(jnp.abs(params['w']).max()) < 1
+
+
+@pytest.mark.parametrize(
+  ('schedule', 'expected'),
+  [
+    ('none', [0, 0, 0, 0, 0]),
+    ('constant', [0.4, 0.4, 0.4, 0.4, 0.4]),
+    ('two_stage', [0.4, 0.4, 0.4, 0.4, 0]),
+    ('linear', [0.4, 0.3, 0.2, 0.1, 0]),
+    ('cosine', list(0.2 * (1 + np.cos(np.pi * np.arange(5) / 4)))),
+  ],
+)
+def test_config_names_the_smoothing_schedule(schedule, expected):
+  config = default_config()
+  config.smoothing.schedule = schedule
+  config.smoothing.theta = 0.4
+  theta = optimizer.smoothing_schedule(config, durations(drop_step=4))
+  np.testing.assert_allclose([theta(i) for i in range(5)], expected, atol=1e-7)

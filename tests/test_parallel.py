@@ -1,0 +1,42 @@
+"""The device count and the mapping never change the result."""
+
+import numpy as np
+import pytest
+from support import run_worker
+
+from tsla.errors import InputError
+from tsla.training import parallel
+
+
+def test_one_device_is_pmap_on_8_is_jit_on_8_and_a_lost_pmean_would_show():
+  result = run_worker('parallel_worker.py', devices=8)
+  for mapping in ('pmap', 'jit'):
+    assert max(result['right'][mapping]) < 2e-5, result['right']
+  state, losses, _ = result['without_pmean']['pmap']
+  assert state > 1e-2, result
+  assert losses > 1e-2, result
+
+
+@pytest.mark.parametrize('devices', [1, 8])
+def test_evaluation_counts_each_example_once(devices):
+  rows = run_worker('evaluation_worker.py', devices=devices)
+  assert len(rows) == 12
+  for row in rows:
+    logits, labels = np.array(row['logits']), np.array(row['labels'])
+    order = np.argsort(-logits, axis=1, kind='stable')
+    top5 = (order[:, :5] == labels[:, None]).any(1).mean()
+    shifted = logits - logits.max(1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    nll = -log_p[np.arange(len(labels)), labels].mean()
+    got = row['got']
+    assert got['count'] == len(labels)
+    # Logits within rounding of each other may swap: none does here.
+    assert got['top1'] == pytest.approx((order[:, 0] == labels).mean())
+    assert got['top5'] == pytest.approx(top5)
+    assert got['nll'] == pytest.approx(nll, rel=1e-5)
+
+
+def test_a_batch_that_does_not_divide_is_refused(monkeypatch):
+  monkeypatch.setattr('jax.devices', lambda: [object()] * 8)
+  with pytest.raises(InputError, match=r'batch_size = 20.*\n.*multiple of 8'):
+    parallel.choose('auto', 20)

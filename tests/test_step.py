@@ -1,0 +1,157 @@
+"""The training step: theta in the applied update, one compilation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from support import small_config, write_digits_npz
+
+from tsla.data import datasets
+from tsla.models import resnet
+from tsla.training import config as config_lib
+from tsla.training import optimizer, parallel
+from tsla.training.step import (
+  Examples,
+  TrainState,
+  make_train_chunk,
+  train_step,
+)
+
+DROP = 3
+
+
+@pytest.fixture(scope='module')
+def setting(tmp_path_factory):
+  path = tmp_path_factory.mktemp('data') / 'digits.npz'
+  config = small_config(write_digits_npz(path))
+  config.smoothing.drop_epochs = -1.0
+  config.smoothing.drop_steps = DROP
+  durations = config_lib.resolve_durations(config, steps_per_epoch=4)
+  model = resnet.create('resnet8', num_classes=10, stem='cifar', width=4)
+  tx, rate = optimizer.create(config, durations)
+  state = TrainState.create(model, tx, rate, seed=0, image_shape=(8, 8, 1))
+  return config, datasets.load(config.data), state
+
+
+def float_batch(dataset):
+  images = (dataset.train.images[:16] / 255 - 0.5) / 0.5
+  return Examples(
+    jnp.asarray(images, jnp.float32), jnp.asarray(dataset.train.labels[:16])
+  )
+
+
+def reference_run(config, state, batch, thetas):
+  """The same updates from optax's own pieces, theta a Python number."""
+  tx = optax.chain(
+    optax.add_decayed_weights(config.optimizer.weight_decay),
+    optax.trace(config.optimizer.momentum),
+    optax.scale(-config.optimizer.learning_rate),
+  )
+  params, stats = state.params, state.batch_stats
+  opt_state, path = tx.init(params), []
+  for theta in thetas:
+
+    def loss_fn(params, stats=stats, theta=theta):
+      logits, new = state.apply_fn(
+        {'params': params, 'batch_stats': stats},
+        batch.images,
+        train=True,
+        mutable=['batch_stats'],
+      )
+      target = optax.smooth_labels(jax.nn.one_hot(batch.labels, 10), theta)
+      loss = optax.softmax_cross_entropy(logits, target).mean()
+      return loss, new['batch_stats']
+
+    (_, stats), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+    updates, opt_state = tx.update(grads, opt_state, params)
+    params = optax.apply_updates(params, updates)
+    path.append(params)
+  return path
+
+
+def distance(a, b):
+  pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+  return max(float(jnp.abs(x - y).max()) for x, y in pairs)
+
+
+def test_the_applied_update_uses_theta_until_drop_step_exactly(setting):
+  config, dataset, state = setting
+  batch = float_batch(dataset)
+  right = reference_run(config, state, batch, [0.4] * DROP + [0.0] * 2)
+  early = reference_run(config, state, batch, [0.4] * (DROP - 1) + [0.0] * 3)
+  late = reference_run(config, state, batch, [0.4] * (DROP + 1) + [0.0])
+  step = jax.jit(train_step)
+  path, thetas = [], []
+  for _ in range(DROP + 2):
+    state, row = step(state, batch)
+    path.append(state.params)
+    thetas.append(float(row.compute()['theta']))
+  np.testing.assert_allclose(thetas, [0.4] * DROP + [0.0] * 2, rtol=1e-6)
+  for i, params in enumerate(path):
+    assert distance(params, right[i]) < 1e-5, i
+  # The check can tell: one update earlier or later is far outside.
+  assert distance(path[DROP - 1], early[DROP - 1]) > 1e-3
+  assert distance(path[DROP], late[DROP]) > 1e-3
+
+
+@pytest.mark.parametrize('mode', ['pmap', 'jit'])
+def test_one_compilation_across_the_switch(setting, mode):
+  config, dataset, state = setting
+  mapping = parallel.Parallel(
+    mode, jax.sharding.Mesh(np.asarray(jax.devices()[:1]), 'batch')
+  )
+  chunk = mapping.map(
+    make_train_chunk(config, axis_name=mapping.axis_name), donate_state=True
+  )
+  examples = mapping.replicate(
+    Examples(dataset.train.images, dataset.train.labels)
+  )
+  state = mapping.replicate(jax.tree.map(np.asarray, state))
+  slots = mapping.slots(config.batch_size)
+  compilations, rows = [], []
+
+  def count(event, seconds, **kwargs):
+    del seconds, kwargs
+    if event == '/jax/core/compile/backend_compile_duration':
+      compilations[-1] += 1
+
+  jax.monitoring.register_event_duration_secs_listener(count)
+  for _ in range(3):
+    compilations.append(0)
+    state, row = chunk(state, examples, slots, 2)
+    rows.append(jax.block_until_ready(row))
+  jax.monitoring.clear_event_listeners()
+  stages = [float(row.compute()['theta']) > 0 for row in rows]
+  assert stages == [True, False, False]  # the switch is inside chunk two
+  assert compilations == [1, 0, 0]
+
+
+def test_a_chunk_is_its_updates_one_by_one(setting):
+  config, dataset, state = setting
+  mapping = parallel.choose('jit', config.batch_size)
+  chunk = mapping.map(make_train_chunk(config))
+  examples = mapping.replicate(
+    Examples(dataset.train.images, dataset.train.labels)
+  )
+  slots = mapping.slots(config.batch_size)
+  state = mapping.replicate(state)
+  at_once, row = chunk(state, examples, slots, 4)
+  losses, one_by_one = [], state
+  for _ in range(4):
+    one_by_one, single = chunk(one_by_one, examples, slots, 1)
+    losses.append(float(single.compute()['loss']))
+  assert distance(at_once.params, one_by_one.params) < 1e-5
+  assert float(row.compute()['loss']) == pytest.approx(np.mean(losses), 1e-5)
+
+
+def test_bfloat16_keeps_parameters_statistics_and_loss_in_float32(setting):
+  _, dataset, state = setting
+  model = resnet.create(
+    'resnet8', num_classes=10, stem='cifar', width=4, dtype=jnp.bfloat16
+  )
+  state = state.replace(apply_fn=model.apply)
+  state, row = jax.jit(train_step)(state, float_batch(dataset))
+  leaves = jax.tree.leaves((state.params, state.batch_stats))
+  assert {leaf.dtype for leaf in leaves} == {jnp.dtype('float32')}
+  assert row.loss.total.dtype == jnp.float32

@@ -1,0 +1,1 @@
+"""Everything that becomes arrays: data sets, batches, augmentation."""

@@ -1,0 +1,164 @@
+"""What the builders share: archives that are fetched, checked and read."""
+
+import dataclasses
+import hashlib
+import io
+import os
+import pathlib
+import tarfile
+import threading
+import zlib
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import requests
+import tensorflow_datasets as tfds
+from PIL import Image
+from tensorflow_datasets.core.download import checksums, resource
+
+from tsla.errors import InputError
+
+_PATIENCE = 8  # seconds until an unreachable host is given up
+
+
+@dataclasses.dataclass(frozen=True)
+class Archive:
+  """A file on the network and what identifies it.
+
+  Attributes:
+    url: where it is fetched.
+    size: its length in bytes.
+    sha256: its SHA-256, 64 hexadecimal digits.
+  """
+
+  url: str
+  size: int
+  sha256: str
+
+  @property
+  def filename(self) -> str:
+    """The last part of the URL."""
+    return self.url.rsplit('/', 1)[-1]
+
+
+class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  """A TFDS builder whose archives may also be files fetched by hand.
+
+  Builders aren't registered with TFDS, whose own ones may have the same name.
+
+  Args:
+    archives: files fetched by hand, by the SHA-256 of an entry of `ARCHIVES`.
+    **kwargs: as `tfds.core.GeneratorBasedBuilder`.
+  """
+
+  ARCHIVES: tuple[Archive, ...] = ()
+
+  def __init__(
+    self, *, archives: Mapping[str, pathlib.Path] | None = None, **kwargs: Any
+  ):
+    self._archives = dict(archives or {})
+    super().__init__(**kwargs)
+
+  @property
+  def url_infos(self) -> dict[str, checksums.UrlInfo]:
+    """The checksums that TFDS's download manager verifies."""
+    return {
+      archive.url: checksums.UrlInfo(
+        size=archive.size, checksum=archive.sha256, filename=archive.filename
+      )
+      for archive in self.ARCHIVES
+    }
+
+  def fetch(
+    self, archive: Archive, dl_manager: tfds.download.DownloadManager
+  ) -> pathlib.Path:
+    """Returns the archive: by hand, from TFDS's cache or from the network.
+
+    Raises:
+      OSError: its host cannot be reached.
+    """
+    if archive.sha256 in self._archives:
+      return self._archives[archive.sha256]
+    cached = resource.get_dl_fname(archive.url, archive.sha256)
+    if not (dl_manager.download_dir / self.name / cached).exists():
+      _check_reachable(archive.url)
+    return pathlib.Path(dl_manager.download(archive.url))
+
+
+def sha256(path: str | os.PathLike) -> str:
+  """Returns the SHA-256 of a file, 64 hexadecimal digits."""
+  with open(path, 'rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def tar_files(
+  path: pathlib.Path, wanted: Callable[[str], bool]
+) -> Iterator[tuple[str, bytes]]:
+  """Yields files of a tar archive; nothing is written to disk.
+
+  Args:
+    path: a .tar, .tar.gz or .tgz file.
+    wanted: says of a file's full name whether the file is read.
+
+  Yields:
+    A file's full name and its content, in the archive's order.
+
+  Raises:
+    InputError: the archive is damaged.
+  """
+  try:
+    with tarfile.open(path) as tar:
+      for member in tar:
+        if member.isfile() and wanted(member.name):
+          yield member.name, tar.extractfile(member).read()
+  except (tarfile.TarError, EOFError, zlib.error) as error:
+    raise InputError(f'{path}: not a whole tar archive: {error}') from error
+
+
+def read_members(
+  path: pathlib.Path, names: Collection[str]
+) -> dict[str, bytes]:
+  """Reads files of a tar archive into memory.
+
+  Args:
+    path: as of `tar_files`.
+    names: the full names that are read.
+
+  Returns:
+    Each name's content.
+
+  Raises:
+    InputError: the archive is damaged or one of the names is not in it.
+  """
+  found = dict(tar_files(path, lambda name: name in names))
+  if missing := sorted(set(names) - found.keys()):
+    raise InputError(f'{path}: the archive has no {", ".join(missing)}')
+  return found
+
+
+def png(image: np.ndarray) -> bytes:
+  """Encodes `u8[H, W]` or `u8[H, W, 3]`: TFDS would need TensorFlow for it."""
+  buffer = io.BytesIO()
+  Image.fromarray(image).save(buffer, format='PNG')
+  return buffer.getvalue()
+
+
+def _check_reachable(url: str) -> None:
+  # TFDS's downloader has no timeout and tries again for minutes. A thread,
+  # because no timeout of `requests` covers the name look-up.
+  failure: list[OSError] = [TimeoutError(f'no answer within {_PATIENCE} s')]
+
+  def ask() -> None:
+    try:
+      with requests.get(url, stream=True, timeout=_PATIENCE) as response:
+        response.raise_for_status()
+      failure.clear()
+    except OSError as error:
+      failure[:] = [error]
+
+  thread = threading.Thread(target=ask, daemon=True)
+  thread.start()
+  thread.join(_PATIENCE)
+  if failure:
+    raise failure[0]

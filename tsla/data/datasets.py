@@ -1,0 +1,158 @@
+"""A name becomes arrays: every source ends in the same two checked splits."""
+
+import dataclasses
+import hashlib
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tsla.data import sources
+from tsla.errors import InputError
+
+if TYPE_CHECKING:
+  import ml_collections
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+  """The examples of one split, in the order of the source.
+
+  Attributes:
+    images: `u8[N, H, W, C]`, C = 1 (grey) or 3 (RGB).
+    labels: `i32[N]`, in 0 .. K - 1.
+  """
+
+  images: np.ndarray
+  labels: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+  """A classification set in memory.
+
+  Attributes:
+    name: the `data.name` that it was loaded by.
+    train: what a model is trained on.
+    test: what it is judged by.
+    class_names: the K names, by label.
+    fingerprint: SHA-256 over images, labels, shapes and class names, 64
+      hexadecimal digits; equal for equal content, whatever it was read from.
+  """
+
+  name: str
+  train: Split
+  test: Split
+  class_names: tuple[str, ...]
+  fingerprint: str
+
+  @property
+  def num_classes(self) -> int:
+    """K."""
+    return len(self.class_names)
+
+  @property
+  def image_shape(self) -> tuple[int, int, int]:
+    """(H, W, C)."""
+    return self.train.images.shape[1:]
+
+
+def load(config: 'ml_collections.ConfigDict') -> Dataset:
+  """Reads a data set into memory and checks it against what it says of itself.
+
+  Args:
+    config: the `data` part of a run's configuration.
+      `name`: 'digits' or 'cifar100'; another TFDS set, as name, name/config or
+      name/version, that lies prepared on disk as array_record and has the
+      features `image` and `label`; 'folder', images in
+      PATH/{train,test}/CLASS; 'npz', a file with train_images, train_labels,
+      test_images, test_labels and, if it likes, class_names.
+      `path`: the TFDS data_dir ('' = TFDS's default), the folder, the file.
+      `image_size`: the side in pixels that images are resized to, antialiased
+      bilinear; 0 = as stored.
+      `download`: whether a missing set may be fetched and built.
+
+  Returns:
+    The set. A TFDS set's `validation` split serves where it has no `test`.
+
+  Raises:
+    InputError: the set is unknown, missing, damaged, empty, of mixed sizes, or
+      not what it says it is.
+
+  Example:
+    >>> import ml_collections, tempfile
+    >>> path = tempfile.mkdtemp() + '/tiny.npz'
+    >>> images, labels = np.zeros((2, 4, 4, 3), np.uint8), np.arange(2)
+    >>> np.savez(path, train_images=images, train_labels=labels,
+    ...          test_images=images, test_labels=labels)
+    >>> config = ml_collections.ConfigDict(
+    ...   {'name': 'npz', 'path': path, 'image_size': 0, 'download': False})
+    >>> dataset = load(config)
+    >>> dataset.class_names, dataset.image_shape
+    (('0', '1'), (4, 4, 3))
+  """
+  if config.name in ('folder', 'npz') and not config.path:
+    raise InputError(
+      f'data.name = {config.name!r}: data.path is empty',
+      cure=f'--config.data.path={"DIR" if config.name == "folder" else "FILE"}',
+    )
+  if config.name == 'folder':
+    raw, class_names = sources.read_folder(config.path, config.image_size)
+  elif config.name == 'npz':
+    raw, class_names = sources.read_npz(config.path, config.image_size)
+  else:
+    raw, class_names = sources.read_tfds(
+      config.name, config.path, config.image_size, download=config.download
+    )
+  train, test = (
+    _checked(f'data.name = {config.name!r}: {split}', *raw[split], class_names)
+    for split in ('train', 'test')
+  )
+  if len(class_names) < 2:
+    raise InputError(
+      f'data.name = {config.name!r}: its classes are {class_names}',
+      allowed='two classes or more',
+    )
+  if train.images.shape[1:] != test.images.shape[1:]:
+    raise InputError(
+      f'data.name = {config.name!r}: images of train are '
+      f'{train.images.shape[1:]}, of test {test.images.shape[1:]}',
+      allowed='one shape',
+      cure='--config.data.image_size=256 resizes all images',
+    )
+  return Dataset(
+    name=config.name,
+    train=train,
+    test=test,
+    class_names=tuple(class_names),
+    fingerprint=_fingerprint(train, test, class_names),
+  )
+
+
+def _checked(
+  where: str, stacked: np.ndarray, labels: np.ndarray, class_names: list[str]
+) -> Split:
+  """Returns the split unless it is empty or its labels are not its images'."""
+  if not len(stacked):
+    raise InputError(f'{where}: no examples')
+  if len(labels) != len(stacked):
+    raise InputError(
+      f'{where}: {len(labels)} labels', allowed=f'{len(stacked)}, as images'
+    )
+  if labels.min() < 0 or labels.max() >= len(class_names):
+    raise InputError(
+      f'{where}: labels from {labels.min()} to {labels.max()}',
+      allowed=f'0 to {len(class_names) - 1}, as there are {len(class_names)} '
+      'class names',
+    )
+  return Split(stacked, labels.astype(np.int32))
+
+
+def _fingerprint(train: Split, test: Split, class_names: list[str]) -> str:
+  digest = hashlib.sha256()
+  for split in (train, test):
+    digest.update(repr(split.images.shape).encode())
+    digest.update(np.ascontiguousarray(split.images))
+    digest.update(split.labels.astype('<i4'))
+  digest.update(json.dumps(list(class_names)).encode())
+  return digest.hexdigest()

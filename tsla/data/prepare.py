@@ -1,0 +1,258 @@
+"""Brings a data set onto the disk, once for all processes.
+
+`python -m tsla.data.prepare cifar100` fetches and builds one of the project's
+own sets; `--archive=FILE` takes an archive that was fetched by hand. A set that
+is already there is only checked.
+"""
+
+import argparse
+import contextlib
+import difflib
+import fcntl
+import os
+import pathlib
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from tsla.data.builders import BUILDERS, builder_class
+from tsla.errors import InputError
+
+if TYPE_CHECKING:
+  import tensorflow_datasets as tfds
+
+
+def data_root(data_dir: str | os.PathLike = '') -> pathlib.Path:
+  """Returns the folder of all sets; '' means TFDS's default."""
+  default = os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
+  return pathlib.Path(data_dir or default).expanduser()
+
+
+def set_directory(name: str, data_dir: str | os.PathLike = '') -> pathlib.Path:
+  """Returns where one of the project's own sets lies or would lie."""
+  return data_root(data_dir) / name / str(builder_class(name).VERSION)
+
+
+def command(
+  name: str, data_dir: str | os.PathLike = '', *, archive: str = ''
+) -> str:
+  """Returns the shell command that prepares a set, for error messages."""
+  text = f'python -m tsla.data.prepare {name}'
+  if data_dir:
+    text += f' --data_dir={data_dir}'
+  return text + (f' --archive={archive}' if archive else '')
+
+
+def prepare(
+  name: str,
+  data_dir: str | os.PathLike = '',
+  archive: str | os.PathLike | Sequence[str | os.PathLike] | None = None,
+) -> pathlib.Path:
+  """Builds one of the project's own sets unless it is there, and checks it.
+
+  Processes that ask for the same set at once wait for the first one. A build
+  that dies leaves nothing that is taken for a set.
+
+  Args:
+    name: a key of `tsla.data.builders.BUILDERS`.
+    data_dir: the folder of all sets; '' is TFDS's default (`TFDS_DATA_DIR` or
+      ~/tensorflow_datasets).
+    archive: the set's archive or archives, fetched by hand; what is missing
+      is downloaded.
+
+  Returns:
+    The set's folder, `data_dir/name/version`.
+
+  Raises:
+    InputError: an unknown name, a host that cannot be reached, an archive
+      with another SHA-256, a full disk, a damaged set.
+  """
+  if name not in BUILDERS:
+    raise InputError(
+      f'{name!r}: not a set that can be prepared here',
+      allowed=', '.join(sorted(BUILDERS)),
+      cure=nearest(name, BUILDERS, 'python -m tsla.data.prepare '),
+    )
+  root, directory = data_root(data_dir), set_directory(name, data_dir)
+  by_hand = _match_archives(name, archive)
+  with _explained(name, data_dir):
+    root.mkdir(parents=True, exist_ok=True)
+    with _locked(root / f'.{name}.lock'):
+      if not directory.exists():
+        _sweep(root, directory)
+        try:
+          _build(name, root, by_hand)
+        finally:
+          _sweep(root, directory)
+  open_prepared(directory)
+  return directory
+
+
+def open_prepared(directory: pathlib.Path) -> 'tfds.core.DatasetBuilder':
+  """Opens a set that lies on disk as array_record, by TFDS or by this project.
+
+  Args:
+    directory: the folder that holds its dataset_info.json.
+
+  Returns:
+    A builder to read it with; each split's files are there and hold as many
+    examples as the set says.
+
+  Raises:
+    InputError: the set is damaged, of another format or has another count.
+  """
+  import tensorflow_datasets as tfds
+  from array_record.python import array_record_data_source
+
+  again = f'remove {directory} and prepare the set again'
+  try:
+    builder = tfds.builder_from_directory(directory, file_format='array_record')
+  except Exception as error:  # TFDS has no type for a damaged description.
+    raise InputError(
+      f'{directory}: no readable set: {error}',
+      allowed='a set that TFDS prepared with file_format=array_record',
+      cure=f'{again}, or choose another --config.data.path',
+    ) from error
+  for split, info in builder.info.splits.items():
+    try:
+      files = [os.fspath(path) for path in info.filepaths]
+      found = len(array_record_data_source.ArrayRecordDataSource(files))
+    except RuntimeError as error:
+      raise InputError(
+        f'{directory}: split {split!r} is damaged: {error}', cure=again
+      ) from error
+    if found != info.num_examples:
+      raise InputError(
+        f'{directory}: split {split!r} holds {found} examples',
+        allowed=f'{info.num_examples}, as its dataset_info.json says',
+        cure=again,
+      )
+  return builder
+
+
+def nearest(name: str, names: Sequence[str], prefix: str) -> str:
+  """Returns `prefix` with the most similar of `names`, '' if none is near."""
+  matches = difflib.get_close_matches(name, names, n=1)
+  return prefix + matches[0] if matches else ''
+
+
+def _match_archives(
+  name: str, given: str | os.PathLike | Sequence[str | os.PathLike] | None
+) -> dict[str, pathlib.Path]:
+  from tsla.data.builders.archive import sha256
+
+  if given is None:
+    return {}
+  if isinstance(given, str | os.PathLike):
+    given = [given]
+  known = {item.sha256: item for item in builder_class(name).ARCHIVES}
+  found = {}
+  for path in map(pathlib.Path, given):
+    try:
+      digest = sha256(path)
+    except OSError as error:
+      raise InputError(f'--archive={path}: {error.strerror}') from error
+    if digest not in known:
+      raise InputError(
+        f'--archive={path}: its SHA-256 is {digest[:12]}…',
+        allowed=_archives(name),
+        cure=f'fetch it again, then {command(name, archive="FILE")}',
+      )
+    found[digest] = path
+  return found
+
+
+def _build(name: str, root: pathlib.Path, by_hand: dict) -> None:
+  import tensorflow_datasets as tfds
+
+  builder = builder_class(name)(data_dir=root, archives=by_hand)
+  builder.download_and_prepare(
+    file_format='array_record',
+    download_config=tfds.download.DownloadConfig(
+      try_download_gcs=False, force_checksums_validation=True
+    ),
+  )
+
+
+@contextlib.contextmanager
+def _explained(name: str, data_dir: str | os.PathLike) -> Iterator[None]:
+  """Turns what the network and the disk can do into an `InputError`."""
+  import requests
+  from tensorflow_datasets.core.download import download_manager, util
+
+  archives = _archives(name)
+  advice = 'fetch it by hand, then '
+  try:
+    yield
+    return
+  except download_manager.NonMatchingChecksumError as error:
+    cause, why = error, 'the download has another SHA-256'
+  except (requests.RequestException, TimeoutError, util.DownloadError) as error:
+    cause, why = error, _root_cause(error)
+  except (OSError, RuntimeError) as error:
+    # A RuntimeError is array_record's way of saying that the disk is full.
+    if isinstance(error, RuntimeError) and 'No space left' not in str(error):
+      raise
+    cause, why = error, str(error)
+    advice = 'make room or choose another --data_dir, then '
+  by_hand = command(name, data_dir, archive='FILE' if archives else '')
+  raise InputError(
+    f'{name} cannot be prepared in {data_root(data_dir)}: {why}',
+    allowed=archives,
+    cure=advice + by_hand,
+  ) from cause
+
+
+def _archives(name: str) -> str:
+  """What identifies the archives, in words."""
+  return '; '.join(
+    f'{item.filename} with SHA-256 {item.sha256}'
+    for item in builder_class(name).ARCHIVES
+  )
+
+
+def _root_cause(error: BaseException) -> str:
+  while error.__context__ is not None:
+    error = error.__context__
+  return str(error) or type(error).__name__
+
+
+@contextlib.contextmanager
+def _locked(path: pathlib.Path) -> Iterator[None]:
+  with open(path, 'w') as file:
+    fcntl.flock(file, fcntl.LOCK_EX)  # Freed with the file, also by kill -9.
+    yield
+
+
+def _sweep(root: pathlib.Path, directory: pathlib.Path) -> None:
+  """Removes what a killed build or a failed download left; needs the lock."""
+  builds = directory.parent.glob(f'incomplete.*_{directory.name}')
+  downloads = (root / 'downloads' / directory.parent.name).glob('*.tmp.*')
+  for leftover in [*builds, *downloads]:
+    shutil.rmtree(leftover, ignore_errors=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command line; returns the exit status, 2 for bad input."""
+  parser = argparse.ArgumentParser(
+    prog='python -m tsla.data.prepare',
+    description='Fetch and build a data set.',
+  )
+  parser.add_argument('name', help=', '.join(sorted(BUILDERS)))
+  parser.add_argument('--data_dir', default='', help="'' = TFDS's default")
+  parser.add_argument(
+    '--archive', action='append', help='an archive that was fetched by hand'
+  )
+  args = parser.parse_args(argv)
+  try:
+    directory = prepare(args.name, args.data_dir, args.archive)
+  except InputError as error:
+    print(error, file=sys.stderr)
+    return 2
+  print(directory)
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,145 @@
+"""Metrics of a classifier: sums over examples, and one division at the end.
+
+`batch_sums` runs on the device, in any number of batches; its sums are added
+(`jax.tree.map(jnp.add, a, b)`, or `jax.lax.psum` over devices), and `finalize`
+divides once. So every example weighs the same, whatever the batch size.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tsla.smoothing.losses import hard_cross_entropy
+
+NUM_BINS = 15
+
+
+class EvalSums(NamedTuple):
+  """What has been seen so far; counts are integers.
+
+  A float32 count would stand still at 2**24 examples.
+  """
+
+  count: jax.Array  # i32[]
+  top1: jax.Array  # i32[]
+  top5: jax.Array  # i32[]
+  nll: jax.Array  # f32[]
+  brier: jax.Array  # f32[]
+  bin_count: jax.Array  # i32[NUM_BINS]
+  bin_correct: jax.Array  # i32[NUM_BINS]
+  bin_confidence: jax.Array  # f32[NUM_BINS]
+
+
+def batch_sums(
+  logits: jax.Array, labels: jax.Array, mask: jax.Array
+) -> EvalSums:
+  """Sums every metric over the examples of a batch that count.
+
+  With `p = softmax(logits)` and the label `y` of an example:
+
+  - top-k: `rank < k`, where the rank of `y` is the number of classes with a
+    greater logit, or with an equal one and a smaller index. A constant model
+    therefore gets the accuracy of class 0, not 100 %.
+  - negative log-likelihood: `-log p_y`, in nats.
+  - Brier score: `sum_k (p_k - [k = y])**2` over all classes, 0 .. 2.
+  - calibration: `NUM_BINS` bins `(m / 15, (m + 1) / 15]` of the confidence
+    `max_k p_k`, each with its count, hits (top-1) and summed confidence.
+
+  A NaN logit, or a label outside 0 .. K - 1, is wrong in top-1 and top-5 and
+  makes `nll` NaN; the logit does so to the Brier score and the calibration too.
+
+  Args:
+    logits: `f32[B, K]`, before the softmax.
+    labels: `i32[B]`, in 0 .. K - 1.
+    mask: `bool[B]`, false for padding, whose logits and labels may be anything.
+
+  Returns:
+    The sums over the examples with a true mask.
+
+  Example:
+    >>> logits = jnp.array([[2.0, 0.0], [2.0, 0.0]])
+    >>> sums = batch_sums(logits, jnp.array([0, 1]), jnp.array([True, False]))
+    >>> sums.count.item(), sums.top1.item()
+    (1, 1)
+
+  Reference:
+    Brier, Verification of forecasts expressed in terms of probability,
+    Monthly Weather Review 78 (1950). Guo et al., On calibration of modern
+    neural networks, arXiv 1706.04599, section 2.
+  """
+  # Garbage in the padding is computed with; every sum below leaves it out.
+  logits = logits.astype(jnp.float32)
+  classes = jnp.arange(logits.shape[-1])
+  is_label = classes == labels[:, None]
+  label_logit = jnp.sum(logits, -1, keepdims=True, where=is_label)
+  ahead = (logits > label_logit) | (
+    (logits == label_logit) & (classes < labels[:, None])
+  )
+  rank = jnp.sum(ahead, -1)
+  rankable = mask & is_label.any(-1) & ~jnp.isnan(logits).any(-1)
+  top1 = rankable & (rank < 1)
+
+  probabilities = jax.nn.softmax(logits)
+  confidence = probabilities.max(-1, keepdims=True)
+  edges = jnp.arange(1, NUM_BINS, dtype=jnp.float32) / NUM_BINS
+  bins = jnp.sum(confidence > edges, -1, keepdims=True)
+  in_bin = mask[:, None] & (bins == jnp.arange(NUM_BINS))  # bool[B, NUM_BINS]
+  brier = jnp.sum((probabilities - is_label) ** 2, -1)
+
+  def count(hits: jax.Array) -> jax.Array:
+    return jnp.sum(hits, 0, dtype=jnp.int32)
+
+  return EvalSums(
+    count=count(mask),
+    top1=count(top1),
+    top5=count(rankable & (rank < 5)),
+    nll=jnp.sum(hard_cross_entropy(logits, labels, where=mask)),
+    brier=jnp.sum(brier, where=mask),
+    bin_count=count(in_bin),
+    bin_correct=count(in_bin & top1[:, None]),
+    bin_confidence=jnp.sum(
+      jnp.broadcast_to(confidence, in_bin.shape), 0, where=in_bin
+    ),
+  )
+
+
+def finalize(sums: EvalSums) -> dict[str, float]:
+  """Divides the sums by the number of examples, on the host in float64.
+
+  The expected calibration error is
+  `sum_m |bin_correct_m - bin_confidence_m| / count`.
+
+  Args:
+    sums: the sums over the whole evaluation set.
+
+  Returns:
+    `top1`, `top5` (1 where K <= 5) and `ece` as fractions in 0 .. 1; `nll` in
+    nats; `brier` in 0 .. 2; `count`, the number of examples.
+
+  Raises:
+    ValueError: if no example was counted.
+
+  Example:
+    >>> logits = jnp.array([[2.0, 0.0], [2.0, 0.0]])
+    >>> sums = batch_sums(logits, jnp.array([0, 1]), jnp.array([True, True]))
+    >>> finalize(sums)['top1']
+    0.5
+
+  Reference:
+    Guo et al., On calibration of modern neural networks, arXiv 1706.04599,
+    equation 3.
+  """
+  host = EvalSums(*(np.asarray(leaf, np.float64) for leaf in sums))
+  if host.count == 0:
+    raise ValueError('EvalSums.count = 0: no example was evaluated')
+  gaps = np.abs(host.bin_correct - host.bin_confidence)
+  return {
+    'top1': float(host.top1 / host.count),
+    'top5': float(host.top5 / host.count),
+    'nll': float(host.nll / host.count),
+    'brier': float(host.brier / host.count),
+    'ece': float(gaps.sum() / host.count),
+    'count': float(host.count),
+  }

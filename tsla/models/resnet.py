@@ -1,0 +1,287 @@
+"""Residual networks with torchvision's architecture, sizes and names.
+
+A parameter's path becomes torchvision's key by turning every `_` that stands
+before a number and every `/` into a dot: `layer2_0/downsample_1/scale` is
+`layer2.0.downsample.1` (`kernel` and `scale` are called `weight` there).
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from tsla.errors import InputError
+from tsla.models.convolution import conv_general_dilated
+
+STEMS = ('cifar', 'imagenet')
+
+
+def _kaiming_normal(
+  key: jax.Array, shape: Sequence[int], dtype: jax.typing.DTypeLike
+) -> jax.Array:
+  """Normal with variance 2 / fan_out, torchvision's for a convolution."""
+  fan_out = math.prod(shape[:-2]) * shape[-1]
+  return math.sqrt(2 / fan_out) * _flat(jax.random.normal, key, shape, dtype)
+
+
+def _torch_linear(
+  fan_in: int,
+) -> Callable[[jax.Array, Sequence[int], jax.typing.DTypeLike], jax.Array]:
+  """Uniform on ±1/√fan_in, torch's default for kernel and bias of a Linear."""
+
+  def init(
+    key: jax.Array, shape: Sequence[int], dtype: jax.typing.DTypeLike
+  ) -> jax.Array:
+    uniform = _flat(jax.random.uniform, key, shape, dtype)
+    return (2 * uniform - 1) / math.sqrt(fan_in)
+
+  return init
+
+
+def _flat(
+  draw: Callable[..., jax.Array],
+  key: jax.Array,
+  shape: Sequence[int],
+  dtype: jax.typing.DTypeLike,
+) -> jax.Array:
+  # The same numbers as a draw of `shape`, but XLA's CPU compiler needs ten
+  # times as long for a draw of rank 4: half a minute for a small network.
+  return draw(key, (math.prod(shape),), dtype).reshape(shape)
+
+
+class BasicBlock(nn.Module):
+  """Two 3×3 convolutions and a shortcut; the first one has the stride.
+
+  Attributes:
+    features: channels of both convolutions and of the result.
+    stride: spatial stride of the block.
+    conv: makes a convolution from (features, kernel size, stride, name).
+    norm: makes a normalisation from a name.
+  """
+
+  features: int
+  stride: int
+  conv: Callable[..., nn.Module]
+  norm: Callable[..., nn.Module]
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps f[B, H, W, C] to f[B, H/stride, W/stride, features]."""
+    y = self.conv(self.features, 3, self.stride, name='conv1')(x)
+    y = nn.relu(self.norm(name='bn1')(y))
+    y = self.conv(self.features, 3, 1, name='conv2')(y)
+    y = self.norm(name='bn2')(y)
+    return nn.relu(y + _shortcut(self, x, self.features))
+
+
+class Bottleneck(nn.Module):
+  """1×1, 3×3 and 1×1 convolutions and a shortcut; the 3×3 has the stride.
+
+  Attributes:
+    features: channels of the first two convolutions; the result has four
+      times as many.
+    stride: spatial stride of the block.
+    conv: makes a convolution from (features, kernel size, stride, name).
+    norm: makes a normalisation from a name.
+  """
+
+  features: int
+  stride: int
+  conv: Callable[..., nn.Module]
+  norm: Callable[..., nn.Module]
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps f[B, H, W, C] to f[B, H/stride, W/stride, 4·features]."""
+    y = self.conv(self.features, 1, 1, name='conv1')(x)
+    y = nn.relu(self.norm(name='bn1')(y))
+    y = self.conv(self.features, 3, self.stride, name='conv2')(y)
+    y = nn.relu(self.norm(name='bn2')(y))
+    y = self.conv(4 * self.features, 1, 1, name='conv3')(y)
+    y = self.norm(name='bn3')(y)
+    return nn.relu(y + _shortcut(self, x, 4 * self.features))
+
+
+def _shortcut(
+  block: BasicBlock | Bottleneck, x: jax.Array, features: int
+) -> jax.Array:
+  """The block's input, projected where its shape differs from the result's."""
+  if block.stride == 1 and x.shape[-1] == features:
+    return x
+  x = block.conv(features, 1, block.stride, name='downsample_0')(x)
+  return block.norm(name='downsample_1')(x)
+
+
+class ResNet(nn.Module):
+  """A residual network; `create` builds one by name.
+
+  Parameters, BatchNorm statistics and logits are float32 whatever `dtype` is.
+  BatchNorm normalises by the batch's biased variance and keeps running
+  averages `0.9·old + 0.1·new` of its mean and of that same biased variance.
+  (torch averages the unbiased one: its `running_var` grows by n/(n−1) times as
+  much, n the number of values a channel has in a batch.)
+
+  Attributes:
+    block: `BasicBlock` or `Bottleneck`.
+    stage_sizes: blocks in each stage; each later stage halves the image and
+      doubles the channels.
+    num_classes: number of logits K.
+    stem: 'cifar' (3×3, stride 1) or 'imagenet' (7×7, stride 2, max-pool).
+    width: channels of the stem and of the first stage.
+    dtype: type of the activations.
+    axis_name: mapped axis over which training's BatchNorm averages its
+      statistics; None for the local batch alone.
+  """
+
+  block: type[BasicBlock] | type[Bottleneck]
+  stage_sizes: Sequence[int]
+  num_classes: int
+  stem: str
+  width: int = 64
+  dtype: jax.typing.DTypeLike = jnp.float32
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+    """Logits of a batch of images.
+
+    Args:
+      images: normalised images, f32[B, H, W, C].
+      train: True normalises by the batch and updates the collection
+        'batch_stats', which must then be mutable; False normalises by the
+        running averages.
+
+    Returns:
+      Logits, f32[B, K].
+    """
+    conv = functools.partial(_conv, dtype=self.dtype)
+    norm = functools.partial(
+      nn.BatchNorm,
+      use_running_average=not train,
+      momentum=0.9,
+      epsilon=1e-5,
+      dtype=self.dtype,
+      axis_name=self.axis_name if train else None,
+    )
+    kernel, stride = (7, 2) if self.stem == 'imagenet' else (3, 1)
+    x = conv(self.width, kernel, stride, name='conv1')(images)
+    x = nn.relu(norm(name='bn1')(x))
+    if self.stem == 'imagenet':
+      x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+
+    for stage, blocks in enumerate(self.stage_sizes):
+      for i in range(blocks):
+        x = self.block(
+          features=self.width * 2**stage,
+          stride=2 if stage > 0 and i == 0 else 1,
+          conv=conv,
+          norm=norm,
+          name=f'layer{stage + 1}_{i}',
+        )(x)
+
+    x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+    init = _torch_linear(fan_in=x.shape[-1])
+    return nn.Dense(
+      self.num_classes,
+      kernel_init=init,
+      bias_init=init,
+      name='fc',
+    )(x)
+
+
+def _conv(
+  features: int,
+  size: int,
+  stride: int,
+  *,
+  dtype: jax.typing.DTypeLike,
+  name: str,
+) -> nn.Conv:
+  # 'SAME' would pad a strided convolution on the other side than torch does.
+  return nn.Conv(
+    features,
+    (size, size),
+    strides=(stride, stride),
+    padding=((size // 2, size // 2),) * 2,
+    use_bias=False,
+    dtype=dtype,
+    kernel_init=_kaiming_normal,
+    conv_general_dilated=conv_general_dilated,
+    name=name,
+  )
+
+
+_ARCHITECTURES = {
+  'resnet8': (BasicBlock, (1, 1, 1)),
+  'resnet18': (BasicBlock, (2, 2, 2, 2)),
+  'resnet34': (BasicBlock, (3, 4, 6, 3)),
+  'resnet50': (Bottleneck, (3, 4, 6, 3)),
+}
+
+
+def create(
+  name: str,
+  *,
+  num_classes: int,
+  stem: str,
+  width: int = 64,
+  dtype: jax.typing.DTypeLike = jnp.float32,
+  axis_name: str | None = None,
+) -> nn.Module:
+  """A network by its name.
+
+  'resnet18', 'resnet34' and 'resnet50' are torchvision's at `width` 64 with
+  the 'imagenet' stem; with the 'cifar' stem they keep the full resolution of
+  small images in the first stage. 'resnet8' has three stages of one basic
+  block each and is meant for 8×8 digits, with a `width` of 16 or so.
+
+  Args:
+    name: 'resnet8', 'resnet18', 'resnet34' or 'resnet50'.
+    num_classes: number of logits K.
+    stem: 'cifar' or 'imagenet'.
+    width: channels of the stem and of the first stage.
+    dtype: type of the activations, e.g. `jnp.bfloat16` on an accelerator.
+    axis_name: mapped axis over which BatchNorm is synchronised in training.
+
+  Returns:
+    A module called as `module.apply(variables, images, train=...)`.
+
+  Raises:
+    InputError: if `name` or `stem` is unknown.
+
+  Example:
+    >>> model = create('resnet8', num_classes=10, stem='cifar', width=16)
+    >>> images = jnp.zeros((2, 8, 8, 1))
+    >>> variables = model.init(jax.random.key(0), images, train=False)
+    >>> model.apply(variables, images, train=False).shape
+    (2, 10)
+
+  Reference:
+    He, Zhang, Ren, Sun, Deep Residual Learning for Image Recognition,
+    arXiv 1512.03385, table 1; Bottleneck has its stride on the 3×3.
+  """
+  if name not in _ARCHITECTURES:
+    raise InputError(
+      f'model.name = {name!r}: unknown network',
+      allowed=', '.join(_ARCHITECTURES),
+      cure='--config.model.name=resnet18',
+    )
+  if stem not in STEMS:
+    raise InputError(
+      f'model.stem = {stem!r}: unknown stem',
+      allowed=', '.join(STEMS),
+      cure='--config.model.stem=cifar',
+    )
+  block, stage_sizes = _ARCHITECTURES[name]
+  return ResNet(
+    block=block,
+    stage_sizes=stage_sizes,
+    num_classes=num_classes,
+    stem=stem,
+    width=width,
+    dtype=dtype,
+    axis_name=axis_name,
+  )

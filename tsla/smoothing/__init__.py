@@ -1,0 +1,51 @@
+"""Label smoothing and its schedule: pure JAX and optax.
+
+`schedules` say how strong (θ), `targets` say towards what (ŷ), `losses` apply
+both, `transform` moves θ on with the optimiser.
+
+Reference:
+  Xu, Xu, Qian, Li, Jin: Towards Understanding Label Smoothing,
+  arXiv:2006.11653.
+"""
+
+from tsla.smoothing.losses import (
+  convert_theta,
+  hard_cross_entropy,
+  smoothed_cross_entropy,
+  smoothed_kl,
+)
+from tsla.smoothing.schedules import (
+  constant,
+  cosine_decay,
+  linear_decay,
+  none,
+  piecewise,
+  two_stage,
+)
+from tsla.smoothing.targets import class_prior, teacher, uniform
+from tsla.smoothing.transform import (
+  LabelSmoothingState,
+  current_theta,
+  label_smoothing,
+  smoothing_state,
+)
+
+__all__ = [
+  'LabelSmoothingState',
+  'class_prior',
+  'constant',
+  'convert_theta',
+  'cosine_decay',
+  'current_theta',
+  'hard_cross_entropy',
+  'label_smoothing',
+  'linear_decay',
+  'none',
+  'piecewise',
+  'smoothed_cross_entropy',
+  'smoothed_kl',
+  'smoothing_state',
+  'teacher',
+  'two_stage',
+  'uniform',
+]

@@ -1,0 +1,212 @@
+"""θ as a function of the update: how strong the smoothing is, and until when.
+
+Every function here returns an optax schedule, `count -> f32[]`, and any other
+optax schedule with values in [0, 1] serves in its place. `count` is the number
+of updates done before this one, so the first gradient is taken at count 0.
+Boundaries are in updates; epochs become updates before they get here.
+"""
+
+import operator
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+_MAX_COUNT = 2**31 - 1  # optax counts in int32
+
+
+def none() -> optax.Schedule:
+  """No smoothing: θ = 0 at every update, the paper's baseline.
+
+  Returns:
+    An optax schedule, count -> f32[].
+
+  Example:
+    >>> float(none()(0))
+    0.0
+  """
+  return constant(0.0)
+
+
+def constant(theta: jax.typing.ArrayLike) -> optax.Schedule:
+  """The same θ at every update: label smoothing regularisation (LSR).
+
+  Args:
+    theta: smoothing strength, 0 <= theta <= 1; may be traced.
+
+  Returns:
+    An optax schedule, count -> f32[].
+
+  Raises:
+    ValueError: theta is outside [0, 1] or not a number.
+
+  Example:
+    >>> round(float(constant(0.1)(1000)), 6)
+    0.1
+
+  Reference:
+    arXiv:2006.11653, LSR.
+  """
+  _check_theta('theta', theta)
+  return _as_float32(optax.constant_schedule(theta))
+
+
+def two_stage(
+  theta: jax.typing.ArrayLike, drop_step: jax.typing.ArrayLike
+) -> optax.Schedule:
+  """TSLA(s): θ while count < drop_step, then exactly 0.
+
+  Args:
+    theta: smoothing strength of stage one, 0 <= theta <= 1; may be traced.
+    drop_step: first update without smoothing, an integer >= 0; may be traced.
+      0 never smooths.
+
+  Returns:
+    An optax schedule, count -> f32[].
+
+  Raises:
+    ValueError: theta is outside [0, 1], or drop_step is negative or no integer.
+
+  Example:
+    >>> theta = two_stage(0.4, drop_step=100)
+    >>> [round(float(theta(count)), 6) for count in (0, 99, 100, 101)]
+    [0.4, 0.4, 0.0, 0.0]
+
+  Reference:
+    arXiv:2006.11653, the TSLA algorithm.
+  """
+  _check_theta('theta', theta)
+  _check_step('drop_step', drop_step, least=0)
+  return _then_zero(optax.constant_schedule(theta), drop_step)
+
+
+def linear_decay(
+  theta: jax.typing.ArrayLike, decay_steps: int
+) -> optax.Schedule:
+  """θ·(1 − count/decay_steps), exactly 0 from decay_steps on.
+
+  Args:
+    theta: smoothing strength at count 0, 0 <= theta <= 1; may be traced.
+    decay_steps: first update without smoothing, an integer >= 1.
+
+  Returns:
+    An optax schedule, count -> f32[].
+
+  Raises:
+    ValueError: theta is outside [0, 1], or decay_steps is no integer >= 1.
+
+  Example:
+    >>> theta = linear_decay(0.4, decay_steps=100)
+    >>> [round(float(theta(count)), 6) for count in (0, 50, 100, 101)]
+    [0.4, 0.2, 0.0, 0.0]
+  """
+  _check_theta('theta', theta)
+  _check_step('decay_steps', decay_steps, least=1)
+  return _then_zero(optax.linear_schedule(theta, 0.0, decay_steps), decay_steps)
+
+
+def cosine_decay(
+  theta: jax.typing.ArrayLike, decay_steps: int
+) -> optax.Schedule:
+  """θ·(1 + cos(π·count/decay_steps))/2, exactly 0 from decay_steps on.
+
+  Args:
+    theta: smoothing strength at count 0, 0 <= theta <= 1; may be traced.
+    decay_steps: first update without smoothing, an integer >= 1.
+
+  Returns:
+    An optax schedule, count -> f32[].
+
+  Raises:
+    ValueError: theta is outside [0, 1], or decay_steps is no integer >= 1.
+
+  Example:
+    >>> theta = cosine_decay(0.4, decay_steps=100)
+    >>> [round(float(theta(count)), 6) for count in (0, 50, 100, 101)]
+    [0.4, 0.2, 0.0, 0.0]
+  """
+  _check_theta('theta', theta)
+  _check_step('decay_steps', decay_steps, least=1)
+  return _then_zero(
+    optax.cosine_decay_schedule(theta, decay_steps), decay_steps
+  )
+
+
+def piecewise(
+  thetas: Sequence[jax.typing.ArrayLike],
+  boundaries: Sequence[jax.typing.ArrayLike],
+) -> optax.Schedule:
+  """Several stages: θ_i while boundaries[i−1] <= count < boundaries[i].
+
+  θ may fall or rise from stage to stage.
+
+  Args:
+    thetas: smoothing strength of each stage, each in [0, 1]; may be traced.
+    boundaries: first update of each stage after the first, strictly increasing
+      integers >= 0, one fewer than thetas; may be traced.
+
+  Returns:
+    An optax schedule, count -> f32[].
+
+  Raises:
+    ValueError: a theta is outside [0, 1], the lengths do not match, or the
+      boundaries are not strictly increasing integers.
+
+  Example:
+    >>> theta = piecewise((0.0, 0.2, 0.1), boundaries=(10, 20))
+    >>> [round(float(theta(count)), 6) for count in (9, 10, 19, 20)]
+    [0.0, 0.2, 0.2, 0.1]
+  """
+  if len(thetas) != len(boundaries) + 1:
+    raise ValueError(
+      f'thetas = {thetas!r} has {len(thetas)} stages and boundaries = '
+      f'{boundaries!r} has {len(boundaries)}: it must have one fewer.'
+    )
+  for i, theta in enumerate(thetas):
+    _check_theta(f'thetas[{i}]', theta)
+  least = 0
+  for i, boundary in enumerate(boundaries):
+    _check_step(f'boundaries[{i}]', boundary, least=least)
+    if not isinstance(boundary, jax.core.Tracer):
+      least = operator.index(boundary) + 1
+  stages = [optax.constant_schedule(theta) for theta in thetas]
+  return _as_float32(optax.join_schedules(stages, boundaries))
+
+
+def _then_zero(
+  schedule: optax.Schedule, drop_step: jax.typing.ArrayLike
+) -> optax.Schedule:
+  # Joined with a zero rather than left to end there: compiled, count/steps is
+  # count·(1/steps), which misses 1 by a rounding for some step counts.
+  stages = [schedule, optax.constant_schedule(0.0)]
+  return _as_float32(optax.join_schedules(stages, [drop_step]))
+
+
+def _as_float32(schedule: optax.Schedule) -> optax.Schedule:
+  return lambda count: jnp.asarray(schedule(count), jnp.float32)
+
+
+def _check_theta(name: str, theta: jax.typing.ArrayLike) -> None:
+  if isinstance(theta, jax.core.Tracer):
+    return
+  value = np.asarray(theta)  # NumPy: a comparison in JAX is traced under jit
+  is_real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(
+    value.dtype, jnp.integer
+  )
+  if not (value.ndim == 0 and is_real and 0 <= float(value) <= 1):
+    raise ValueError(f'{name} = {theta!r} must be a number in [0, 1].')
+
+
+def _check_step(name: str, step: jax.typing.ArrayLike, *, least: int) -> None:
+  if isinstance(step, jax.core.Tracer):
+    return
+  try:
+    valid = least <= operator.index(step) <= _MAX_COUNT
+  except TypeError:
+    valid = False
+  if not valid:
+    raise ValueError(
+      f'{name} = {step!r} must be an integer in [{least}, {_MAX_COUNT}].'
+    )

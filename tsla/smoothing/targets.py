@@ -1,0 +1,98 @@
+"""ŷ, the smoothing label: the distribution that label smoothing mixes in.
+
+The smoothed label is `(1−θ)·y + θ·ŷ`. Every function returns ŷ as float32
+probabilities for the `y_hat` argument of `tsla.smoothed_cross_entropy`; for the
+uniform ŷ, leave that argument out and no target is built.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def uniform(num_classes: int) -> jax.Array:
+  """The uniform distribution, ŷ_k = 1/K.
+
+  Args:
+    num_classes: K >= 1.
+
+  Returns:
+    f32[K] probabilities.
+
+  Raises:
+    ValueError: num_classes is below 1.
+
+  Example:
+    >>> uniform(4)
+    Array([0.25, 0.25, 0.25, 0.25], dtype=float32)
+  """
+  if num_classes < 1:
+    raise ValueError(f'num_classes = {num_classes!r} must be at least 1.')
+  return jnp.full((num_classes,), 1 / num_classes, jnp.float32)
+
+
+def class_prior(labels: jax.typing.ArrayLike, num_classes: int) -> jax.Array:
+  """The classes' frequencies in a training set, ŷ_k = n_k / Σ n.
+
+  Args:
+    labels: integer class indices of any shape, in [0, num_classes); concrete,
+      not traced, for they are checked and counted on the host.
+    num_classes: K >= 1.
+
+  Returns:
+    f32[K] probabilities.
+
+  Raises:
+    ValueError: there are no labels, or they are not integers in
+      [0, num_classes).
+
+  Example:
+    >>> class_prior([0, 2, 2, 0, 1, 0, 0, 2], num_classes=4)
+    Array([0.5  , 0.125, 0.375, 0.   ], dtype=float32)
+  """
+  values = np.asarray(labels).ravel()
+  if values.size == 0 or not np.issubdtype(values.dtype, np.integer):
+    raise ValueError(
+      f'labels of dtype {values.dtype}, {values.size} of them: class_prior '
+      'needs at least one integer.'
+    )
+  outside = values[(values < 0) | (values >= num_classes)]
+  if outside.size:
+    raise ValueError(
+      f'labels holds {outside[0]}, outside [0, {num_classes}): leave ignored '
+      'examples out first.'
+    )
+  counts = np.bincount(values, minlength=num_classes)
+  return jnp.asarray(counts / values.size, jnp.float32)
+
+
+def teacher(
+  logits: jax.typing.ArrayLike, temperature: jax.typing.ArrayLike = 1.0
+) -> jax.Array:
+  """A trained model's prediction, ŷ = softmax(logits / T), without gradient.
+
+  With T = 1 the smoothing label of LSR-pre and TSLA-pre.
+
+  Args:
+    logits: [..., K] of any float dtype; −inf marks a class with no mass.
+    temperature: T > 0; above 1 flattens ŷ. May be traced.
+
+  Returns:
+    f32[..., K] probabilities, computed in float32.
+
+  Raises:
+    ValueError: temperature is not above 0.
+
+  Example:
+    >>> y_hat = teacher([[0.0, 2.0]], temperature=2.0)
+    >>> [round(float(p), 4) for p in y_hat[0]]
+    [0.2689, 0.7311]
+
+  Reference:
+    arXiv:2006.11653, LSR-pre and TSLA-pre.
+  """
+  traced = isinstance(temperature, jax.core.Tracer)
+  if not (traced or float(temperature) > 0):
+    raise ValueError(f'temperature = {temperature!r} must be above 0.')
+  logits = jnp.asarray(logits, jnp.float32)
+  return jax.lax.stop_gradient(jax.nn.softmax(logits / temperature))

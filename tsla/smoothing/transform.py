@@ -1,0 +1,205 @@
+"""The optax transformation that owns θ.
+
+`label_smoothing(schedule)` goes in front of any optimiser. The training step
+reads θ from the optimiser state and hands it to the loss; the update that
+applies the gradient moves θ on. So θ is saved, restored and skipped together
+with the update it belongs to, and being traced it recompiles nothing at the
+switch. A whole loop, TSLA on a linear model:
+
+  >>> import jax, optax, tsla
+  >>> x = jax.random.normal(jax.random.key(0), (256, 8))
+  >>> y = (x @ jax.random.normal(jax.random.key(1), (8, 3))).argmax(-1)
+  >>> params = {'w': jax.numpy.zeros((8, 3)), 'b': jax.numpy.zeros(3)}
+  >>> theta_schedule = tsla.two_stage(0.1, drop_step=60)
+  >>> tx = optax.chain(
+  ...   tsla.label_smoothing(theta_schedule), optax.sgd(0.1, momentum=0.9)
+  ... )
+  >>> def loss_fn(params, theta):
+  ...   logits = x @ params['w'] + params['b']
+  ...   return tsla.smoothed_cross_entropy(logits, y, theta).mean()
+  >>> @jax.jit
+  ... def train_step(params, opt_state):
+  ...   theta = tsla.current_theta(opt_state)
+  ...   loss, grads = jax.value_and_grad(loss_fn)(params, theta)
+  ...   updates, opt_state = tx.update(grads, opt_state, params)
+  ...   return optax.apply_updates(params, updates), opt_state, loss
+  >>> opt_state = tx.init(params)
+  >>> for step in range(100):
+  ...   params, opt_state, loss = train_step(params, opt_state)
+  >>> print(f'loss {loss:.1f}, theta {tsla.current_theta(opt_state)}')
+  loss 0.2, theta 0.0
+
+For a loss that takes no soft labels, compute the gradients against y and
+against ŷ and let the transformation mix them, which is the same update because
+the gradient is linear in the label:
+
+  tx.update(grads, opt_state, params, smoothing_updates=smoothing_grads)
+
+Under `optax.MultiSteps` the two ways take different places. θ through the loss:
+inside, `MultiSteps(chain(label_smoothing(s), opt), k)`; θ stays constant while
+gradients accumulate and `count` counts applied updates. `smoothing_updates`:
+outside, `chain(label_smoothing(s), MultiSteps(opt, k))`, because MultiSteps
+accumulates gradients but not extra arguments and inside would mix in the last
+mini-step's only; `count` then counts mini-steps, so a drop step is k times as
+large.
+
+Under `optax.inject_hyperparams` inject numbers such as the learning rate and
+close over the schedule of θ: an injected schedule arrives one update late.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+class LabelSmoothingState(NamedTuple):
+  """State of `label_smoothing`."""
+
+  count: jax.Array  # i32[], updates applied so far
+  theta: jax.Array  # f32[], the coefficient for the next gradient
+
+
+def label_smoothing(
+  schedule: optax.Schedule,
+) -> optax.GradientTransformationExtraArgs:
+  """Own θ: hold the coefficient for the next gradient, move on per update.
+
+  `update(updates, state, params=None, *, smoothing_updates=None)` leaves the
+  updates untouched, for a loss that used `current_theta` already. Handed the
+  gradient against ŷ on the same mini-batch it returns
+  `(1−θ)·updates + θ·smoothing_updates`, in the dtypes of the updates. Other
+  extra arguments are ignored.
+
+  Args:
+    schedule: an optax schedule with values in [0, 1], such as
+      `two_stage(0.1, drop_step)`; called with count i32[].
+
+  Returns:
+    A transformation whose state is `LabelSmoothingState`: at count 0
+    `theta = schedule(0)`, after n updates `theta = schedule(n)`.
+
+  Raises:
+    TypeError: schedule is not callable.
+
+  Example:
+    >>> import tsla
+    >>> tx = label_smoothing(tsla.two_stage(0.4, drop_step=1))
+    >>> state = tx.init({'w': jnp.zeros(2)})
+    >>> updates, state = tx.update(
+    ...   {'w': jnp.ones(2)}, state, smoothing_updates={'w': jnp.zeros(2)}
+    ... )
+    >>> updates
+    {'w': Array([0.6, 0.6], dtype=float32)}
+    >>> int(state.count), float(state.theta)
+    (1, 0.0)
+
+  Reference:
+    arXiv:2006.11653, the TSLA algorithm.
+  """
+  if not callable(schedule):
+    raise TypeError(
+      f'schedule = {schedule!r} is not a schedule: pass e.g. constant(0.1). '
+      'If inject_hyperparams made a number of it, pass '
+      "static_args=('schedule',) there."
+    )
+
+  def state_at(count: jax.Array) -> LabelSmoothingState:
+    return LabelSmoothingState(
+      count=count, theta=jnp.asarray(schedule(count), jnp.float32)
+    )
+
+  def init_fn(params: optax.Params) -> LabelSmoothingState:
+    del params
+    return state_at(jnp.zeros([], jnp.int32))
+
+  def update_fn(
+    updates: optax.Updates,
+    state: LabelSmoothingState,
+    params: optax.Params | None = None,
+    *,
+    smoothing_updates: optax.Updates | None = None,
+    **extra_args: Any,
+  ) -> tuple[optax.Updates, LabelSmoothingState]:
+    del params, extra_args
+    if smoothing_updates is not None:
+
+      def mix(update: Any, smoothing_update: Any) -> Any:
+        if _is_masked_node(update):  # optax.masked leaves extra arguments whole
+          return update
+        mixed = (1 - state.theta) * update + state.theta * smoothing_update
+        return mixed.astype(jnp.result_type(update))
+
+      updates = jax.tree.map(
+        mix, updates, smoothing_updates, is_leaf=_is_masked_node
+      )
+    return updates, state_at(optax.safe_increment(state.count))
+
+  return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def smoothing_state(opt_state: optax.OptState) -> LabelSmoothingState:
+  """The state of `label_smoothing`, found anywhere in an optimiser's state.
+
+  Args:
+    opt_state: any nesting of chain, masked, MultiSteps, inject_hyperparams,
+      partition …, concrete or traced.
+
+  Returns:
+    The one `LabelSmoothingState` in it: `count` updates were applied, `theta`
+    is for the next gradient.
+
+  Raises:
+    ValueError: opt_state holds none, or more than one.
+
+  Example:
+    >>> import tsla
+    >>> tx = optax.chain(label_smoothing(tsla.constant(0.1)), optax.adam(1e-3))
+    >>> int(smoothing_state(tx.init(jnp.zeros(3))).count)
+    0
+  """
+  nodes = jax.tree.leaves(opt_state, is_leaf=_is_smoothing_state)
+  states = [node for node in nodes if _is_smoothing_state(node)]
+  if not states:
+    raise ValueError(
+      'No LabelSmoothingState in the optimiser state: put '
+      'label_smoothing(schedule) in front of the optimiser with optax.chain. '
+      'A state restored from a checkpoint needs tx.init(params) as its target.'
+    )
+  if len(states) > 1:
+    raise ValueError(
+      f'{len(states)} LabelSmoothingStates in the optimiser state: keep one '
+      'label_smoothing(schedule), in front of the whole optimiser rather than '
+      'once per group of parameters.'
+    )
+  return states[0]
+
+
+def current_theta(opt_state: optax.OptState) -> jax.Array:
+  """θ for the next gradient, read from an optimiser's state.
+
+  Args:
+    opt_state: as for `smoothing_state`.
+
+  Returns:
+    f32[], traced where opt_state is.
+
+  Raises:
+    ValueError: opt_state holds no `LabelSmoothingState`, or more than one.
+
+  Example:
+    >>> import tsla
+    >>> tx = optax.chain(label_smoothing(tsla.constant(0.1)), optax.adam(1e-3))
+    >>> current_theta(tx.init(jnp.zeros(3)))
+    Array(0.1, dtype=float32)
+  """
+  return smoothing_state(opt_state).theta
+
+
+def _is_masked_node(node: Any) -> bool:
+  return isinstance(node, optax.MaskedNode)
+
+
+def _is_smoothing_state(node: Any) -> bool:
+  return isinstance(node, LabelSmoothingState)

@@ -1,0 +1,118 @@
+"""config + data set + devices → the compiled functions of a run."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import ml_collections
+
+from tsla import smoothing
+from tsla.data.datasets import Dataset
+from tsla.errors import InputError
+from tsla.evaluation import metrics
+from tsla.models import resnet
+from tsla.training import optimizer, step
+from tsla.training.config import Durations
+from tsla.training.parallel import Parallel
+
+
+class Run(NamedTuple):
+  """What the loop calls; the data and the devices are inside."""
+
+  state: step.TrainState  # before the first update
+  # (state, length) -> state after `length` updates and their metrics; the
+  # state that goes in is gone afterwards.
+  train_chunk: Callable[
+    [step.TrainState, int], tuple[step.TrainState, step.TrainMetrics]
+  ]
+  # (state) -> the metrics on the test set
+  evaluate: Callable[[step.TrainState], dict[str, float]]
+
+
+def build(
+  config: ml_collections.ConfigDict,
+  dataset: Dataset,
+  durations: Durations,
+  mapping: Parallel,
+) -> Run:
+  """Places the data on the devices and compiles nothing yet.
+
+  Args:
+    config: a validated config.
+    dataset: what `config.data` names.
+    durations: of the config, on this data set.
+    mapping: how the devices share the work.
+
+  Raises:
+    InputError: config and data set do not fit each other.
+  """
+  check_fits(config, dataset)
+  model = resnet.create(
+    config.model.name,
+    num_classes=dataset.num_classes,
+    stem=config.model.stem,
+    width=config.model.width,
+    dtype=jnp.dtype(config.model.dtype),
+    axis_name=mapping.axis_name,
+  )
+  tx, learning_rate = optimizer.create(config, durations)
+  height, width, channels = dataset.image_shape
+  side = config.augment.crop
+  state = step.TrainState.create(
+    model,
+    tx,
+    learning_rate,
+    seed=config.seed,
+    image_shape=(side or height, side or width, channels),
+  )
+  y_hat = None
+  if config.smoothing.target == 'prior':
+    y_hat = smoothing.class_prior(dataset.train.labels, dataset.num_classes)
+  train, test = mapping.replicate(
+    (
+      step.Examples(dataset.train.images, dataset.train.labels, y_hat),
+      step.Examples(dataset.test.images, dataset.test.labels),
+    )
+  )
+  chunk = mapping.map(
+    step.make_train_chunk(config, axis_name=mapping.axis_name),
+    donate_state=True,
+  )
+  sums = mapping.map(step.make_evaluation(config, axis_name=mapping.axis_name))
+  slots = mapping.slots(config.batch_size)
+  eval_size = mapping.round_up(min(config.eval_batch_size, len(test.labels)))
+  eval_slots = mapping.slots(eval_size)
+  return Run(
+    state=mapping.replicate(state),
+    train_chunk=lambda state, length: chunk(state, train, slots, length),
+    evaluate=lambda state: metrics.finalize(
+      sums(state, test, eval_slots, eval_size)
+    ),
+  )
+
+
+def check_fits(config: ml_collections.ConfigDict, dataset: Dataset) -> None:
+  """Raises InputError where `config` asks for what `dataset` cannot give."""
+  num_examples = len(dataset.train.labels)
+  if config.batch_size > num_examples:
+    raise InputError(
+      f'config.batch_size = {config.batch_size}: more than the {num_examples} '
+      f'training examples of {dataset.name}',
+      allowed=f'1 to {num_examples}',
+    )
+  height, width, channels = dataset.image_shape
+  for name in ('mean', 'std'):
+    values = config.data[name]
+    if len(values) not in (1, channels):
+      raise InputError(
+        f'config.data.{name} = {values}: {len(values)} numbers for images of '
+        f'{channels} channels',
+        allowed=f'1 or {channels} numbers',
+      )
+  if config.augment.crop > min(height, width):
+    raise InputError(
+      f'config.augment.crop = {config.augment.crop}: larger than the images of '
+      f'{dataset.name}, {height}×{width}',
+      allowed=f'0 to {min(height, width)}',
+      cure='--config.augment.crop=… or --config.data.image_size=…',
+    )

@@ -1,0 +1,52 @@
+"""SIGTERM and SIGINT as a wish to stop, honoured between two chunks."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+
+class Interrupted(Exception):
+  """The run was asked to stop, and saved first.
+
+  Attributes:
+    exit_code: 128 + the signal's number: 143 for SIGTERM, 130 for SIGINT.
+  """
+
+  status = 'interrupted'
+
+  def __init__(self, signum: int):
+    super().__init__(f'{signal.Signals(signum).name}: saved and stopped')
+    self.exit_code = 128 + signum
+
+
+class Requested:
+  """Whether, and by which signal, a stop was asked for."""
+
+  signum: int | None = None
+
+
+@contextlib.contextmanager
+def watch_signals() -> Iterator[Requested]:
+  """Notes the first SIGTERM or SIGINT; a second one acts at once.
+
+  Only the main thread can, elsewhere nothing is watched.
+  """
+  requested = Requested()
+  before = {}
+
+  def note(signum: int, frame: FrameType | None) -> None:
+    del frame
+    requested.signum = signum
+    for number, handler in before.items():
+      signal.signal(number, handler)
+
+  main = threading.current_thread() is threading.main_thread()
+  for number in (signal.SIGTERM, signal.SIGINT) if main else ():
+    before[number] = signal.signal(number, note)
+  try:
+    yield requested
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)

@@ -1,0 +1,152 @@
+"""The sequence of a run, on one page.
+
+config → data → model and optimiser → restore → (train a chunk → log → evaluate
+→ save)*. What each word means stands in the file of that name.
+"""
+
+import os
+
+import ml_collections
+from clu import parameter_overview
+
+from tsla.data import batches, datasets
+from tsla.training import config as config_lib
+from tsla.training import parallel
+from tsla.training.build import Run, build
+from tsla.training.checkpoint import Checkpoints, open_checkpoints
+from tsla.training.config import Durations
+from tsla.training.interrupt import Interrupted, Requested, watch_signals
+from tsla.training.progress import Progress
+from tsla.training.reporter import Diverged, Reporter
+from tsla.training.rundir import RunDirectory
+from tsla.training.step import TrainState
+
+
+def train_and_evaluate(
+  config: ml_collections.ConfigDict, workdir: str | os.PathLike
+) -> dict[str, float]:
+  """Trains what `config` says, from the newest checkpoint in `workdir` if any.
+
+  The run is a function of (config, data): one that was interrupted, and is
+  started again with the same arguments, ends with the same bits.
+
+  Args:
+    config: all fields of `tsla.training.config.FIELDS`.
+    workdir: the run's directory; a finished run there returns at once.
+
+  Returns:
+    The last evaluation on the test set: `tsla.evaluation.metrics.finalize`.
+
+  Raises:
+    InputError: config, data or directory cannot be used.
+    Diverged: the loss is not finite; the checkpoints before it are kept.
+    Interrupted: SIGTERM or SIGINT came, and the state was saved.
+
+  Reference:
+    Xu et al., arXiv:2006.11653, the TSLA algorithm.
+  """
+  config_lib.validate(config)
+  directory = RunDirectory(workdir, config)
+  if directory.status.get('state') == 'done':
+    print(f'{directory.path}: this run is finished')
+    return directory.status['test']
+
+  mapping = parallel.choose(config.parallel, config.batch_size)
+  dataset = datasets.load(config.data)
+  durations = config_lib.resolve_durations(
+    config,
+    batches.steps_per_epoch(len(dataset.train.labels), config.batch_size),
+  )
+  run = build(config, dataset, durations, mapping)
+
+  with (
+    watch_signals() as requested,
+    open_checkpoints(directory.checkpoints) as checkpoints,
+  ):
+    first_step = checkpoints.latest_step or 0
+    state = checkpoints.restore(run.state) if first_step else run.state
+    progress = Progress(durations, config.batch_size, first_step)
+    if not first_step:
+      progress.say(parameter_overview.get_parameter_overview(state.params))
+    progress.say(
+      f'{dataset.name}: {len(dataset.train.labels):,} training images, '
+      f'{len(dataset.test.labels):,} test images, {dataset.num_classes} classes'
+    )
+    progress.say(
+      f'{mapping.describe()}; {directory.path} from update {first_step:,} of '
+      f'{durations.total_steps:,}'
+    )
+    directory.write_status('running', first_step)
+    with directory.log(first_step) as log:
+      reporter = Reporter(log, progress, durations)
+      try:
+        test = _train(
+          config, run, state, durations, reporter, checkpoints, requested
+        )
+      except (Diverged, Interrupted) as stop:
+        directory.write_status(stop.status, checkpoints.latest_step or 0)
+        raise
+  # The checkpoints are closed: the final state is on disk.
+  directory.write_status('done', durations.total_steps, test=test)
+  return test
+
+
+def _train(
+  config: ml_collections.ConfigDict,
+  run: Run,
+  state: TrainState,
+  durations: Durations,
+  reporter: Reporter,
+  checkpoints: Checkpoints,
+  requested: Requested,
+) -> dict[str, float]:
+  """Goes on from `state` to the end of the run; the last evaluation."""
+  per_epoch, total = durations.steps_per_epoch, durations.total_steps
+  longest = chunk_length(per_epoch, config.log_every_steps)
+  step, test = int(state.step), None
+  while step < total:
+    in_epoch = step % per_epoch
+    length = min(longest - in_epoch % longest, per_epoch - in_epoch)
+    state, row = run.train_chunk(state, length)
+    reporter.chunk(step, step + length, row)
+    step += length
+
+    epoch, in_epoch = divmod(step, per_epoch)
+    if step == total or _due(epoch, in_epoch, config.eval_every_epochs):
+      reporter.flush()
+      test = run.evaluate(state)
+      reporter.evaluation(step, test)
+    stop = requested.signum is not None and step < total
+    if (
+      stop
+      or step == total
+      or _due(epoch, in_epoch, config.checkpoint_every_epochs)
+    ):
+      reporter.flush()  # raises before a diverged state is saved
+      checkpoints.save(step, state)
+    if stop:
+      raise Interrupted(requested.signum)
+  return test or run.evaluate(state)
+
+
+def _due(epoch: int, in_epoch: int, every: int) -> bool:
+  return in_epoch == 0 and epoch % every == 0
+
+
+def chunk_length(steps_per_epoch: int, at_most: int) -> int:
+  """Updates in a compiled call: one length that divides the epoch if possible.
+
+  A second length means a second compilation. So the largest divisor of
+  `steps_per_epoch` in `at_most / 2 .. at_most` is taken; where there is none,
+  `at_most`, and the epoch's last chunk is shorter.
+
+  Example:
+    >>> chunk_length(390, 50), chunk_length(44, 50), chunk_length(97, 50)
+    (39, 44, 50)
+  """
+  if steps_per_epoch <= at_most:
+    return steps_per_epoch
+  for length in range(at_most, (at_most - 1) // 2, -1):
+    if steps_per_epoch % length == 0:
+      return length
+  return at_most

@@ -1,0 +1,90 @@
+"""config → schedules and the optax chain."""
+
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+from tsla import smoothing
+from tsla.errors import InputError
+from tsla.training.config import Durations
+
+
+def smoothing_schedule(
+  config: ml_collections.ConfigDict, durations: Durations
+) -> optax.Schedule:
+  """θ as a function of the update count, from `config.smoothing`."""
+  theta, drop_step = config.smoothing.theta, durations.drop_step
+  match config.smoothing.schedule:
+    case 'none':
+      return smoothing.none()
+    case 'constant':
+      return smoothing.constant(theta)
+    case 'two_stage':
+      return smoothing.two_stage(theta, drop_step)
+    case 'linear':
+      return smoothing.linear_decay(theta, drop_step)
+    case 'cosine':
+      return smoothing.cosine_decay(theta, drop_step)
+  raise InputError(f'config.smoothing.schedule = {config.smoothing.schedule!r}')
+
+
+def learning_rate_schedule(
+  config: ml_collections.ConfigDict, durations: Durations
+) -> optax.Schedule:
+  """The learning rate as a function of the update count.
+
+  A warm-up multiplies whichever schedule is chosen by (count + 1) / warm-up
+  updates, so the first update already moves and milestones keep their place.
+  """
+  peak = config.optimizer.learning_rate
+  match config.optimizer.schedule:
+    case 'constant':
+      main = optax.constant_schedule(peak)
+    case 'step':
+      factor = config.optimizer.decay_factor
+      main = optax.piecewise_constant_schedule(
+        peak, {step: factor for step in durations.milestones}
+      )
+    case 'cosine':
+      main = optax.cosine_decay_schedule(peak, durations.total_steps)
+    case unknown:
+      raise InputError(f'config.optimizer.schedule = {unknown!r}')
+  warmup = durations.warmup_steps
+  if not warmup:
+    return main
+  return lambda count: main(count) * jnp.minimum(1.0, (count + 1) / warmup)
+
+
+def create(
+  config: ml_collections.ConfigDict, durations: Durations
+) -> tuple[optax.GradientTransformationExtraArgs, optax.Schedule]:
+  """The transformation that applies a gradient, and the learning rate it uses.
+
+  `label_smoothing` comes first: it owns θ and sees the raw gradient. SGD is
+  PyTorch's: weight decay is added to the gradient before the momentum buffer,
+  `d = ∇F + λ w`, `v ← m v + d`, `w ← w − η v` (with Nesterov `w ← w − η (d +
+  m v)`), on every parameter. AdamW and LAMB decouple the decay.
+
+  Args:
+    config: a validated config.
+    durations: its durations in updates.
+
+  Returns:
+    The chained transformation and the learning-rate schedule.
+  """
+  options = config.optimizer
+  rate = learning_rate_schedule(config, durations)
+  match options.name:
+    case 'sgd':
+      base = optax.chain(
+        optax.add_decayed_weights(options.weight_decay),
+        optax.sgd(rate, options.momentum, options.nesterov),
+      )
+    case 'adamw':
+      base = optax.adamw(rate, weight_decay=options.weight_decay)
+    case 'lamb':
+      base = optax.lamb(rate, weight_decay=options.weight_decay)
+    case unknown:
+      raise InputError(f'config.optimizer.name = {unknown!r}')
+  theta = smoothing.label_smoothing(smoothing_schedule(config, durations))
+  return optax.chain(theta, base), rate

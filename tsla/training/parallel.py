@@ -1,0 +1,121 @@
+"""The only file that names devices: mapping, placing, gathering.
+
+Both mappings take and return the same unreplicated state, so a checkpoint does
+not know how many devices wrote it:
+
+- `pmap`: each device runs the function on its own slots and `axis_name` says
+  what to average over; the state is broadcast in, and one copy comes out.
+- `jit`: one program over a one-axis mesh; the slots are sharded, the compiler
+  derives the rest, and averages are global without an axis name.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from tsla.errors import InputError
+
+_AXIS = 'batch'
+
+
+@dataclasses.dataclass(frozen=True)
+class Parallel:
+  """How one function runs on all devices.
+
+  Attributes:
+    mode: 'pmap' or 'jit'.
+    mesh: the devices, on one axis.
+  """
+
+  mode: str
+  mesh: Mesh
+
+  @property
+  def axis_name(self) -> str | None:
+    """The axis that a mapped function averages over."""
+    return _AXIS if self.mode == 'pmap' else None
+
+  def replicate(self, tree: Any) -> Any:
+    """Every array of `tree`, whole, on every device."""
+    return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
+
+  def slots(self, batch_size: int) -> jax.Array:
+    """`arange(batch_size)`, a part a device: `i32[B]`, pmap: `i32[D, B/D]`.
+
+    Args:
+      batch_size: a multiple of the device count.
+    """
+    places = np.arange(batch_size, dtype=np.int32)
+    if self.mode == 'pmap':
+      places = places.reshape(self.mesh.size, -1)
+    return jax.device_put(
+      places, NamedSharding(self.mesh, PartitionSpec(_AXIS))
+    )
+
+  def map(
+    self, fn: Callable[..., Any], *, donate_state: bool = False
+  ) -> Callable[..., Any]:
+    """Compiles `fn(state, examples, slots, static)` for all devices.
+
+    Args:
+      fn: `state` and `examples` are the same everywhere, `slots` differ, and
+        the last argument is a Python number to compile for. What it returns
+        must be the same everywhere.
+      donate_state: the caller's `state` is gone after the call.
+    """
+    donate = (0,) if donate_state else ()
+    if self.mode == 'pmap':
+      return jax.pmap(
+        fn,
+        axis_name=_AXIS,
+        in_axes=(None, None, 0, None),
+        out_axes=None,
+        devices=list(self.mesh.devices),
+        static_broadcasted_argnums=3,
+        donate_argnums=donate,
+      )
+    return jax.jit(
+      fn,
+      static_argnums=3,
+      donate_argnums=donate,
+      out_shardings=NamedSharding(self.mesh, PartitionSpec()),
+    )
+
+  def describe(self) -> str:
+    """The devices and the mapping, in words."""
+    first = self.mesh.devices[0]
+    return (
+      f'{self.mesh.size} × {first.device_kind} ({first.platform}), {self.mode}'
+    )
+
+  def round_up(self, batch_size: int) -> int:
+    """The next multiple of the device count."""
+    return -(-batch_size // self.mesh.size) * self.mesh.size
+
+
+def choose(mode: str, batch_size: int) -> Parallel:
+  """The mapping `config.parallel` asks for, on every device there is.
+
+  Args:
+    mode: 'pmap', 'jit', or 'auto': pmap on several devices, else jit.
+    batch_size: the global batch, to be divided evenly.
+
+  Raises:
+    InputError: the batch does not divide by the device count.
+  """
+  devices = np.asarray(jax.devices())
+  if batch_size % len(devices):
+    below = batch_size // len(devices) * len(devices)
+    raise InputError(
+      f'config.batch_size = {batch_size}: does not divide by the '
+      f'{len(devices)} devices',
+      allowed=f'a multiple of {len(devices)}',
+      cure=f'--config.batch_size={below or len(devices)}',
+    )
+  if mode == 'auto':
+    mode = 'pmap' if len(devices) > 1 else 'jit'
+  return Parallel(mode, Mesh(devices, _AXIS))

@@ -1,0 +1,100 @@
+"""What a person sees of a run: lines on stderr."""
+
+import sys
+import time
+from typing import TextIO
+
+from tsla.training.config import Durations
+
+_PIPED_SECONDS = 5.0
+
+
+class Progress:
+  """One line of progress: live on a terminal, every few seconds when piped.
+
+  Args:
+    durations: of the run.
+    batch_size: images an update.
+    first_step: updates done before this process began.
+    stream: where to write.
+  """
+
+  def __init__(
+    self,
+    durations: Durations,
+    batch_size: int,
+    first_step: int,
+    stream: TextIO | None = None,
+  ):
+    self._total = durations.total_steps
+    self._per_epoch = durations.steps_per_epoch
+    self._batch_size = batch_size
+    self._stream = stream or sys.stderr
+    self._live = self._stream.isatty()
+    # Time and step of the first row: what came before was compilation.
+    self._start: tuple[float, int] | None = None
+    self._last = (time.monotonic(), first_step)
+    self._shown = 0.0
+    self._width = 0
+
+  def update(self, step: int, row: dict[str, float]) -> float | None:
+    """Shows the row of the updates up to `step`.
+
+    Returns:
+      The images/s of the row; None for the first, which held the compilation.
+    """
+    now = time.monotonic()
+    then, before = self._last
+    self._last = now, step
+    rate = (step - before) * self._batch_size / max(now - then, 1e-9)
+    if self._start is None:
+      self._start, rate = (now, step), None
+    if self._live or now - self._shown > _PIPED_SECONDS or step == self._total:
+      self._shown = now
+      self._write(self._line(step, row, rate, now))
+    return rate
+
+  def skip_time(self) -> None:
+    """What passed since the last row (evaluation, saving) was not training."""
+    self._last = time.monotonic(), self._last[1]
+
+  def say(self, text: str) -> None:
+    """A line that stays."""
+    self._clear()
+    print(text, file=self._stream, flush=True)
+
+  def _line(
+    self, step: int, row: dict[str, float], rate: float | None, now: float
+  ) -> str:
+    started, first = self._start
+    speed, left = 'compiled', '--:--'
+    if rate is not None:
+      speed = f'{rate:,.0f} images/s'
+      left = _clock((now - started) / (step - first) * (self._total - step))
+    return (
+      f'epoch {step / self._per_epoch:.1f}/{self._total // self._per_epoch}'
+      f'  stage {row["stage"]:.0f}  theta {row["theta"]:.3g}'
+      f'  loss {row["loss"]:.4f}  hard {row["hard_loss"]:.4f}'
+      f'  acc {row["accuracy"]:.2%}  {speed}  ETA {left}'
+    )
+
+  def _write(self, line: str) -> None:
+    if not self._live:
+      print(line, file=self._stream, flush=True)
+      return
+    self._stream.write('\r' + line.ljust(self._width))
+    self._stream.flush()
+    self._width = len(line)
+
+  def _clear(self) -> None:
+    if self._live and self._width:
+      self._stream.write('\r' + ' ' * self._width + '\r')
+      self._width = 0
+
+
+def _clock(seconds: float) -> str:
+  minutes, seconds = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  return (
+    f'{hours}:{minutes:02}:{seconds:02}' if hours else f'{minutes}:{seconds:02}'
+  )

@@ -1,0 +1,84 @@
+"""From device metrics to log rows, one chunk late.
+
+The row of a chunk is read while the next one runs, so the device never waits
+for the host to write.
+"""
+
+import math
+
+from tsla.training.config import Durations
+from tsla.training.progress import Progress
+from tsla.training.rundir import RunLog
+from tsla.training.step import TrainMetrics
+
+
+class Diverged(Exception):
+  """The loss is not finite any more; `main.py` exits with code 3."""
+
+  status = 'diverged'
+  exit_code = 3
+
+
+class Reporter:
+  """Writes what a run does to its log and to the person watching.
+
+  Args:
+    log: the run's log.
+    progress: the line a person sees.
+    durations: of the run.
+  """
+
+  def __init__(self, log: RunLog, progress: Progress, durations: Durations):
+    self._log = log
+    self._progress = progress
+    self._durations = durations
+    self._pending: tuple[int, int, TrainMetrics] | None = None
+
+  def chunk(self, before: int, step: int, row: TrainMetrics) -> None:
+    """Takes the metrics of updates `before` .. `step`; writes the ones before.
+
+    Raises:
+      Diverged: as `flush`.
+    """
+    self.flush()
+    self._pending = before, step, row
+
+  def flush(self) -> None:
+    """Writes the metrics that were taken last, waiting for the device.
+
+    Raises:
+      Diverged: their loss is not finite.
+    """
+    if self._pending is None:
+      return
+    before, step, metrics = self._pending
+    self._pending = None
+    row = {name: float(value) for name, value in metrics.compute().items()}
+    row['stage'] = 1 if row['theta'] > 0 else 2
+    drop_step = self._durations.drop_step
+    if drop_step is not None and before <= drop_step < step:
+      self._switch(drop_step)
+    rate = self._progress.update(step, row)
+    self._log.write('train', step, **row, images_per_second=rate)
+    if not math.isfinite(row['loss']):
+      raise Diverged(
+        f'loss = {row["loss"]} in updates {before + 1} to {step}: diverged\n'
+        '  next: a lower --config.optimizer.learning_rate, in a new workdir'
+      )
+
+  def evaluation(self, step: int, test: dict[str, float]) -> None:
+    """Writes the evaluation after `step` updates."""
+    self._log.write('eval', step, **test)
+    self._progress.say(
+      f'epoch {step // self._durations.steps_per_epoch}  test '
+      f'top-1 {test["top1"]:.2%}  top-5 {test["top5"]:.2%}  '
+      f'NLL {test["nll"]:.4f}  ECE {test["ece"]:.2%}'
+    )
+    self._progress.skip_time()
+
+  def _switch(self, step: int) -> None:
+    epoch = step / self._durations.steps_per_epoch
+    self._progress.say(
+      f'epoch {epoch:g}, update {step}: label smoothing is dropped, stage 2'
+    )
+    self._log.write('switch', step, epoch=epoch)
