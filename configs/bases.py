@@ -16,6 +16,7 @@ def digits() -> ml_collections.ConfigDict:
   config = default_config()
   config.epochs = 30
   config.batch_size = 32
+  config.checkpoint_every_epochs = 5
   config.data.name = 'digits'
   config.augment.pad = 1
   config.model.name = 'resnet8'

@@ -14,7 +14,8 @@ from absl import flags
 def run(argv):
   """The command line, as a process of its own would see it."""
   for name in list(flags.FLAGS):
-    delattr(flags.FLAGS, name)
+    if name.split('.')[0] in ('config', 'workdir'):
+      delattr(flags.FLAGS, name)
   sys.modules.pop('main', None)
   main = importlib.import_module('main')
   sys.argv = ['main.py', *argv]  # config_flags looks there for overrides

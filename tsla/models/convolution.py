@@ -8,7 +8,7 @@ than the same step outside (github.com/jax-ml/jax/issues/12868). Here the
 gradients are written in that layout to begin with.
 
 To delete this file once XLA is mended: drop the `conv_general_dilated`
-argument of `nn.Conv` in `resnet.py`, and the tests that import it.
+argument of `nn.Conv` in `resnet.py`, and `tests/test_convolution.py`.
 """
 
 import functools
@@ -55,10 +55,10 @@ def conv_general_dilated(
   is lowered.
 
   On a CPU a plain call and its gradients differ from `lax`'s by no more than
-  the order of summation, and only in two cases: images with fewer pixels than
-  the kernel (padded beforehand), and the weight gradient of a batch with more
-  than 4,096 output positions N·H'·W' (summed over parts of the batch, several
-  times faster).
+  the order of summation, and only in two cases: images or outputs with fewer
+  pixels than the kernel (padded beforehand), and the weight gradient of a batch
+  with more than 4,096 output positions N·H'·W' (summed over parts of the batch,
+  several times faster).
 
   Plain calls can be differentiated any number of times in reverse mode, but
   not in forward mode (`jax.jvp`).

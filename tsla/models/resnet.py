@@ -254,10 +254,13 @@ def create(
 
   Example:
     >>> model = create('resnet8', num_classes=10, stem='cifar', width=16)
-    >>> images = jnp.zeros((2, 8, 8, 1))
-    >>> variables = model.init(jax.random.key(0), images, train=False)
-    >>> model.apply(variables, images, train=False).shape
-    (2, 10)
+    >>> logits, variables = jax.eval_shape(
+    ...   functools.partial(model.init_with_output, train=False),
+    ...   jax.random.key(0),
+    ...   jnp.zeros((2, 8, 8, 1)),
+    ... )
+    >>> logits.shape, sorted(variables)
+    ((2, 10), ['batch_stats', 'params'])
 
   Reference:
     He, Zhang, Ren, Sun, Deep Residual Learning for Image Recognition,

@@ -185,7 +185,7 @@ def convert_theta(
 
 
 class _Batch(NamedTuple):
-  """Checked and cast arguments; masked examples hold harmless values."""
+  """Checked and cast arguments; masked examples hold harmless values but θ."""
 
   logits: jax.Array  # f32[..., K]
   allowed: jax.Array  # bool[..., K], False at −inf logits
@@ -230,10 +230,10 @@ def _canonical(
     if keep.dtype != jnp.bool_:
       raise ValueError(f'where of dtype {keep.dtype} must be boolean.')
     _check_shape('where', keep, shape, (shape[:-1],))
-    # Before any arithmetic: a zero cotangent times NaN is NaN.
+    # Before any arithmetic: a zero cotangent times NaN is NaN. θ may keep
+    # its NaN, for every factor it meets in a gradient is selected here.
     z = jnp.where(keep[..., None], z, 0)
     y = jnp.where(keep if _is_index(y) else keep[..., None], y, 0)
-    theta = jnp.where(keep, theta, 0)
     if y_hat is not None:
       y_hat = jnp.where(keep[..., None], y_hat, 0)
 

@@ -58,6 +58,7 @@ def train_and_evaluate(
     batches.steps_per_epoch(len(dataset.train.labels), config.batch_size),
   )
   run = build(config, dataset, durations, mapping)
+  directory.begin()
 
   with (
     watch_signals() as requested,

@@ -37,29 +37,26 @@ class RunDirectory:
     self, path: str | os.PathLike, config: ml_collections.ConfigDict
   ):
     self.path = pathlib.Path(path)
-    fields = config_lib.flatten(config)
-    try:
+    self._fields = config_lib.flatten(config)
+    with self._explained():
       self.path.mkdir(parents=True, exist_ok=True)
-      before = self._read_json('config.json')
-      if before is None:
-        self._write_json('config.json', fields)
-    except (OSError, json.JSONDecodeError) as error:
-      raise InputError(
-        f'workdir = {self.path}: {error}',
-        allowed='a directory of one run that can be read and written',
-        cure='--workdir=…',
-      ) from error
-    if before is not None and before != fields:
+      before = self._read_json('config.json') or self._fields
+    if before != self._fields:
       changed = [
-        f'{name} = {before.get(name)!r} there and {fields.get(name)!r} here'
-        for name in sorted(before.keys() | fields.keys())
-        if before.get(name) != fields.get(name)
+        f'{name} = {before.get(name)!r} there and {value!r} here'
+        for name, value in self._fields.items()
+        if before.get(name) != value
       ]
       raise InputError(
         f'workdir = {self.path}: holds a run of another config',
         allowed='the same config; now ' + ', '.join(changed),
         cure='another --workdir, or the config that is there',
       )
+
+  def begin(self) -> None:
+    """Makes the directory this run's own: from here on it is for one config."""
+    with self._explained():
+      self._write_json('config.json', self._fields)
 
   @property
   def checkpoints(self) -> pathlib.Path:
@@ -89,6 +86,17 @@ class RunDirectory:
       ) as board,
     ):
       yield RunLog(file, board)
+
+  @contextlib.contextmanager
+  def _explained(self) -> Iterator[None]:
+    try:
+      yield
+    except (OSError, json.JSONDecodeError) as error:
+      raise InputError(
+        f'workdir = {self.path}: {error}',
+        allowed='a directory of one run that can be read and written',
+        cure='--workdir=…',
+      ) from error
 
   def _read_json(self, name: str) -> Any:
     path = self.path / name
