@@ -18,6 +18,7 @@ from ml_collections import config_flags
 
 from tsla.errors import InputError
 from tsla.training import config as config_lib
+from tsla.training import parallel
 from tsla.training.interrupt import Interrupted
 from tsla.training.loop import train_and_evaluate
 from tsla.training.reporter import Diverged
@@ -27,6 +28,9 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, "the run's directory; default: runs/CONFIG-HASH"
+)
+_DISTRIBUTED = flags.DEFINE_boolean(
+  'distributed', False, 'join the other processes of a pod slice or Slurm job'
 )
 
 
@@ -96,11 +100,15 @@ def main(argv: list[str]) -> int:
     argv: `sys.argv`, where ml_collections looks for overrides as well.
   """
   if {'-h', '--help'} & set(argv):
-    print(f'{__doc__}\nFlags:\n  --config=FILE.py[:ARGUMENT]\n  --workdir=DIR')
+    print(__doc__)
+    for flag in (_WORKDIR, _DISTRIBUTED):
+      print(f'  --{flag.name}: {flags.FLAGS[flag.name].help}')
     print(config_lib.help_text())
     return 0
   try:
     config, workdir = parse(argv)
+    if _DISTRIBUTED.value:
+      parallel.join()
     test = train_and_evaluate(config, workdir)
   except InputError as error:
     print(error, file=sys.stderr)

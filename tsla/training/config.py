@@ -90,7 +90,7 @@ FIELDS: dict[str, Field] = {
   'eval_batch_size': Field(500, 'examples a call, evaluation', *_whole(1)),
   'parallel': Field(
     'auto',
-    'how several devices share a batch; auto: pmap on several, else jit',
+    'how devices share a batch; auto: pmap on several of one process, or jit',
     *_one_of('auto', 'pmap', 'jit'),
   ),
   'log_every_steps': Field(

@@ -28,10 +28,13 @@ class Requested:
 
 
 @contextlib.contextmanager
-def watch_signals() -> Iterator[Requested]:
+def watch_signals(alone: bool) -> Iterator[Requested]:
   """Notes the first SIGTERM or SIGINT; a second one acts at once.
 
-  Only the main thread can, elsewhere nothing is watched.
+  Args:
+    alone: False where other processes train the same run: a save needs them
+      all, and only one may have been signalled, so a signal ends it at once.
+      Nor is anything watched outside the main thread, which alone can.
   """
   requested = Requested()
   before = {}
@@ -43,7 +46,7 @@ def watch_signals() -> Iterator[Requested]:
       signal.signal(number, handler)
 
   main = threading.current_thread() is threading.main_thread()
-  for number in (signal.SIGTERM, signal.SIGINT) if main else ():
+  for number in (signal.SIGTERM, signal.SIGINT) if alone and main else ():
     before[number] = signal.signal(number, note)
   try:
     yield requested

@@ -46,7 +46,7 @@ def train_and_evaluate(
     Xu et al., arXiv:2006.11653, the TSLA algorithm.
   """
   config_lib.validate(config)
-  directory = RunDirectory(workdir, config)
+  directory = RunDirectory(workdir, config, writes=parallel.is_first())
   if directory.status.get('state') == 'done':
     print(f'{directory.path}: this run is finished')
     return directory.status['test']
@@ -61,12 +61,14 @@ def train_and_evaluate(
   directory.begin()
 
   with (
-    watch_signals() as requested,
+    watch_signals(parallel.is_alone()) as requested,
     open_checkpoints(directory.checkpoints) as checkpoints,
   ):
     first_step = checkpoints.latest_step or 0
     state = checkpoints.restore(run.state) if first_step else run.state
-    progress = Progress(durations, config.batch_size, first_step)
+    progress = Progress(
+      durations, config.batch_size, first_step, shown=parallel.is_first()
+    )
     if not first_step:
       progress.say(parameter_overview.get_parameter_overview(state.params))
     progress.say(

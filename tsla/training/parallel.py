@@ -97,16 +97,50 @@ class Parallel:
     return -(-batch_size // self.mesh.size) * self.mesh.size
 
 
+def join() -> None:
+  """Joins the other processes of a pod slice or a Slurm job.
+
+  Raises:
+    InputError: nothing here says which processes those are.
+  """
+  try:
+    jax.distributed.initialize()
+  except (ValueError, RuntimeError) as error:
+    raise InputError(
+      f'--distributed: {error}',
+      allowed='on a Cloud TPU pod slice or in a Slurm job',
+      cure='leave --distributed out on a single machine',
+    ) from error
+
+
+def is_first() -> bool:
+  """Whether this process writes what all processes share."""
+  return jax.process_index() == 0
+
+
+def is_alone() -> bool:
+  """Whether this is the run's only process."""
+  return jax.process_count() == 1
+
+
 def choose(mode: str, batch_size: int) -> Parallel:
   """The mapping `config.parallel` asks for, on every device there is.
 
   Args:
-    mode: 'pmap', 'jit', or 'auto': pmap on several devices, else jit.
+    mode: 'pmap', 'jit', or 'auto': pmap on several devices of one process,
+      else jit.
     batch_size: the global batch, to be divided evenly.
 
   Raises:
-    InputError: the batch does not divide by the device count.
+    InputError: the batch does not divide by the device count, or pmap is asked
+      for in several processes.
   """
+  if mode == 'pmap' and not is_alone():
+    raise InputError(
+      f"config.parallel = 'pmap': there are {jax.process_count()} processes",
+      allowed='jit or auto in several processes',
+      cure='--config.parallel=auto',
+    )
   devices = np.asarray(jax.devices())
   if batch_size % len(devices):
     below = batch_size // len(devices) * len(devices)
@@ -117,5 +151,5 @@ def choose(mode: str, batch_size: int) -> Parallel:
       cure=f'--config.batch_size={below or len(devices)}',
     )
   if mode == 'auto':
-    mode = 'pmap' if len(devices) > 1 else 'jit'
+    mode = 'pmap' if len(devices) > 1 and is_alone() else 'jit'
   return Parallel(mode, Mesh(devices, _AXIS))

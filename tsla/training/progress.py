@@ -1,8 +1,8 @@
 """What a person sees of a run: lines on stderr."""
 
+import shutil
 import sys
 import time
-from typing import TextIO
 
 from tsla.training.config import Durations
 
@@ -16,7 +16,7 @@ class Progress:
     durations: of the run.
     batch_size: images an update.
     first_step: updates done before this process began.
-    stream: where to write.
+    shown: False for the processes that leave it to the first.
   """
 
   def __init__(
@@ -24,13 +24,13 @@ class Progress:
     durations: Durations,
     batch_size: int,
     first_step: int,
-    stream: TextIO | None = None,
+    shown: bool = True,
   ):
     self._total = durations.total_steps
     self._per_epoch = durations.steps_per_epoch
     self._batch_size = batch_size
-    self._stream = stream or sys.stderr
-    self._live = self._stream.isatty()
+    self._stream = sys.stderr if shown else None
+    self._live = shown and sys.stderr.isatty()
     # Time and step of the first row: what came before was compilation.
     self._start: tuple[float, int] | None = None
     self._last = (time.monotonic(), first_step)
@@ -60,6 +60,8 @@ class Progress:
 
   def say(self, text: str) -> None:
     """A line that stays."""
+    if self._stream is None:
+      return
     self._clear()
     print(text, file=self._stream, flush=True)
 
@@ -80,8 +82,9 @@ class Progress:
 
   def _write(self, line: str) -> None:
     if not self._live:
-      print(line, file=self._stream, flush=True)
+      self.say(line)
       return
+    line = line[: shutil.get_terminal_size().columns - 1]
     self._stream.write('\r' + line.ljust(self._width))
     self._stream.flush()
     self._width = len(line)

@@ -13,7 +13,7 @@ import math
 import os
 import pathlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TextIO
 
 import ml_collections
 from tensorboardX import SummaryWriter
@@ -28,15 +28,21 @@ class RunDirectory:
   Args:
     path: made if missing; a directory of the same config is gone on with.
     config: the run's config.
+    writes: False for the processes that leave what is shared to the first.
 
   Raises:
     InputError: `path` cannot be written, or holds a run of another config.
   """
 
   def __init__(
-    self, path: str | os.PathLike, config: ml_collections.ConfigDict
+    self,
+    path: str | os.PathLike,
+    config: ml_collections.ConfigDict,
+    *,
+    writes: bool = True,
   ):
     self.path = pathlib.Path(path)
+    self._writes = writes
     self._fields = config_lib.flatten(config)
     with self._explained():
       self.path.mkdir(parents=True, exist_ok=True)
@@ -75,6 +81,9 @@ class RunDirectory:
   @contextlib.contextmanager
   def log(self, step: int) -> Iterator['RunLog']:
     """The run's log from update `step` on; later rows are cut away."""
+    if not self._writes:
+      yield RunLog(None, None)
+      return
     metrics = self.path / 'metrics.jsonl'
     if metrics.exists():
       rows = metrics.read_text().splitlines(keepends=True)
@@ -103,13 +112,15 @@ class RunDirectory:
     return json.loads(path.read_text()) if path.exists() else None
 
   def _write_json(self, name: str, value: Any) -> None:
+    if not self._writes:
+      return
     _replace(self.path / name, json.dumps(value, indent=1) + '\n')
 
 
 class RunLog:
-  """Appends rows to `metrics.jsonl` and TensorBoard."""
+  """Appends rows to `metrics.jsonl` and TensorBoard, or to nothing."""
 
-  def __init__(self, file: Any, board: SummaryWriter):
+  def __init__(self, file: TextIO | None, board: SummaryWriter | None):
     self._file = file
     self._board = board
 
@@ -118,6 +129,8 @@ class RunLog:
 
     A value that is not finite is written as null, as JSON has no other word.
     """
+    if self._file is None:
+      return
     values = {
       name: value if value is not None and math.isfinite(value) else None
       for name, value in values.items()

@@ -1,0 +1,35 @@
+# Two commands do all: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-all lint clean
+
+demo: $(READY)  ## train TSLA on the embedded digits: minutes, no network
+	$(BIN)/python main.py --config=configs/digits_tsla.py \
+	  --config.data.path=demo/data --workdir=demo/digits_tsla
+	@echo "Next: look at demo/digits_tsla/metrics.jsonl, or run"
+	@echo "  $(BIN)/python main.py --help"
+
+test: $(READY)  ## the fast tests, on the CPU
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(READY)  ## every test, and again on Python 3.12 with the newest jax
+	$(BIN)/python -m pytest
+	$(MAKE) test PYTHON=python3.12 VENV=.venv-3.12
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+$(READY): requirements.txt requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is older than Python 3.11: make PYTHON=python3.12 …"; \
+	    exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	@touch $@
+
+clean:
+	rm -rf .venv .venv-3.12 demo .pytest_cache .ruff_cache
