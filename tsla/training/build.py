@@ -39,14 +39,13 @@ def build(
 
   Args:
     config: a validated config.
-    dataset: what `config.data` names.
+    dataset: what `config.data` names; `check_fits` has passed.
     durations: of the config, on this data set.
     mapping: how the devices share the work.
 
   Raises:
-    InputError: config and data set do not fit each other.
+    InputError: no such network.
   """
-  check_fits(config, dataset)
   model = resnet.create(
     config.model.name,
     num_classes=dataset.num_classes,

@@ -12,7 +12,7 @@ from clu import parameter_overview
 from tsla.data import batches, datasets
 from tsla.training import config as config_lib
 from tsla.training import parallel
-from tsla.training.build import Run, build
+from tsla.training.build import Run, build, check_fits
 from tsla.training.checkpoint import Checkpoints, open_checkpoints
 from tsla.training.config import Durations
 from tsla.training.interrupt import Interrupted, Requested, watch_signals
@@ -53,6 +53,7 @@ def train_and_evaluate(
 
   mapping = parallel.choose(config.parallel, config.batch_size)
   dataset = datasets.load(config.data)
+  check_fits(config, dataset)
   durations = config_lib.resolve_durations(
     config,
     batches.steps_per_epoch(len(dataset.train.labels), config.batch_size),

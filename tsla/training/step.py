@@ -52,9 +52,11 @@ class TrainState(flax.struct.PyTreeNode):
     image_shape: tuple[int, int, int],
   ) -> 'TrainState':
     """The state before the first update, a function of `seed`."""
+    # Named, so that `jax_default_prng_impl` cannot change a run.
+    key = jax.random.key(seed, impl='threefry2x32')
     images = jnp.zeros((1, *image_shape), jnp.float32)
     variables = jax.jit(model.init, static_argnames='train')(
-      jax.random.key(seed), images, train=False
+      key, images, train=False
     )
     return cls(
       step=jnp.zeros((), jnp.int32),
