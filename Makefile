@@ -13,10 +13,10 @@ demo: $(READY)  ## train TSLA on the embedded digits: minutes, no network
 	@echo "  $(BIN)/python main.py --help"
 
 test: $(READY)  ## the fast tests, on the CPU
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
 
 test-all: $(READY)  ## every test, and again on Python 3.12 with the newest jax
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 	$(MAKE) test PYTHON=python3.12 VENV=.venv-3.12
 
 lint: $(READY)
