@@ -1,12 +1,13 @@
 # Two commands do all: `make demo` and `make test`.
 PYTHON ?= python3
 VENV ?= .venv
+NEWER ?= python3.12
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .PHONY: demo test test-all lint clean
 
-demo: $(READY)  ## train TSLA on the embedded digits: minutes, no network
+demo: $(READY)  ## train TSLA on the embedded digits
 	$(BIN)/python main.py --config=configs/digits_tsla.py \
 	  --config.data.path=demo/data --workdir=demo/digits_tsla
 	@echo "Next: look at demo/digits_tsla/metrics.jsonl, or run"
@@ -15,9 +16,14 @@ demo: $(READY)  ## train TSLA on the embedded digits: minutes, no network
 test: $(READY)  ## the fast tests, on the CPU
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
 
-test-all: $(READY)  ## every test, and again on Python 3.12 with the newest jax
+test-all: $(READY)  ## every test; the fast ones again on $(NEWER), newest jax
 	$(BIN)/python -m pytest -n auto --dist loadfile
-	$(MAKE) test PYTHON=python3.12 VENV=.venv-3.12
+	@if $(NEWER) --version >/dev/null 2>&1; then \
+	  $(MAKE) test PYTHON=$(NEWER) VENV=.venv-newer; \
+	else \
+	  echo "$(NEWER) is not here: make test-all NEWER=/path/to/python3.12"; \
+	  exit 1; \
+	fi
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -32,4 +38,4 @@ $(READY): requirements.txt requirements-dev.txt
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-3.12 demo .pytest_cache .ruff_cache
+	rm -rf .venv .venv-newer demo .pytest_cache .ruff_cache

@@ -46,7 +46,7 @@ def parse(argv: list[str]) -> tuple[ml_collections.ConfigDict, pathlib.Path]:
     if field := re.match(r'--?(?:no)?config\.([\w.]+)', argument):
       config_lib.check_field_name(field[1])
   try:
-    flags.FLAGS(argv)
+    rest = flags.FLAGS(argv)[1:]
     config = _CONFIG.value
     if config is not None:
       config_lib.validate(config)
@@ -54,6 +54,8 @@ def parse(argv: list[str]) -> tuple[ml_collections.ConfigDict, pathlib.Path]:
     Exception
   ) as error:  # a config file is a program: it may raise anything
     raise _explain(error) from error
+  if rest:
+    raise InputError(f'{rest[0]!r}: not a flag', cure=f'--{rest[0]}')
   if config is None:
     raise InputError(
       '--config is missing',
@@ -61,16 +63,25 @@ def parse(argv: list[str]) -> tuple[ml_collections.ConfigDict, pathlib.Path]:
     )
   name = pathlib.Path(flags.FLAGS['config'].config_filename).stem
   default = pathlib.Path('runs', f'{name}-{config_lib.config_hash(config)}')
-  return config, pathlib.Path(_WORKDIR.value or default)
+  workdir = _WORKDIR.value or str(default)
+  if '://' in workdir:
+    raise InputError(
+      f'--workdir={workdir}: an address',
+      allowed='a folder of a local or mounted disk',
+      cure='mount it, and --workdir=FOLDER',
+    )
+  return config, pathlib.Path(workdir)
 
 
 def _explain(error: Exception) -> InputError:
   """What went wrong between the command line and a config, in three lines."""
-  root: BaseException = error
-  while root.__context__ is not None:
-    root = root.__context__
-  if isinstance(root, InputError):
-    return root
+  chain: list[BaseException] = [error]
+  while chain[-1].__context__ is not None:
+    chain.append(chain[-1].__context__)
+  root = chain[-1]
+  # The last of them is the config file's own; ml_collections wraps it in more.
+  if ours := [link for link in chain if isinstance(link, InputError)]:
+    return ours[-1]
   if field := re.search(r'--config\.([\w.]+)=', str(error)):
     return InputError(str(error), allowed=config_lib.FIELDS[field[1]].allowed)
   if isinstance(error, flags.UnrecognizedFlagError):
@@ -116,6 +127,9 @@ def main(argv: list[str]) -> int:
   except (Diverged, Interrupted) as stop:
     print(stop, file=sys.stderr)
     return stop.exit_code
+  except KeyboardInterrupt:
+    print('interrupted: nothing more was saved', file=sys.stderr)
+    return 130
   print(
     f'{workdir}: test ' + '  '.join(f'{k} {v:.4f}' for k, v in test.items())
   )

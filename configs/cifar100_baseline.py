@@ -5,6 +5,7 @@ Command:  python main.py --config=configs/cifar100_baseline.py
 Hardware: one GPU, or a Cloud TPU VM
 Hours:    not yet run
 Expected: not yet run
+Settings: unverified transcription, see bases.py
 """
 
 import ml_collections

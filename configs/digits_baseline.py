@@ -3,8 +3,8 @@
 Row:      "baseline" of the digits table in README.md
 Command:  python main.py --config=configs/digits_baseline.py
 Hardware: 2 CPU cores
-Hours:    @@@
-Expected: @@@
+Hours:    20 seconds, compilation included
+Expected: test top-1 98.33 ± 0.48 %, mean ± std of seeds 0, 1, 2
 """
 
 import ml_collections

@@ -14,7 +14,7 @@ from absl import flags
 def run(argv):
   """The command line, as a process of its own would see it."""
   for name in list(flags.FLAGS):
-    if name.split('.')[0] in ('config', 'workdir'):
+    if name.split('.')[0] in ('config', 'workdir', 'distributed'):
       delattr(flags.FLAGS, name)
   sys.modules.pop('main', None)
   main = importlib.import_module('main')

@@ -3,7 +3,6 @@
 import json
 import pathlib
 import sys
-import tempfile
 from unittest import mock
 
 import jax
@@ -12,8 +11,7 @@ from jax.sharding import Mesh
 from support import small_config, write_digits_npz
 
 from tsla.data import datasets
-from tsla.training import config as config_lib
-from tsla.training import parallel
+from tsla.training import durations, parallel
 from tsla.training.build import build
 
 
@@ -27,8 +25,8 @@ def mappings():
 
 
 def train(config, dataset, mapping, updates):
-  durations = config_lib.resolve_durations(config, steps_per_epoch=4)
-  run = build(config, dataset, durations, mapping)
+  steps = durations.resolve(config, steps_per_epoch=4)
+  run = build(config, dataset, steps, mapping)
   state, losses = run.state, []
   while len(losses) < updates:
     state, row = run.train_chunk(state, 1)
@@ -52,8 +50,7 @@ def forgotten_by_the_step(tree, *axis, **named):
 
 
 def main():
-  folder = pathlib.Path(tempfile.mkdtemp())
-  npz = write_digits_npz(folder / 'digits.npz', test=37)
+  npz = write_digits_npz(pathlib.Path(sys.argv[1]) / 'digits.npz', test=37)
   config = small_config(npz)
   dataset = datasets.load(config.data)
   assert len(jax.devices()) == 8

@@ -1,86 +1,108 @@
-"""Runs stopped in either stage and at the switch, against one left alone."""
+"""Runs stopped or killed in either stage and at the switch, gone on with."""
 
 import json
 import os
 import pathlib
+import shutil
 import signal
 import sys
-import tempfile
 from unittest import mock
 
 import jax
 import numpy as np
 from support import small_config, write_digits_npz
 
-from tsla.training import loop
-from tsla.training.checkpoint import Checkpoints
+from tsla.data import datasets
+from tsla.training import durations, loop, parallel
+from tsla.training.build import build
+from tsla.training.checkpoint import open_checkpoints
 from tsla.training.interrupt import Interrupted
 from tsla.training.reporter import Reporter
 
-SWITCH = 8
 
-
-def final_arrays(config, workdir, stop_after=None):
-  """Trains to the end, or to SIGTERM in update `stop_after`; the last save."""
-  saved, save, chunk = {}, Checkpoints.save, Reporter.chunk
-
-  def note_save(self, step, state):
-    # The caller donates the state: copy before it goes on.
-    saved['state'] = jax.tree.map(lambda x: np.array(x, copy=True), state)
-    save(self, step, state)
+def train(config, workdir, stop_after=None, signum=signal.SIGTERM):
+  """Trains to the end, or to a signal while update `stop_after` is reported."""
+  chunk = Reporter.chunk
 
   def signal_at(self, before, step, row):
     chunk(self, before, step, row)
     if step == stop_after:
-      os.kill(os.getpid(), signal.SIGTERM)
+      os.kill(os.getpid(), signum)
 
-  with (
-    mock.patch.object(Checkpoints, 'save', note_save),
-    mock.patch.object(Reporter, 'chunk', signal_at),
-  ):
+  with mock.patch.object(Reporter, 'chunk', signal_at):
     try:
       loop.train_and_evaluate(config, workdir)
     except Interrupted as stop:
-      assert stop.exit_code == 143
-      assert json.loads((workdir / 'status.json').read_text()) == {
-        'state': 'interrupted',
-        'step': stop_after,
-      }
-  return jax.tree.leaves(saved['state'])
+      assert stop.exit_code == 128 + signum
+      status = json.loads((workdir / 'status.json').read_text())
+      assert status == {'state': 'interrupted', 'step': stop_after}
+    else:
+      assert stop_after is None
 
 
-def rows(workdir):
-  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
-  parsed = [json.loads(line) for line in lines]
-  for row in parsed:
-    row.pop('images_per_second', None)
-  return parsed
+def kill(workdir, newest):
+  """Leaves what a kill would: nothing saved after update `newest`."""
+  (workdir / 'status.json').unlink()
+  for path in (workdir / 'checkpoints').iterdir():
+    if path.name.isdigit() and int(path.name) > newest:
+      shutil.rmtree(path)
 
 
 def main():
   # The number of cores a program sees changes its sums.
   os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-  folder = pathlib.Path(tempfile.mkdtemp())
-  # Eleven runs of one program: compile it once.
+  folder = pathlib.Path(sys.argv[1])
+  # Many runs of one program: compile it once.
   jax.config.update('jax_enable_compilation_cache', True)
   jax.config.update('jax_compilation_cache_dir', str(folder / 'cache'))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
   config = small_config(write_digits_npz(folder / 'digits.npz'))
-  whole = final_arrays(config, folder / 'whole')
-  result = {}
-  for stop_after in (5, SWITCH - 1, SWITCH, SWITCH + 1, 11):
-    workdir = folder / f'stopped{stop_after}'
-    stopped = final_arrays(config, workdir, stop_after)
-    resumed = final_arrays(config, workdir)
-    result[stop_after] = {
-      'stopped_early': any(
-        not np.array_equal(x, y) for x, y in zip(whole, stopped, strict=True)
-      ),
-      'equal': all(
-        np.array_equal(x, y) for x, y in zip(whole, resumed, strict=True)
-      ),
+  config.log_every_steps = 2
+  like = build(
+    config,
+    datasets.load(config.data),
+    durations.resolve(config, steps_per_epoch=4),
+    parallel.choose('auto', config.batch_size),
+  ).state
+
+  def saved(workdir):
+    with open_checkpoints(workdir / 'checkpoints') as checkpoints:
+      return [np.asarray(x) for x in jax.tree.leaves(checkpoints.restore(like))]
+
+  def rows(workdir):
+    lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+    return [json.loads(line) | {'images_per_second': 0} for line in lines]
+
+  train(config, folder / 'whole')
+  whole, result = saved(folder / 'whole'), {}
+
+  def go_on(name, workdir):
+    before = saved(workdir)
+    train(config, workdir)
+    after = saved(workdir)
+    result[name] = {
+      'differed_before': not all(map(np.array_equal, whole, before)),
+      'equal': all(map(np.array_equal, whole, after)),
       'same_rows': rows(folder / 'whole') == rows(workdir),
     }
+
+  # In stage one, at the switch, in stage two; the first two within an epoch's
+  # updates and at its end.
+  for stop_after, signum in (
+    (6, signal.SIGTERM),
+    (8, signal.SIGINT),
+    (10, signal.SIGTERM),
+  ):
+    workdir = folder / f'stopped{stop_after}'
+    train(config, workdir, stop_after, signum)
+    if stop_after == 10:  # the log has rows beyond the checkpoint of 8
+      killed = shutil.copytree(workdir, folder / 'killed8')
+      kill(killed, newest=8)
+      go_on('killed after 8', killed)
+    go_on(f'stopped {stop_after}', workdir)
+  killed = shutil.copytree(folder / 'whole', folder / 'killed12')
+  kill(killed, newest=12)
+  go_on('killed after 12', killed)
   print(json.dumps(result))
 
 

@@ -2,13 +2,13 @@
 
 import importlib
 import json
-import pathlib
 
 import pytest
 from support import ROOT
 
 from tsla.errors import InputError
 from tsla.training import config as config_lib
+from tsla.training import durations
 
 EXPERIMENTS = sorted(
   path.stem for path in (ROOT / 'configs').glob('[a-z]*_*.py')
@@ -34,6 +34,8 @@ def test_experiment_loads_validates_and_is_a_lab_record(name):
   module = importlib.import_module(f'configs.{name}')
   config = module.get_config()
   config_lib.validate(config)
+  durations.check(config)
+  assert '@@' not in module.__doc__
   for word in ('Row:', 'Command:', 'Hardware:', 'Hours:', 'Expected:'):
     assert word in module.__doc__, word
   assert f'--config=configs/{name}.py' in module.__doc__
@@ -56,18 +58,18 @@ def test_the_drop_epoch_is_an_argument(name, theta, drop):
   assert config.smoothing.theta == theta
   assert config.smoothing.drop_epochs == drop
   config = module.get_config('70')
-  durations = config_lib.resolve_durations(config, steps_per_epoch=390)
-  assert durations.drop_step == 70 * 390
+  steps = durations.resolve(config, steps_per_epoch=390)
+  assert steps.drop_step == 70 * 390
   with pytest.raises(InputError, match="argument 'soon'"):
     module.get_config('soon')
 
 
 def test_the_paper_s_schedules_in_updates():
   config = importlib.import_module('configs.cifar100_tsla').get_config()
-  durations = config_lib.resolve_durations(config, steps_per_epoch=390)
-  assert durations.total_steps == 78_000
-  assert durations.milestones == (23_400, 46_800, 62_400)
-  assert durations.warmup_steps == 0
+  steps = durations.resolve(config, steps_per_epoch=390)
+  assert steps.total_steps == 78_000
+  assert steps.milestones == (23_400, 46_800, 62_400)
+  assert steps.warmup_steps == 0
 
 
 @pytest.mark.parametrize(
@@ -84,8 +86,8 @@ def test_one_resolver_serves_every_unit(field, value, step):
     epochs=10, smoothing__schedule='two_stage', smoothing__theta=0.1
   )
   config.smoothing[field] = value
-  durations = config_lib.resolve_durations(config, steps_per_epoch=44)
-  assert durations.drop_step == step
+  steps = durations.resolve(config, steps_per_epoch=44)
+  assert steps.drop_step == step
 
 
 @pytest.mark.parametrize(
@@ -98,14 +100,36 @@ def test_one_resolver_serves_every_unit(field, value, step):
     ({'epochs': 0}, r'epochs = 0'),
     ({'data.std': (0.0,)}, r'data.std = \(0.0,\)'),
     ({'smoothing.drop_epochs': 3.0}, r'no use for it'),
-    ({'smoothing.schedule': 'two_stage'}, r'is not set'),
     (
-      {'smoothing.schedule': 'two_stage', 'smoothing.drop_epochs': 30.0},
+      {'smoothing.schedule': 'two_stage', 'smoothing.theta': 0.1},
+      r'is not set',
+    ),
+    ({'smoothing.theta': 0.1}, r"theta = 0.1 with smoothing.schedule = 'none'"),
+    ({'smoothing.schedule': 'constant'}, r'theta = 0.0 with'),
+    ({'seed': 2**40}, r'seed = 1099511627776'),
+    ({'data.mean': ('a',)}, r'data.mean'),
+    ({'data.path': 'gs://bucket/data'}, r'local or mounted'),
+    ({'model.name': 'resnet9'}, r'resnet8'),
+    (
+      {
+        'smoothing.schedule': 'linear',
+        'smoothing.theta': 0.1,
+        'smoothing.drop_epochs': 0.0,
+      },
+      r'takes time',
+    ),
+    (
+      {
+        'smoothing.schedule': 'two_stage',
+        'smoothing.theta': 0.1,
+        'smoothing.drop_epochs': 30.0,
+      },
       r'after the end',
     ),
     (
       {
         'smoothing.schedule': 'two_stage',
+        'smoothing.theta': 0.1,
         'smoothing.drop_epochs': 3.0,
         'smoothing.drop_percent': 3.0,
       },
@@ -126,6 +150,7 @@ def test_bad_values_are_named_with_what_is_allowed(fields, message):
   config.update_from_flattened_dict(fields)
   with pytest.raises(InputError, match=message) as error:
     config_lib.validate(config)
+    durations.check(config)
   assert len(str(error.value).splitlines()) <= 3
 
 
@@ -150,13 +175,28 @@ def test_help_lists_every_field_with_type_and_default():
     assert f'--config.{name}: {type(field.default).__name__} =' in text
 
 
-def test_the_hash_names_the_contents():
-  assert config_lib.config_hash(changed()) == config_lib.config_hash(changed())
-  assert config_lib.config_hash(changed()) != config_lib.config_hash(
-    changed(seed=1)
-  )
+def test_the_hash_names_what_makes_the_run():
+  plain = config_lib.config_hash(changed())
+  assert config_lib.config_hash(changed(data__path='elsewhere')) == plain
+  assert config_lib.config_hash(changed(parallel='jit')) == plain
+  assert config_lib.config_hash(changed(seed=1)) != plain
 
 
-def test_no_readme_or_config_names_a_machine():
-  for path in [*ROOT.glob('configs/*.py'), ROOT / 'main.py']:
-    assert '/work/' not in pathlib.Path(path).read_text()
+def test_a_run_of_an_earlier_version_keeps_its_identity():
+  """A field that did not exist then had, in effect, its default."""
+  flat = config_lib.flatten(changed(seed=1))
+  earlier = {k: v for k, v in flat.items() if k != 'augment.crop'}
+  assert config_lib.identity(earlier) == config_lib.identity(flat)
+  assert config_lib.identity(earlier | {'gone': 3}) == {'seed': 1, 'gone': 3}
+
+
+def test_milestones_that_fall_on_one_update_are_refused():
+  config = changed(optimizer__schedule='step')
+  config.optimizer.milestone_percent = (10.0, 11.0)
+  assert durations.resolve(config, 100).milestones == (300, 330)
+  with pytest.raises(InputError, match='fall on one update'):
+    durations.resolve(config, 1)
+
+
+def test_the_readme_is_filled_in():
+  assert '@@' not in (ROOT / 'README.md').read_text()

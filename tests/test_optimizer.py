@@ -11,7 +11,8 @@ import pytest
 
 import tsla
 from tsla.training import optimizer
-from tsla.training.config import Durations, default_config
+from tsla.training.config import default_config
+from tsla.training.durations import Durations
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden' / 'torch_training.json'
 

@@ -11,8 +11,10 @@ from tsla.errors import InputError
 from tsla.training import parallel
 
 
-def test_one_device_is_pmap_on_8_is_jit_on_8_and_a_lost_pmean_would_show():
-  result = run_worker('parallel_worker.py', devices=8)
+def test_one_device_is_pmap_on_8_is_jit_on_8_and_a_lost_pmean_would_show(
+  tmp_path,
+):
+  result = run_worker('parallel_worker.py', tmp_path, devices=8)
   for mapping in ('pmap', 'jit'):
     assert max(result['right'][mapping]) < 2e-5, result['right']
   state, losses, _ = result['without_pmean']
@@ -47,6 +49,7 @@ def test_a_batch_that_does_not_divide_is_refused(monkeypatch):
     parallel.choose('auto', 20)
 
 
+@pytest.mark.slow
 def test_two_processes_train_the_run_of_one(tmp_path):
   npz = write_digits_npz(tmp_path / 'digits.npz')
   with socket.socket() as free:

@@ -9,8 +9,7 @@ from support import small_config, write_digits_npz
 
 from tsla.data import datasets
 from tsla.models import resnet
-from tsla.training import config as config_lib
-from tsla.training import optimizer, parallel
+from tsla.training import durations, optimizer, parallel
 from tsla.training.step import (
   Examples,
   TrainState,
@@ -27,9 +26,9 @@ def setting(tmp_path_factory):
   config = small_config(write_digits_npz(path))
   config.smoothing.drop_epochs = -1.0
   config.smoothing.drop_steps = DROP
-  durations = config_lib.resolve_durations(config, steps_per_epoch=4)
+  steps = durations.resolve(config, steps_per_epoch=4)
   model = resnet.create('resnet8', num_classes=10, stem='cifar', width=4)
-  tx, rate = optimizer.create(config, durations)
+  tx, rate = optimizer.create(config, steps)
   state = TrainState.create(model, tx, rate, seed=0, image_shape=(8, 8, 1))
   return config, datasets.load(config.data), state
 

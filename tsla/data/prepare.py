@@ -75,7 +75,7 @@ def prepare(
       cure=nearest(name, BUILDERS, 'python -m tsla.data.prepare '),
     )
   root, directory = data_root(data_dir), set_directory(name, data_dir)
-  by_hand = _match_archives(name, archive)
+  by_hand = _match_archives(name, data_dir, archive)
   with _explained(name, data_dir):
     root.mkdir(parents=True, exist_ok=True)
     with _locked(root / f'.{name}.lock'):
@@ -138,7 +138,9 @@ def nearest(name: str, names: Sequence[str], prefix: str) -> str:
 
 
 def _match_archives(
-  name: str, given: str | os.PathLike | Sequence[str | os.PathLike] | None
+  name: str,
+  data_dir: str | os.PathLike,
+  given: str | os.PathLike | Sequence[str | os.PathLike] | None,
 ) -> dict[str, pathlib.Path]:
   from tsla.data.builders.archive import sha256
 
@@ -157,7 +159,7 @@ def _match_archives(
       raise InputError(
         f'--archive={path}: its SHA-256 is {digest[:12]}…',
         allowed=_archives(name),
-        cure=f'fetch it again, then {command(name, archive="FILE")}',
+        cure=f'fetch it again, then {command(name, data_dir, archive="FILE")}',
       )
     found[digest] = path
   return found

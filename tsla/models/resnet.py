@@ -214,7 +214,7 @@ def _conv(
   )
 
 
-_ARCHITECTURES = {
+ARCHITECTURES = {
   'resnet8': (BasicBlock, (1, 1, 1)),
   'resnet18': (BasicBlock, (2, 2, 2, 2)),
   'resnet34': (BasicBlock, (3, 4, 6, 3)),
@@ -266,10 +266,10 @@ def create(
     He, Zhang, Ren, Sun, Deep Residual Learning for Image Recognition,
     arXiv 1512.03385, table 1; Bottleneck has its stride on the 3×3.
   """
-  if name not in _ARCHITECTURES:
+  if name not in ARCHITECTURES:
     raise InputError(
       f'model.name = {name!r}: unknown network',
-      allowed=', '.join(_ARCHITECTURES),
+      allowed=', '.join(ARCHITECTURES),
       cure='--config.model.name=resnet18',
     )
   if stem not in STEMS:
@@ -278,7 +278,7 @@ def create(
       allowed=', '.join(STEMS),
       cure='--config.model.stem=cifar',
     )
-  block, stage_sizes = _ARCHITECTURES[name]
+  block, stage_sizes = ARCHITECTURES[name]
   return ResNet(
     block=block,
     stage_sizes=stage_sizes,

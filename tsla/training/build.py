@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import ml_collections
 
@@ -12,7 +13,7 @@ from tsla.errors import InputError
 from tsla.evaluation import metrics
 from tsla.models import resnet
 from tsla.training import optimizer, step
-from tsla.training.config import Durations
+from tsla.training.durations import Durations
 from tsla.training.parallel import Parallel
 
 
@@ -27,6 +28,8 @@ class Run(NamedTuple):
   ]
   # (state) -> the metrics on the test set
   evaluate: Callable[[step.TrainState], dict[str, float]]
+  # (state) -> whether every number in it is finite
+  is_finite: Callable[[step.TrainState], bool]
 
 
 def build(
@@ -78,6 +81,7 @@ def build(
     donate_state=True,
   )
   sums = mapping.map(step.make_evaluation(config, axis_name=mapping.axis_name))
+  finite = jax.jit(step.is_finite)
   slots = mapping.slots(config.batch_size)
   eval_size = mapping.round_up(min(config.eval_batch_size, len(test.labels)))
   eval_slots = mapping.slots(eval_size)
@@ -87,6 +91,7 @@ def build(
     evaluate=lambda state: metrics.finalize(
       sums(state, test, eval_slots, eval_size)
     ),
+    is_finite=lambda state: bool(finite(state)),
   )
 
 

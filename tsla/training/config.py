@@ -16,6 +16,7 @@ from typing import Any
 import ml_collections
 
 from tsla.errors import InputError
+from tsla.models import resnet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,16 +29,21 @@ class Field:
     meaning: one line for the reader.
     allowed: what it may hold, in words.
     check: the same as a predicate on a set value.
+    identity: whether another value makes another run; False for what only says
+      where the data lies or how the devices share the work.
   """
 
   default: Any
   meaning: str
   allowed: str
   check: Callable[[Any], bool]
+  identity: bool = True
 
 
-def _whole(low: int) -> tuple[str, Callable[[Any], bool]]:
-  return f'a whole number >= {low}', lambda v: v >= low
+def _whole(
+  low: int, high: int = 2**31 - 1
+) -> tuple[str, Callable[[Any], bool]]:
+  return f'a whole number >= {low}, <= {high}', lambda v: low <= v <= high
 
 
 def _real(
@@ -66,9 +72,10 @@ def _rising(kind: str) -> tuple[str, Callable[[Any], bool]]:
   return f'rising {kind} > 0, as (60, 120, 160)', check
 
 
-def _duration(low: int = 0, high: float = math.inf) -> Any:
-  words, check = _real(low, high)
-  return f'{words}; -1: unset', lambda v: v == -1 or check(v)
+def _duration(below: float = math.inf) -> Any:
+  words, check = _real(0)
+  words += '' if below == math.inf else f' and < {below:g}'
+  return f'{words}; -1: unset', lambda v: v == -1 or (check(v) and v < below)
 
 
 def _channels(low: float, *, open_low: bool) -> Any:
@@ -76,22 +83,28 @@ def _channels(low: float, *, open_low: bool) -> Any:
   sign = '>' if open_low else '>='
   return (
     f'one number {sign} {low:g} per channel',
-    lambda v: len(v) > 0 and all(map(check, v)),
+    lambda v: len(v) > 0 and all(isinstance(x, float) and check(x) for x in v),
   )
 
 
 _ANY = 'any text', lambda v: True
+_PATH = 'a path of a local or mounted disk', lambda v: '://' not in v
 _SWITCH = 'true or false', lambda v: True
 
 FIELDS: dict[str, Field] = {
-  'seed': Field(0, 'initialisation, batch order, augmentation', *_whole(0)),
+  'seed': Field(
+    0, 'initialisation, batch order, augmentation', *_whole(0, 2**32 - 1)
+  ),
   'epochs': Field(30, 'passes over the training set', *_whole(1)),
   'batch_size': Field(32, 'examples an update, all devices', *_whole(1)),
-  'eval_batch_size': Field(500, 'examples a call, evaluation', *_whole(1)),
+  'eval_batch_size': Field(
+    500, 'examples a call, evaluation', *_whole(1), identity=False
+  ),
   'parallel': Field(
     'auto',
     'how devices share a batch; auto: pmap on several of one process, or jit',
     *_one_of('auto', 'pmap', 'jit'),
+    identity=False,
   ),
   'log_every_steps': Field(
     50, 'updates a log row; also the most updates a compiled call', *_whole(1)
@@ -102,12 +115,17 @@ FIELDS: dict[str, Field] = {
     'digits', 'digits, cifar100, any prepared TFDS set, folder or npz', *_ANY
   ),
   'data.path': Field(
-    '', "TFDS data_dir ('' = its default), image folder or .npz file", *_ANY
+    '',
+    "TFDS data_dir ('' = its default), image folder or .npz file",
+    *_PATH,
+    identity=False,
   ),
   'data.image_size': Field(
     0, 'resize images to this side in pixels; 0 = as stored', *_whole(0)
   ),
-  'data.download': Field(True, 'a missing set may be prepared', *_SWITCH),
+  'data.download': Field(
+    True, 'a missing set may be prepared', *_SWITCH, identity=False
+  ),
   'data.mean': Field(
     (0.5,), 'subtracted from pixels in [0, 1]', *_channels(0, open_low=False)
   ),
@@ -121,11 +139,13 @@ FIELDS: dict[str, Field] = {
     0, 'side of a random crop, centre crop in evaluation; 0 = off', *_whole(0)
   ),
   'augment.flip': Field(False, 'random horizontal flip', *_SWITCH),
-  'model.name': Field('resnet18', 'the network', *_ANY),
+  'model.name': Field(
+    'resnet18', 'the network', *_one_of(*resnet.ARCHITECTURES)
+  ),
   'model.stem': Field(
     'cifar',
     'cifar: 3x3, no pool; imagenet: 7x7 stride 2 and max-pool',
-    *_one_of('cifar', 'imagenet'),
+    *_one_of(*resnet.STEMS),
   ),
   'model.width': Field(64, 'channels of the first stage', *_whole(1)),
   'model.dtype': Field(
@@ -151,7 +171,7 @@ FIELDS: dict[str, Field] = {
   ),
   'smoothing.drop_steps': Field(-1, 'the same in updates', *_duration()),
   'smoothing.drop_percent': Field(
-    -1.0, 'the same in percent of the run', *_duration(high=100)
+    -1.0, 'the same in percent of the run', *_duration(below=100)
   ),
   'optimizer.name': Field(
     'sgd', 'the base optimiser', *_one_of('sgd', 'adamw', 'lamb')
@@ -186,7 +206,7 @@ FIELDS: dict[str, Field] = {
   ),
   'optimizer.warmup_steps': Field(-1, 'the same in updates', *_duration()),
   'optimizer.warmup_percent': Field(
-    -1.0, 'the same in percent of the run', *_duration(high=100)
+    -1.0, 'the same in percent of the run', *_duration(below=100)
   ),
 }
 
@@ -222,9 +242,31 @@ def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
   return flat
 
 
+def identity(flat: dict[str, Any]) -> dict[str, Any]:
+  """The fields that make a run this run, where they differ from the default.
+
+  So a field that a later version adds changes no run that does not use it.
+
+  Args:
+    flat: as from `flatten`, also one that an earlier version wrote.
+
+  Example:
+    >>> config = default_config()
+    >>> config.seed, config.data.path = 3, 'elsewhere'
+    >>> identity(flatten(config))
+    {'seed': 3}
+  """
+  defaults = flatten(default_config())
+  return {
+    name: value
+    for name, value in flat.items()
+    if name not in FIELDS or (FIELDS[name].identity and value != defaults[name])
+  }
+
+
 def config_hash(config: ml_collections.ConfigDict) -> str:
-  """Eight hex digits that name this config's contents."""
-  text = json.dumps(flatten(config), sort_keys=True)
+  """Eight hex digits that name this config's `identity`."""
+  text = json.dumps(identity(flatten(config)), sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
@@ -251,11 +293,14 @@ def check_field_name(name: str) -> None:
 
 
 def validate(config: ml_collections.ConfigDict) -> None:
-  """Checks every field and what they say together, before anything runs.
+  """Checks every field, and θ against its schedule, before anything runs.
+
+  What depends on the data set is checked when that is known:
+  `tsla.training.durations.resolve`, `tsla.training.build.check_fits`.
 
   Raises:
-    InputError: an unknown field, a wrong type, a value out of range, two units
-      for one duration, or a stage that would never be reached.
+    InputError: an unknown or missing field, a wrong type, a value out of range,
+      a θ that no schedule uses or a schedule without one.
   """
   flat = flatten(config)
   for name in flat:
@@ -266,8 +311,14 @@ def validate(config: ml_collections.ConfigDict) -> None:
         f'config.{name}: missing', cure='start from default_config()'
       )
     _check_value(name, field, flat[name])
-  # One step an epoch: the order of events does not depend on the data.
-  resolve_durations(config, steps_per_epoch=1_000_000)
+  theta, schedule = config.smoothing.theta, config.smoothing.schedule
+  if (theta > 0) != (schedule != 'none'):
+    raise InputError(
+      f'config.smoothing.theta = {theta} with smoothing.schedule = '
+      f'{schedule!r}',
+      allowed='theta = 0 with schedule none, theta > 0 with any other',
+      cure='--config.smoothing.theta=… or --config.smoothing.schedule=…',
+    )
 
 
 def _check_value(name: str, field: Field, value: Any) -> None:
@@ -278,124 +329,6 @@ def _check_value(name: str, field: Field, value: Any) -> None:
       allowed=field.allowed,
       cure=f'--config.{name}=…',
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class Durations:
-  """Every duration of a run, in updates: all the trainer ever sees.
-
-  Example:
-    >>> config = default_config()
-    >>> with config.unlocked():
-    ...   config.smoothing.schedule = 'two_stage'
-    ...   config.smoothing.theta = 0.1
-    ...   config.smoothing.drop_epochs = 20
-    >>> durations = resolve_durations(config, steps_per_epoch=44)
-    >>> durations.total_steps, durations.drop_step
-    (1320, 880)
-  """
-
-  steps_per_epoch: int
-  total_steps: int
-  drop_step: int | None  # end of smoothing; None where it has no end
-  milestones: tuple[int, ...]  # updates at which the rate is multiplied
-  warmup_steps: int
-
-
-def resolve_durations(
-  config: ml_collections.ConfigDict, steps_per_epoch: int
-) -> Durations:
-  """Turns epochs, updates and percents of `config` into updates.
-
-  Args:
-    config: a whole config.
-    steps_per_epoch: updates a pass over the training set.
-
-  Raises:
-    InputError: several units at once, a unit missing or superfluous, an event
-      at or after the end of the run.
-  """
-  drop = _resolve(config, 'smoothing', 'drop', steps_per_epoch)
-  milestones = _resolve(config, 'optimizer', 'milestone', steps_per_epoch)
-  warmup = _resolve(config, 'optimizer', 'warmup', steps_per_epoch)
-  _match(
-    config, 'smoothing', 'drop', drop, users=('two_stage', 'linear', 'cosine')
-  )
-  _match(config, 'optimizer', 'milestone', milestones, users=('step',))
-  return Durations(
-    steps_per_epoch=steps_per_epoch,
-    total_steps=config.epochs * steps_per_epoch,
-    drop_step=drop[0] if drop else None,
-    milestones=milestones,
-    warmup_steps=warmup[0] if warmup else 0,
-  )
-
-
-def _resolve(
-  config: ml_collections.ConfigDict,
-  section: str,
-  stem: str,
-  steps_per_epoch: int,
-) -> tuple[int, ...]:
-  """The duration `section.stem_{epochs,steps,percent}` in updates; () if unset.
-
-  Every duration of the package goes through here.
-  """
-  total = config.epochs * steps_per_epoch
-  scales = {'epochs': steps_per_epoch, 'steps': 1, 'percent': total / 100}
-  given = {
-    f'config.{section}.{stem}_{unit}': (
-      config[section][f'{stem}_{unit}'],
-      scale,
-    )
-    for unit, scale in scales.items()
-    if config[section][f'{stem}_{unit}'] not in (-1, ())
-  }
-  if not given:
-    return ()
-  if len(given) > 1:
-    raise InputError(
-      ', '.join(f'{name} = {value}' for name, (value, _) in given.items())
-      + ': several units for one duration',
-      allowed='exactly one of ' + ', '.join(given),
-      cure='set the others to ' + ('()' if stem == 'milestone' else '-1'),
-    )
-  ((name, (value, scale)),) = given.items()
-  values = value if isinstance(value, tuple) else (value,)
-  steps = tuple(round(v * scale) for v in values)
-  if max(steps, default=0) >= total:
-    raise InputError(
-      f'{name} = {value}: at or after the end of the run',
-      allowed=f'before epoch {config.epochs}',
-      cure=f'--{name}=… or --config.epochs=…',
-    )
-  return steps
-
-
-def _match(
-  config: ml_collections.ConfigDict,
-  section: str,
-  stem: str,
-  steps: tuple[int, ...],
-  users: tuple[str, ...],
-) -> None:
-  """A duration is set if, and only if, the section's schedule uses it."""
-  schedule = config[section].schedule
-  if bool(steps) == (schedule in users):
-    return
-  fields = f'config.{section}.{stem}_epochs (or _steps, _percent)'
-  if steps:
-    raise InputError(
-      f'{fields} is set, but config.{section}.schedule = {schedule!r} has no '
-      'use for it',
-      allowed=f'with schedule {" or ".join(users)}',
-      cure=f'leave it out, or --config.{section}.schedule={users[0]}',
-    )
-  raise InputError(
-    f'{fields} is not set, but config.{section}.schedule = {schedule!r} needs '
-    'it',
-    cure=f'--config.{section}.{stem}_epochs=…',
-  )
 
 
 def help_text() -> str:

@@ -11,10 +11,11 @@ from clu import parameter_overview
 
 from tsla.data import batches, datasets
 from tsla.training import config as config_lib
+from tsla.training import durations as durations_lib
 from tsla.training import parallel
 from tsla.training.build import Run, build, check_fits
 from tsla.training.checkpoint import Checkpoints, open_checkpoints
-from tsla.training.config import Durations
+from tsla.training.durations import Durations
 from tsla.training.interrupt import Interrupted, Requested, watch_signals
 from tsla.training.progress import Progress
 from tsla.training.reporter import Diverged, Reporter
@@ -28,7 +29,7 @@ def train_and_evaluate(
   """Trains what `config` says, from the newest checkpoint in `workdir` if any.
 
   The run is a function of (config, data): one that was interrupted, and is
-  started again with the same arguments, ends with the same bits.
+  started again with the same arguments, ends with the same bits on the CPU.
 
   Args:
     config: all fields of `tsla.training.config.FIELDS`.
@@ -46,6 +47,7 @@ def train_and_evaluate(
     Xu et al., arXiv:2006.11653, the TSLA algorithm.
   """
   config_lib.validate(config)
+  durations_lib.check(config)
   directory = RunDirectory(workdir, config, writes=parallel.is_first())
   if directory.status.get('state') == 'done':
     print(f'{directory.path}: this run is finished')
@@ -54,14 +56,14 @@ def train_and_evaluate(
   mapping = parallel.choose(config.parallel, config.batch_size)
   dataset = datasets.load(config.data)
   check_fits(config, dataset)
-  durations = config_lib.resolve_durations(
+  durations = durations_lib.resolve(
     config,
     batches.steps_per_epoch(len(dataset.train.labels), config.batch_size),
   )
   run = build(config, dataset, durations, mapping)
-  directory.begin()
 
   with (
+    directory.claim(dataset.fingerprint),
     watch_signals(parallel.is_alone()) as requested,
     open_checkpoints(directory.checkpoints) as checkpoints,
   ):
@@ -126,10 +128,14 @@ def _train(
       or step == total
       or _due(epoch, in_epoch, config.checkpoint_every_epochs)
     ):
-      reporter.flush()  # raises before a diverged state is saved
+      reporter.flush()
+      if not run.is_finite(state):  # its loss may still be
+        raise Diverged(f'the state after update {step}')
       checkpoints.save(step, state)
     if stop:
       raise Interrupted(requested.signum)
+    if in_epoch == 0:
+      reporter.training_resumes()
   return test or run.evaluate(state)
 
 

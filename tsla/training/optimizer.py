@@ -6,7 +6,7 @@ import optax
 
 from tsla import smoothing
 from tsla.errors import InputError
-from tsla.training.config import Durations
+from tsla.training.durations import Durations
 
 
 def smoothing_schedule(

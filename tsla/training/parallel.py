@@ -40,8 +40,11 @@ class Parallel:
     return _AXIS if self.mode == 'pmap' else None
 
   def replicate(self, tree: Any) -> Any:
-    """Every array of `tree`, whole, on every device."""
-    return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
+    """Every array of `tree`, whole, on every device.
+
+    In several processes each hands over its own copy, which must be the same.
+    """
+    return jax.tree.map(lambda leaf: self._place(leaf, PartitionSpec()), tree)
 
   def slots(self, batch_size: int) -> jax.Array:
     """`arange(batch_size)`, a part a device: `i32[B]`, pmap: `i32[D, B/D]`.
@@ -52,8 +55,13 @@ class Parallel:
     places = np.arange(batch_size, dtype=np.int32)
     if self.mode == 'pmap':
       places = places.reshape(self.mesh.size, -1)
-    return jax.device_put(
-      places, NamedSharding(self.mesh, PartitionSpec(_AXIS))
+    return self._place(places, PartitionSpec(_AXIS))
+
+  def _place(self, leaf: Any, spec: PartitionSpec) -> jax.Array:
+    # device_put would first compare the leaf across all processes.
+    leaf = np.asarray(leaf)
+    return jax.make_array_from_callback(
+      leaf.shape, NamedSharding(self.mesh, spec), lambda index: leaf[index]
     )
 
   def map(

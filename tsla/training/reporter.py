@@ -6,17 +6,23 @@ for the host to write.
 
 import math
 
-from tsla.training.config import Durations
+from tsla.training.durations import Durations
 from tsla.training.progress import Progress
 from tsla.training.rundir import RunLog
 from tsla.training.step import TrainMetrics
 
 
 class Diverged(Exception):
-  """The loss is not finite any more; `main.py` exits with code 3."""
+  """A number is not finite any more; `main.py` exits with code 3."""
 
   status = 'diverged'
   exit_code = 3
+
+  def __init__(self, what: str):
+    super().__init__(
+      f'{what}: diverged\n'
+      '  next: a lower --config.optimizer.learning_rate, in a new workdir'
+    )
 
 
 class Reporter:
@@ -55,25 +61,32 @@ class Reporter:
     self._pending = None
     row = {name: float(value) for name, value in metrics.compute().items()}
     row['stage'] = 1 if row['theta'] > 0 else 2
-    drop_step = self._durations.drop_step
-    if drop_step is not None and before <= drop_step < step:
-      self._switch(drop_step)
+    smoothed = round(row.pop('smoothed') * (step - before))
+    next_theta = row.pop('next_theta')
+    if smoothed and not next_theta:
+      self._switch(before + smoothed)
     rate = self._progress.update(step, row)
     self._log.write('train', step, **row, images_per_second=rate)
     if not math.isfinite(row['loss']):
-      raise Diverged(
-        f'loss = {row["loss"]} in updates {before + 1} to {step}: diverged\n'
-        '  next: a lower --config.optimizer.learning_rate, in a new workdir'
-      )
+      raise Diverged(f'loss = {row["loss"]} in updates {before + 1} to {step}')
 
   def evaluation(self, step: int, test: dict[str, float]) -> None:
-    """Writes the evaluation after `step` updates."""
+    """Writes the evaluation after `step` updates.
+
+    Raises:
+      Diverged: its loss is not finite.
+    """
     self._log.write('eval', step, **test)
     self._progress.say(
       f'epoch {step // self._durations.steps_per_epoch}  test '
       f'top-1 {test["top1"]:.2%}  top-5 {test["top5"]:.2%}  '
       f'NLL {test["nll"]:.4f}  ECE {test["ece"]:.2%}'
     )
+    if not math.isfinite(test['nll']):
+      raise Diverged(f'NLL = {test["nll"]} in the test after update {step}')
+
+  def training_resumes(self) -> None:
+    """What passed since the last row (evaluation, saving) was not training."""
     self._progress.skip_time()
 
   def _switch(self, step: int) -> None:

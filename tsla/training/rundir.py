@@ -1,6 +1,7 @@
 """A run's directory: what is in it, and how it is written.
 
-- `config.json`: the fields this run was started with;
+- `config.json`: the fields this run was started with; `data.json`: the SHA-256
+  of its data set; `.lock`: held while a process trains here;
 - `status.json`: running, done, diverged or interrupted, and at which update;
 - `metrics.jsonl`: one row an interval, an evaluation, an event: the truth;
 - `tensorboard/`: the same numbers, derived;
@@ -8,6 +9,7 @@
 """
 
 import contextlib
+import fcntl
 import json
 import math
 import os
@@ -47,32 +49,54 @@ class RunDirectory:
     with self._explained():
       self.path.mkdir(parents=True, exist_ok=True)
       before = self._read_json('config.json') or self._fields
-    if before != self._fields:
-      changed = [
-        f'{name} = {before.get(name)!r} there and {value!r} here'
-        for name, value in self._fields.items()
-        if before.get(name) != value
-      ]
-      raise InputError(
-        f'workdir = {self.path}: holds a run of another config',
-        allowed='the same config; now ' + ', '.join(changed),
-        cure='another --workdir, or the config that is there',
-      )
+      self.status: dict[str, Any] = self._read_json('status.json') or {}
+    there, here = config_lib.identity(before), config_lib.identity(self._fields)
+    self._refuse_another(
+      'config',
+      [
+        f'{name} = {before.get(name)!r} there, {self._fields.get(name)!r} here'
+        for name in sorted(there.keys() | here.keys())
+        if there.get(name) != here.get(name)
+      ],
+    )
 
-  def begin(self) -> None:
-    """Makes the directory this run's own: from here on it is for one config."""
+  @contextlib.contextmanager
+  def claim(self, fingerprint: str) -> Iterator[None]:
+    """Makes the directory this run's own, and this process's while inside.
+
+    Args:
+      fingerprint: of the data set; a run goes on with the same data only.
+
+    Raises:
+      InputError: the run began on other data, or another process is at it.
+    """
     with self._explained():
-      self._write_json('config.json', self._fields)
+      before = self._read_json('data.json') or {'fingerprint': fingerprint}
+    if before['fingerprint'] != fingerprint:
+      self._refuse_another('data set', [f'its SHA-256 is {fingerprint}'])
+    if not self._writes:
+      yield
+      return
+    with contextlib.ExitStack() as stack:
+      with self._explained():
+        lock = stack.enter_context((self.path / '.lock').open('w'))
+        _lock(lock, self.path)
+        self._write_json('config.json', self._fields)
+        self._write_json('data.json', {'fingerprint': fingerprint})
+      yield
+
+  def _refuse_another(self, what: str, differences: list[str]) -> None:
+    if differences:
+      raise InputError(
+        f'workdir = {self.path}: holds a run of another {what}',
+        allowed='the same; now ' + '; '.join(differences),
+        cure=f'another --workdir, or the {what} that is there',
+      )
 
   @property
   def checkpoints(self) -> pathlib.Path:
     """Where the state is saved."""
     return self.path / 'checkpoints'
-
-  @property
-  def status(self) -> dict[str, Any]:
-    """What `write_status` last wrote; empty for a new run."""
-    return self._read_json('status.json') or {}
 
   def write_status(self, state: str, step: int, **more: Any) -> None:
     """Says how the run stands: running, done, diverged, interrupted."""
@@ -114,7 +138,9 @@ class RunDirectory:
   def _write_json(self, name: str, value: Any) -> None:
     if not self._writes:
       return
-    _replace(self.path / name, json.dumps(value, indent=1) + '\n')
+    _replace(
+      self.path / name, json.dumps(value, indent=1, allow_nan=False) + '\n'
+    )
 
 
 class RunLog:
@@ -149,6 +175,17 @@ def _is_kept(line: str, step: int) -> bool:
     return json.loads(line)['step'] <= step
   except (json.JSONDecodeError, KeyError):
     return False
+
+
+def _lock(file: TextIO, path: pathlib.Path) -> None:
+  """Takes a lock that the kernel drops with the process, however it ends."""
+  try:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    raise InputError(
+      f'workdir = {path}: another process is training here',
+      cure='wait for it, or another --workdir',
+    ) from None
 
 
 def _replace(path: pathlib.Path, text: str) -> None:

@@ -25,7 +25,7 @@ class Examples(NamedTuple):
 
   images: jax.Array  # u8[N, H, W, C], a batch for the step: float
   labels: jax.Array  # i32[N]
-  y_hat: jax.Array | None = None  # f32[K], f32[N, K]; None: uniform
+  y_hat: jax.Array | None = None  # f32[K]; None: uniform
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -71,12 +71,18 @@ class TrainState(flax.struct.PyTreeNode):
 
 @flax.struct.dataclass
 class TrainMetrics(clu_metrics.Collection):
-  """What a log row says of its updates: means, and the values last used."""
+  """What a log row says of its updates: means, and the values last used.
+
+  `smoothed` is the part of the updates with θ > 0, `next_theta` the θ of the
+  update to come: together they say where in a row smoothing ended.
+  """
 
   loss: clu_metrics.Average.from_output('loss')
   hard_loss: clu_metrics.Average.from_output('hard_loss')
   accuracy: clu_metrics.Average.from_output('accuracy')
   theta: clu_metrics.LastValue.from_output('theta')
+  next_theta: clu_metrics.LastValue.from_output('next_theta')
+  smoothed: clu_metrics.Average.from_output('smoothed')
   learning_rate: clu_metrics.LastValue.from_output('learning_rate')
 
 
@@ -126,6 +132,8 @@ def train_step(
     hard_loss=hard_loss,
     accuracy=accuracy,
     theta=theta,
+    next_theta=smoothing.current_theta(opt_state),
+    smoothed=theta > 0,
     learning_rate=jnp.asarray(state.learning_rate(state.step), jnp.float32),
   )
   state = state.replace(
@@ -135,6 +143,13 @@ def train_step(
     opt_state=opt_state,
   )
   return state, row
+
+
+def is_finite(state: TrainState) -> jax.Array:
+  """bool[]: no array of the state holds a NaN or an infinity."""
+  return jnp.all(
+    jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)])
+  )
 
 
 def eval_step(
