@@ -201,7 +201,8 @@ def test_an_archive_of_another_content_is_refused(register, tiny, tmp_path):
     archive.sha256(cut)[:12],
     tiny[1]['sha256'],
     'cifar.tar.gz',
-    'python -m tsla.data.prepare cifar100 --archive=FILE',
+    f'python -m tsla.data.prepare cifar100 --data_dir={tmp_path} '
+    '--archive=FILE',
   )
   with pytest.raises(InputError, match='No such file'):
     prepare.prepare('cifar100', tmp_path, tmp_path / 'missing')
