@@ -1,4 +1,4 @@
-"""Runs stopped or killed in either stage and at the switch, gone on with."""
+"""Runs stopped, killed or forked, in either stage, against one left alone."""
 
 import json
 import os
@@ -103,6 +103,26 @@ def main():
   killed = shutil.copytree(folder / 'whole', folder / 'killed12')
   kill(killed, newest=12)
   go_on('killed after 12', killed)
+
+  # The trunk smooths to the end; two branches of it must be the whole run.
+  trunk = config.copy_and_resolve_references()
+  trunk.smoothing.schedule = 'constant'
+  trunk.smoothing.drop_epochs = -1.0
+  trunk.checkpoint_keep_epochs = (1, 2)
+  train(trunk, folder / 'trunk')
+  for epoch in (1, 2):
+    branch = config.copy_and_resolve_references()
+    branch.init.fork_from = f'{folder / "trunk"}@{epoch}'
+    train(branch, folder / f'branch{epoch}')
+    result[f'forked at {epoch}'] = {
+      'differed_before': not all(
+        map(np.array_equal, whole, saved(folder / 'trunk'))
+      ),
+      'equal': all(
+        map(np.array_equal, whole, saved(folder / f'branch{epoch}'))
+      ),
+      'same_rows': rows(folder / 'whole') == rows(folder / f'branch{epoch}'),
+    }
   print(json.dumps(result))
 
 

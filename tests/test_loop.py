@@ -100,6 +100,25 @@ def test_resuming_on_other_data_is_refused(config, finished, tmp_path):
   assert loop.train_and_evaluate(moved, workdir) == finished[1]
 
 
+@pytest.mark.parametrize(
+  ('source', 'message'),
+  [
+    ('{run}@1', r'not saved\n  allowed: epochs 3, 4\n.*keep_epochs=\(1,\)'),
+    ('{run}@9', r'an epoch in 1 to 3'),
+    ('{run}', r'RUN@EPOCH'),
+    ('{run}/nowhere@3', r'data.json'),
+  ],
+)
+def test_a_fork_that_cannot_be_is_explained(
+  config, finished, tmp_path, source, message
+):
+  branch = config.copy_and_resolve_references()
+  branch.init.fork_from = source.format(run=finished[0])
+  with pytest.raises(InputError, match=message) as error:
+    loop.train_and_evaluate(branch, tmp_path)
+  assert len(str(error.value).splitlines()) <= 3
+
+
 def test_a_second_process_in_one_directory_is_refused(config, tmp_path):
   def claim():
     return RunDirectory(tmp_path, config).claim('fingerprint')
@@ -142,11 +161,13 @@ def test_tensorboard_holds_the_numbers_of_the_log(finished):
   assert scalars['eval/top1', 16] == pytest.approx(finished[1]['top1'])
 
 
-def test_resume_in_each_stage_and_at_the_switch_is_bit_for_bit(tmp_path):
+def test_resumed_and_forked_runs_equal_one_left_alone_bit_for_bit(tmp_path):
   result = run_worker('resume_worker.py', tmp_path)
   assert set(result) == {'stopped 6', 'stopped 8', 'stopped 10'} | {
     'killed after 8',
     'killed after 12',
+    'forked at 1',
+    'forked at 2',
   }
   for name, outcome in result.items():
     assert outcome == {

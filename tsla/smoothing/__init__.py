@@ -28,6 +28,7 @@ from tsla.smoothing.transform import (
   current_theta,
   label_smoothing,
   smoothing_state,
+  with_schedule,
 )
 
 __all__ = [
@@ -48,4 +49,5 @@ __all__ = [
   'teacher',
   'two_stage',
   'uniform',
+  'with_schedule',
 ]

@@ -7,7 +7,7 @@ bits, in whichever stage it was. It does not know how many devices wrote it.
 
 import contextlib
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -35,23 +35,40 @@ class Checkpoints:
     if not self._manager.save(step, args=ocp.args.StandardSave(state)):
       raise RuntimeError(f'the checkpoint of step {step} was not written')
 
-  def restore(self, like: Any) -> Any:
-    """The newest checkpoint, with the shapes, dtypes and placing of `like`."""
+  @property
+  def steps(self) -> list[int]:
+    """All that are there, oldest first."""
+    return sorted(self._manager.all_steps())
+
+  def restore(self, like: Any, step: int | None = None) -> Any:
+    """A checkpoint with the shapes, dtypes and placing of `like`.
+
+    Args:
+      like: what was saved, or a state of the same structure.
+      step: which; None: the newest.
+    """
+    step = self.latest_step if step is None else step
     target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-    return self._manager.restore(
-      self.latest_step, args=ocp.args.StandardRestore(target)
-    )
+    return self._manager.restore(step, args=ocp.args.StandardRestore(target))
 
 
 @contextlib.contextmanager
-def open_checkpoints(directory: pathlib.Path) -> Iterator[Checkpoints]:
+def open_checkpoints(
+  directory: pathlib.Path, keep_steps: Sequence[int] = ()
+) -> Iterator[Checkpoints]:
   """The checkpoints under `directory`; leaving waits until all are on disk.
 
   Args:
-    directory: made if missing. The newest two checkpoints are kept.
+    directory: made if missing.
+    keep_steps: updates whose checkpoints are kept beside the newest two.
   """
   options = ocp.CheckpointManagerOptions(
-    preservation_policy=checkpoint_managers.LatestN(_KEEP)
+    preservation_policy=checkpoint_managers.AnyPreservationPolicy(
+      [
+        checkpoint_managers.LatestN(_KEEP),
+        checkpoint_managers.CustomSteps(keep_steps),
+      ]
+    )
   )
   with ocp.CheckpointManager(directory.absolute(), options=options) as manager:
     yield Checkpoints(manager)

@@ -64,9 +64,7 @@ def _one_of(*names: str) -> tuple[str, Callable[[Any], bool]]:
 
 def _rising(kind: str) -> tuple[str, Callable[[Any], bool]]:
   def check(values: tuple[float, ...]) -> bool:
-    numbers = all(
-      isinstance(v, (int, float)) and math.isfinite(v) and v > 0 for v in values
-    )
+    numbers = all(type(v) in (int, float) and 0 < v < math.inf for v in values)
     return numbers and list(values) == sorted(set(values))
 
   return f'rising {kind} > 0, as (60, 120, 160)', check
@@ -111,6 +109,15 @@ FIELDS: dict[str, Field] = {
   ),
   'eval_every_epochs': Field(1, 'epochs between evaluations', *_whole(1)),
   'checkpoint_every_epochs': Field(1, 'epochs between saves', *_whole(1)),
+  'checkpoint_keep_epochs': Field(
+    (),
+    'epochs that are saved and kept, to fork other runs from',
+    *_rising('whole epochs'),
+    identity=False,
+  ),
+  'init.fork_from': Field(
+    '', 'RUN@EPOCH: begin where that run was after that epoch', *_PATH
+  ),
   'data.name': Field(
     'digits', 'digits, cifar100, any prepared TFDS set, folder or npz', *_ANY
   ),

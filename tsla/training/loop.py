@@ -20,7 +20,7 @@ from tsla.training.interrupt import Interrupted, Requested, watch_signals
 from tsla.training.progress import Progress
 from tsla.training.reporter import Diverged, Reporter
 from tsla.training.rundir import RunDirectory
-from tsla.training.step import TrainState
+from tsla.training.start import Start, find_start
 
 
 def train_and_evaluate(
@@ -61,33 +61,40 @@ def train_and_evaluate(
     batches.steps_per_epoch(len(dataset.train.labels), config.batch_size),
   )
   run = build(config, dataset, durations, mapping)
+  keep_steps = [
+    epoch * durations.steps_per_epoch for epoch in config.checkpoint_keep_epochs
+  ]
 
   with (
     directory.claim(dataset.fingerprint),
     watch_signals(parallel.is_alone()) as requested,
-    open_checkpoints(directory.checkpoints) as checkpoints,
+    open_checkpoints(directory.checkpoints, keep_steps) as checkpoints,
   ):
-    first_step = checkpoints.latest_step or 0
-    state = checkpoints.restore(run.state) if first_step else run.state
-    progress = Progress(
-      durations, config.batch_size, first_step, shown=parallel.is_first()
+    start = find_start(
+      config, run.state, checkpoints, durations, dataset.fingerprint
     )
-    if not first_step:
-      progress.say(parameter_overview.get_parameter_overview(state.params))
+    progress = Progress(
+      durations, config.batch_size, start.step, shown=parallel.is_first()
+    )
+    if not start.step:
+      progress.say(
+        parameter_overview.get_parameter_overview(start.state.params)
+      )
     progress.say(
       f'{dataset.name}: {len(dataset.train.labels):,} training images, '
       f'{len(dataset.test.labels):,} test images, {dataset.num_classes} classes'
     )
     progress.say(
-      f'{mapping.describe()}; {directory.path} from update {first_step:,} of '
+      f'{mapping.describe()}; {directory.path} from update {start.step:,} of '
       f'{durations.total_steps:,}'
     )
-    directory.write_status('running', first_step)
-    with directory.log(first_step) as log:
+    directory.write_status('running', start.step)
+    with directory.log(0 if start.rows else start.step) as log:
       reporter = Reporter(log, progress, durations)
+      reporter.adopt(start)
       try:
         test = _train(
-          config, run, state, durations, reporter, checkpoints, requested
+          config, run, start, durations, reporter, checkpoints, requested
         )
       except (Diverged, Interrupted) as stop:
         directory.write_status(stop.status, checkpoints.latest_step or 0)
@@ -100,16 +107,16 @@ def train_and_evaluate(
 def _train(
   config: ml_collections.ConfigDict,
   run: Run,
-  state: TrainState,
+  start: Start,
   durations: Durations,
   reporter: Reporter,
   checkpoints: Checkpoints,
   requested: Requested,
 ) -> dict[str, float]:
-  """Goes on from `state` to the end of the run; the last evaluation."""
+  """Goes on from `start` to the end of the run; the last evaluation."""
   per_epoch, total = durations.steps_per_epoch, durations.total_steps
   longest = chunk_length(per_epoch, config.log_every_steps)
-  step, test = int(state.step), None
+  state, step, test = start.state, start.step, None
   while step < total:
     in_epoch = step % per_epoch
     length = min(longest - in_epoch % longest, per_epoch - in_epoch)
@@ -127,6 +134,7 @@ def _train(
       stop
       or step == total
       or _due(epoch, in_epoch, config.checkpoint_every_epochs)
+      or (in_epoch == 0 and epoch in config.checkpoint_keep_epochs)
     ):
       reporter.flush()
       if not run.is_finite(state):  # its loss may still be

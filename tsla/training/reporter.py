@@ -9,6 +9,7 @@ import math
 from tsla.training.durations import Durations
 from tsla.training.progress import Progress
 from tsla.training.rundir import RunLog
+from tsla.training.start import Start
 from tsla.training.step import TrainMetrics
 
 
@@ -69,6 +70,13 @@ class Reporter:
     self._log.write('train', step, **row, images_per_second=rate)
     if not math.isfinite(row['loss']):
       raise Diverged(f'loss = {row["loss"]} in updates {before + 1} to {step}')
+
+  def adopt(self, start: Start) -> None:
+    """Writes what another run logged, where this one begins in it."""
+    for row in start.rows:
+      if start.drops and (row['kind'], row['step']) == ('train', start.step):
+        self._switch(start.step)  # where `flush` would have written it
+      self._log.write(**row)
 
   def evaluation(self, step: int, test: dict[str, float]) -> None:
     """Writes the evaluation after `step` updates.

@@ -96,7 +96,12 @@ class RunDirectory:
   @property
   def checkpoints(self) -> pathlib.Path:
     """Where the state is saved."""
-    return self.path / 'checkpoints'
+    return self.checkpoints_of(self.path)
+
+  @staticmethod
+  def checkpoints_of(path: pathlib.Path) -> pathlib.Path:
+    """Where the run in `path` saves its state."""
+    return path / 'checkpoints'
 
   def write_status(self, state: str, step: int, **more: Any) -> None:
     """Says how the run stands: running, done, diverged, interrupted."""

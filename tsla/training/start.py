@@ -1,0 +1,110 @@
+"""Where a run begins: anew, at its newest checkpoint, or in another run.
+
+TSLA(s) is, update for update, the LSR run of the same seed until epoch s. So a
+run that begins with the LSR run's state of epoch s ends where TSLA(s) alone
+does: one trunk, many branches.
+"""
+
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+import ml_collections
+
+from tsla import smoothing
+from tsla.errors import InputError
+from tsla.training import optimizer
+from tsla.training.checkpoint import Checkpoints, open_checkpoints
+from tsla.training.durations import Durations
+from tsla.training.rundir import RunDirectory
+from tsla.training.step import TrainState
+
+
+class Start(NamedTuple):
+  """Where a run begins."""
+
+  state: TrainState
+  step: int  # updates done
+  rows: tuple[dict[str, Any], ...] = ()  # another run's log until there
+  drops: bool = False  # the other run still smoothed, this one does not
+
+
+def find_start(
+  config: ml_collections.ConfigDict,
+  first: TrainState,
+  checkpoints: Checkpoints,
+  durations: Durations,
+  fingerprint: str,
+) -> Start:
+  """The newest checkpoint, else what `init.fork_from` names, else `first`.
+
+  Args:
+    config: the run's.
+    first: the state before the first update.
+    checkpoints: the run's.
+    durations: the run's.
+    fingerprint: of its data set.
+
+  Raises:
+    InputError: there is no such run or epoch to fork from, or it is of other
+      data or another network.
+  """
+  if checkpoints.latest_step:
+    return Start(checkpoints.restore(first), checkpoints.latest_step)
+  if not config.init.fork_from:
+    return Start(first, 0)
+
+  where = f'config.init.fork_from = {config.init.fork_from!r}'
+  path, _, epoch = config.init.fork_from.rpartition('@')
+  if not path or not epoch.isdigit() or not 0 < int(epoch) < config.epochs:
+    raise InputError(
+      f'{where}: no run and epoch',
+      allowed=f'RUN@EPOCH with an epoch in 1 to {config.epochs - 1}',
+    )
+  step = int(epoch) * durations.steps_per_epoch
+  run = pathlib.Path(path)
+  try:
+    data = json.loads((run / 'data.json').read_text())
+    log = (run / 'metrics.jsonl').read_text()
+  except (OSError, json.JSONDecodeError) as error:
+    raise InputError(
+      f'{where}: {error}', allowed='the directory of a run, and an epoch of it'
+    ) from error
+  if data['fingerprint'] != fingerprint:
+    raise InputError(f'{where}: that run is on another data set')
+  state = _restore_epoch(where, run, step, first, durations)
+  opt_state = smoothing.with_schedule(
+    state.opt_state, optimizer.smoothing_schedule(config, durations)
+  )
+  rows = (json.loads(line) for line in log.splitlines())
+  return Start(
+    state=state.replace(opt_state=opt_state),
+    step=step,
+    rows=tuple(row for row in rows if row['step'] <= step),
+    drops=bool(smoothing.current_theta(state.opt_state) > 0)
+    and not smoothing.current_theta(opt_state) > 0,
+  )
+
+
+def _restore_epoch(
+  where: str,
+  run: pathlib.Path,
+  step: int,
+  like: TrainState,
+  durations: Durations,
+) -> TrainState:
+  with open_checkpoints(RunDirectory.checkpoints_of(run)) as checkpoints:
+    if step not in checkpoints.steps:
+      saved = [s / durations.steps_per_epoch for s in checkpoints.steps]
+      epoch = step // durations.steps_per_epoch
+      raise InputError(
+        f'{where}: that epoch was not saved',
+        allowed='epochs ' + ', '.join(f'{s:g}' for s in saved),
+        cure=f'train that run with --config.checkpoint_keep_epochs=({epoch},)',
+      )
+    try:
+      return checkpoints.restore(like, step)
+    except ValueError as error:
+      raise InputError(
+        f'{where}: of another network or optimiser: {error}'
+      ) from error
