@@ -30,11 +30,14 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 
 $(READY): requirements.txt requirements-dev.txt
+	@command -v $(PYTHON) >/dev/null || \
+	  { echo "$(PYTHON) is not here: make PYTHON=/path/to/python3"; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "$(PYTHON) is older than Python 3.11: make PYTHON=python3.12 …"; \
 	    exit 2; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	@echo "Installing into $(VENV), about a minute"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet -r requirements-dev.txt
 	@touch $@
 
 clean:

@@ -8,6 +8,7 @@ save (start the same command again to go on).
 """
 
 import difflib
+import os
 import pathlib
 import re
 import sys
@@ -55,7 +56,8 @@ def parse(argv: list[str]) -> tuple[ml_collections.ConfigDict, pathlib.Path]:
   ) as error:  # a config file is a program: it may raise anything
     raise _explain(error) from error
   if rest:
-    raise InputError(f'{rest[0]!r}: not a flag', cure=f'--{rest[0]}')
+    flag = '--config=' if '.py' in rest[0] else '--'
+    raise InputError(f'{rest[0]!r}: not a flag', cure=f'{flag}{rest[0]}')
   if config is None:
     raise InputError(
       '--config is missing',
@@ -83,12 +85,17 @@ def _explain(error: Exception) -> InputError:
   if ours := [link for link in chain if isinstance(link, InputError)]:
     return ours[-1]
   if field := re.search(r'--config\.([\w.]+)=', str(error)):
-    return InputError(str(error), allowed=config_lib.FIELDS[field[1]].allowed)
+    return InputError(
+      str(error),
+      allowed=config_lib.FIELDS[field[1]].allowed,
+      cure=f'--config.{field[1]}=…',
+    )
   if isinstance(error, flags.UnrecognizedFlagError):
     return InputError(str(error), cure='python main.py --help lists every flag')
   return InputError(
     f'--config: {type(root).__name__}: {root}',
-    allowed='a Python file with get_config(), as those in configs/',
+    allowed='FILE.py with a get_config() that takes what follows a colon',
+    cure='python main.py --config=configs/digits_tsla.py',
   )
 
 
@@ -114,6 +121,7 @@ def main(argv: list[str]) -> int:
     print(__doc__)
     for flag in (_WORKDIR, _DISTRIBUTED):
       print(f'  --{flag.name}: {flags.FLAGS[flag.name].help}')
+    print('\nFields, with their defaults before the config file:')
     print(config_lib.help_text())
     return 0
   try:
@@ -128,8 +136,8 @@ def main(argv: list[str]) -> int:
     print(stop, file=sys.stderr)
     return stop.exit_code
   except KeyboardInterrupt:
-    print('interrupted: nothing more was saved', file=sys.stderr)
-    return 130
+    print('interrupted: nothing more was saved', file=sys.stderr, flush=True)
+    os._exit(130)  # the compiler may be at work, and cannot be asked to stop
   print(
     f'{workdir}: test ' + '  '.join(f'{k} {v:.4f}' for k, v in test.items())
   )

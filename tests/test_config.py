@@ -180,6 +180,9 @@ def test_the_hash_names_what_makes_the_run():
   assert config_lib.config_hash(changed(data__path='elsewhere')) == plain
   assert config_lib.config_hash(changed(parallel='jit')) == plain
   assert config_lib.config_hash(changed(seed=1)) != plain
+  folder = changed(data__name='folder', data__path='a')
+  other = changed(data__name='folder', data__path='b')
+  assert config_lib.config_hash(folder) != config_lib.config_hash(other)
 
 
 def test_a_run_of_an_earlier_version_keeps_its_identity():

@@ -100,6 +100,15 @@ def test_resuming_on_other_data_is_refused(config, finished, tmp_path):
   assert loop.train_and_evaluate(moved, workdir) == finished[1]
 
 
+def test_a_finished_run_is_not_taken_for_one_on_other_data(
+  config, finished, tmp_path
+):
+  other = config.copy_and_resolve_references()
+  other.data.path = str(write_digits_npz(tmp_path / 'other.npz', train=80))
+  with pytest.raises(InputError, match='another data set'):
+    loop.train_and_evaluate(other, finished[0])
+
+
 @pytest.mark.parametrize(
   ('source', 'message'),
   [

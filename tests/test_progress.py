@@ -46,13 +46,13 @@ def test_rate_and_eta_leave_out_compilation_and_evaluation(monkeypatch, clock):
   monkeypatch.setenv('COLUMNS', '200')
   shown = progress()
   clock[0] += 50  # compilation
-  assert shown.update(10, ROW) is None
+  assert shown.update(10, ROW, clock[0]) is None
   clock[0] += 2
-  assert shown.update(20, ROW) == 10 * 32 / 2
+  assert shown.update(20, ROW, clock[0]) == 10 * 32 / 2
   clock[0] += 8  # evaluation
   shown.skip_time()
   clock[0] += 2
-  assert shown.update(30, ROW) == 10 * 32 / 2
+  assert shown.update(30, ROW, clock[0]) == 10 * 32 / 2
   last = stream.getvalue().split('\r')[-1]
   # 20 updates in 12 s, evaluation included: 70 more take 42 s.
   for part in ('epoch 3.0/10', 'stage 1', 'hard 1.5', '160 images/s', '0:42'):
@@ -64,7 +64,7 @@ def test_a_pipe_gets_a_line_every_few_seconds_and_the_last(monkeypatch, clock):
   shown = progress()
   for step in range(10, 101, 10):
     clock[0] += 1
-    shown.update(step, ROW)
+    shown.update(step, ROW, clock[0])
   lines = stream.getvalue().splitlines()
   assert [line.split('/')[0] for line in lines] == [
     'epoch 1.0',
@@ -79,7 +79,7 @@ def test_a_terminal_is_not_wrapped_and_a_message_clears_the_line(
   monkeypatch.setattr(sys, 'stderr', stream := Terminal())
   monkeypatch.setenv('COLUMNS', '40')
   shown = progress()
-  shown.update(10, ROW)
+  shown.update(10, ROW, clock[0])
   assert len(stream.getvalue().split('\r')[-1]) < 40
   shown.say('dropped')
   assert stream.getvalue().endswith('\rdropped\n')
@@ -91,5 +91,5 @@ def test_only_the_first_process_speaks(monkeypatch, clock):
   shown.say('hello')
   for step in (10, 20):
     clock[0] += 10
-    shown.update(step, ROW)
+    shown.update(step, ROW, clock[0])
   assert stream.getvalue() == ''

@@ -111,7 +111,7 @@ def check_fits(config: ml_collections.ConfigDict, dataset: Dataset) -> None:
       raise InputError(
         f'config.data.{name} = {values}: {len(values)} numbers for images of '
         f'{channels} channels',
-        allowed=f'1 or {channels} numbers',
+        allowed=f'{channels}, or 1 for all',
       )
   if config.augment.crop > min(height, width):
     raise InputError(

@@ -43,7 +43,7 @@ class Field:
 def _whole(
   low: int, high: int = 2**31 - 1
 ) -> tuple[str, Callable[[Any], bool]]:
-  return f'a whole number >= {low}, <= {high}', lambda v: low <= v <= high
+  return f'a whole number >= {low}', lambda v: low <= v <= high
 
 
 def _real(
@@ -123,12 +123,12 @@ FIELDS: dict[str, Field] = {
   ),
   'data.path': Field(
     '',
-    "TFDS data_dir ('' = its default), image folder or .npz file",
+    "TFDS data_dir ('' = ~/tensorflow_datasets), image folder, .npz",
     *_PATH,
     identity=False,
   ),
   'data.image_size': Field(
-    0, 'resize images to this side in pixels; 0 = as stored', *_whole(0)
+    0, 'resize to this side, square, aspect not kept; 0 = as stored', *_whole(0)
   ),
   'data.download': Field(
     True, 'a missing set may be prepared', *_SWITCH, identity=False
@@ -272,8 +272,14 @@ def identity(flat: dict[str, Any]) -> dict[str, Any]:
 
 
 def config_hash(config: ml_collections.ConfigDict) -> str:
-  """Eight hex digits that name this config's `identity`."""
-  text = json.dumps(identity(flatten(config)), sort_keys=True)
+  """Eight hex digits that name this config's `identity` and its data.
+
+  A folder or an .npz is known by its path only, a TFDS set by its name.
+  """
+  fields = identity(flatten(config))
+  if config.data.name in ('folder', 'npz'):
+    fields['data.path'] = config.data.path
+  text = json.dumps(fields, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 

@@ -1,6 +1,7 @@
 """SIGTERM and SIGINT as a wish to stop, honoured between two chunks."""
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -42,6 +43,8 @@ def watch_signals(alone: bool) -> Iterator[Requested]:
   def note(signum: int, frame: FrameType | None) -> None:
     del frame
     requested.signum = signum
+    name = signal.Signals(signum).name
+    os.write(2, f'\n{name}: stopping after this call, then saving\n'.encode())
     for number, handler in before.items():
       signal.signal(number, handler)
 

@@ -49,9 +49,9 @@ def train_and_evaluate(
   config_lib.validate(config)
   durations_lib.check(config)
   directory = RunDirectory(workdir, config, writes=parallel.is_first())
-  if directory.status.get('state') == 'done':
+  if directory.result is not None:
     print(f'{directory.path}: this run is finished')
-    return directory.status['test']
+    return directory.result
 
   mapping = parallel.choose(config.parallel, config.batch_size)
   dataset = datasets.load(config.data)
@@ -60,7 +60,6 @@ def train_and_evaluate(
     config,
     batches.steps_per_epoch(len(dataset.train.labels), config.batch_size),
   )
-  run = build(config, dataset, durations, mapping)
   keep_steps = [
     epoch * durations.steps_per_epoch for epoch in config.checkpoint_keep_epochs
   ]
@@ -70,6 +69,7 @@ def train_and_evaluate(
     watch_signals(parallel.is_alone()) as requested,
     open_checkpoints(directory.checkpoints, keep_steps) as checkpoints,
   ):
+    run = build(config, dataset, durations, mapping)
     start = find_start(
       config, run.state, checkpoints, durations, dataset.fingerprint
     )

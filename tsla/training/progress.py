@@ -37,13 +37,19 @@ class Progress:
     self._shown = 0.0
     self._width = 0
 
-  def update(self, step: int, row: dict[str, float]) -> float | None:
+  def update(
+    self, step: int, row: dict[str, float], now: float
+  ) -> float | None:
     """Shows the row of the updates up to `step`.
+
+    Args:
+      step: updates done.
+      row: what they gave.
+      now: when they were done, of `time.monotonic`.
 
     Returns:
       The images/s of the row; None for the first, which held the compilation.
     """
-    now = time.monotonic()
     then, before = self._last
     self._last = now, step
     rate = (step - before) * self._batch_size / max(now - then, 1e-9)

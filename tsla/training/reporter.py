@@ -5,6 +5,11 @@ for the host to write.
 """
 
 import math
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import jax
+import numpy as np
 
 from tsla.training.durations import Durations
 from tsla.training.progress import Progress
@@ -39,7 +44,9 @@ class Reporter:
     self._log = log
     self._progress = progress
     self._durations = durations
-    self._pending: tuple[int, int, TrainMetrics] | None = None
+    self._pending: tuple[int, int, TrainMetrics, Future[float]] | None = None
+    # Waits for the device beside the main thread, to note when it was done.
+    self._clock = ThreadPoolExecutor(1)
 
   def chunk(self, before: int, step: int, row: TrainMetrics) -> None:
     """Takes the metrics of updates `before` .. `step`; writes the ones before.
@@ -48,7 +55,7 @@ class Reporter:
       Diverged: as `flush`.
     """
     self.flush()
-    self._pending = before, step, row
+    self._pending = before, step, row, self._clock.submit(_ready_at, row)
 
   def flush(self) -> None:
     """Writes the metrics that were taken last, waiting for the device.
@@ -58,15 +65,15 @@ class Reporter:
     """
     if self._pending is None:
       return
-    before, step, metrics = self._pending
+    before, step, metrics, ready = self._pending
     self._pending = None
-    row = {name: float(value) for name, value in metrics.compute().items()}
+    row = {name: _shortest(value) for name, value in metrics.compute().items()}
     row['stage'] = 1 if row['theta'] > 0 else 2
     smoothed = round(row.pop('smoothed') * (step - before))
     next_theta = row.pop('next_theta')
     if smoothed and not next_theta:
       self._switch(before + smoothed)
-    rate = self._progress.update(step, row)
+    rate = self._progress.update(step, row, ready.result())
     self._log.write('train', step, **row, images_per_second=rate)
     if not math.isfinite(row['loss']):
       raise Diverged(f'loss = {row["loss"]} in updates {before + 1} to {step}')
@@ -103,3 +110,13 @@ class Reporter:
       f'epoch {epoch:g}, update {step}: label smoothing is dropped, stage 2'
     )
     self._log.write('switch', step, epoch=epoch)
+
+
+def _ready_at(row: TrainMetrics) -> float:
+  jax.block_until_ready(row)
+  return time.monotonic()
+
+
+def _shortest(value: jax.Array) -> float:
+  """The float that prints as the float32 does: 0.1, not 0.10000000149."""
+  return float(str(np.float32(value)))

@@ -28,7 +28,7 @@ class RunDirectory:
   """The directory of one run.
 
   Args:
-    path: made if missing; a directory of the same config is gone on with.
+    path: made by `claim`; a directory of the same config is gone on with.
     config: the run's config.
     writes: False for the processes that leave what is shared to the first.
 
@@ -47,9 +47,14 @@ class RunDirectory:
     self._writes = writes
     self._fields = config_lib.flatten(config)
     with self._explained():
-      self.path.mkdir(parents=True, exist_ok=True)
       before = self._read_json('config.json') or self._fields
-      self.status: dict[str, Any] = self._read_json('status.json') or {}
+      self._status = self._read_json('status.json') or {}
+      home = next(
+        p for p in (self.path, *self.path.absolute().parents) if p.exists()
+      )
+      if not (home.is_dir() and os.access(home, os.W_OK)):
+        raise PermissionError(f'{home} is no folder that can be written')
+    self._unchanged = before == self._fields
     there, here = config_lib.identity(before), config_lib.identity(self._fields)
     self._refuse_another(
       'config',
@@ -59,6 +64,15 @@ class RunDirectory:
         if there.get(name) != here.get(name)
       ],
     )
+
+  @property
+  def result(self) -> dict[str, float] | None:
+    """The last evaluation of a finished run; None while there is none.
+
+    Also None where a field has changed that may lead to other data.
+    """
+    done = self._status.get('state') == 'done' and self._unchanged
+    return self._status['test'] if done else None
 
   @contextlib.contextmanager
   def claim(self, fingerprint: str) -> Iterator[None]:
@@ -79,6 +93,7 @@ class RunDirectory:
       return
     with contextlib.ExitStack() as stack:
       with self._explained():
+        self.path.mkdir(parents=True, exist_ok=True)
         lock = stack.enter_context((self.path / '.lock').open('w'))
         _lock(lock, self.path)
         self._write_json('config.json', self._fields)
