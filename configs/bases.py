@@ -8,7 +8,7 @@ without the paper at hand, and to be checked against it.
 import ml_collections
 
 from tsla.errors import InputError
-from tsla.training.config import default_config
+from tsla.training.config import config_hash, default_config
 
 
 def digits() -> ml_collections.ConfigDict:
@@ -68,6 +68,21 @@ def fine_grained(name: str) -> ml_collections.ConfigDict:
   config.optimizer.schedule = 'step'
   config.optimizer.milestone_epochs = (30, 60)
   config.optimizer.decay_factor = 0.1
+  return config
+
+
+def taught_by(
+  config: ml_collections.ConfigDict,
+  name: str,
+  teacher: ml_collections.ConfigDict,
+) -> ml_collections.ConfigDict:
+  """ŷ is the softmax of the run of `teacher`, in the directory it runs in.
+
+  Which model the paper takes is not known here; the baseline of the same data
+  set and seed serves unless `--config.teacher.run` names another run.
+  """
+  config.smoothing.target = 'teacher'
+  config.teacher.run = f'runs/{name}-{config_hash(teacher)}'
   return config
 
 

@@ -9,7 +9,7 @@ from support import small_config, write_digits_npz
 
 from tsla.data import datasets
 from tsla.models import resnet
-from tsla.training import durations, optimizer, parallel
+from tsla.training import durations, optimizer, parallel, smoothing_label
 from tsla.training.step import (
   Examples,
   TrainState,
@@ -101,10 +101,13 @@ def test_one_compilation_across_the_switch(setting, mode):
     mode, jax.sharding.Mesh(np.asarray(jax.devices()[:1]), 'batch')
   )
   chunk = mapping.map(
-    make_train_chunk(config, axis_name=mapping.axis_name), donate_state=True
+    make_train_chunk(
+      config, smoothing_label.uniform().y_hat, axis_name=mapping.axis_name
+    ),
+    donate_state=True,
   )
   examples = mapping.replicate(
-    Examples(dataset.train.images, dataset.train.labels)
+    Examples(dataset.train.images, dataset.train.labels, ())
   )
   state = mapping.replicate(jax.tree.map(np.asarray, state))
   slots = mapping.slots(config.batch_size)
@@ -129,9 +132,9 @@ def test_one_compilation_across_the_switch(setting, mode):
 def test_a_chunk_is_its_updates_one_by_one(setting):
   config, dataset, state = setting
   mapping = parallel.choose('jit', config.batch_size)
-  chunk = mapping.map(make_train_chunk(config))
+  chunk = mapping.map(make_train_chunk(config, smoothing_label.uniform().y_hat))
   examples = mapping.replicate(
-    Examples(dataset.train.images, dataset.train.labels)
+    Examples(dataset.train.images, dataset.train.labels, ())
   )
   slots = mapping.slots(config.batch_size)
   state = mapping.replicate(state)

@@ -7,12 +7,11 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from tsla import smoothing
 from tsla.data.datasets import Dataset
 from tsla.errors import InputError
 from tsla.evaluation import metrics
 from tsla.models import resnet
-from tsla.training import optimizer, step
+from tsla.training import optimizer, smoothing_label, step
 from tsla.training.durations import Durations
 from tsla.training.parallel import Parallel
 
@@ -47,7 +46,7 @@ def build(
     mapping: how the devices share the work.
 
   Raises:
-    InputError: no such network.
+    InputError: no such network, or a teacher that cannot be used.
   """
   model = resnet.create(
     config.model.name,
@@ -58,26 +57,22 @@ def build(
     axis_name=mapping.axis_name,
   )
   tx, learning_rate = optimizer.create(config, durations)
-  height, width, channels = dataset.image_shape
-  side = config.augment.crop
   state = step.TrainState.create(
     model,
     tx,
     learning_rate,
     seed=config.seed,
-    image_shape=(side or height, side or width, channels),
+    image_shape=smoothing_label.input_shape(config, dataset),
   )
-  y_hat = None
-  if config.smoothing.target == 'prior':
-    y_hat = smoothing.class_prior(dataset.train.labels, dataset.num_classes)
+  source = smoothing_label.create(config, dataset)
   train, test = mapping.replicate(
     (
-      step.Examples(dataset.train.images, dataset.train.labels, y_hat),
+      step.Examples(dataset.train.images, dataset.train.labels, source.arrays),
       step.Examples(dataset.test.images, dataset.test.labels),
     )
   )
   chunk = mapping.map(
-    step.make_train_chunk(config, axis_name=mapping.axis_name),
+    step.make_train_chunk(config, source.y_hat, axis_name=mapping.axis_name),
     donate_state=True,
   )
   sums = mapping.map(step.make_evaluation(config, axis_name=mapping.axis_name))

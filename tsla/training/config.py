@@ -170,8 +170,8 @@ FIELDS: dict[str, Field] = {
   ),
   'smoothing.target': Field(
     'uniform',
-    'y_hat; prior: the class frequencies of the training set',
-    *_one_of('uniform', 'prior'),
+    'y_hat; prior: class frequencies of the training set; teacher: its softmax',
+    *_one_of('uniform', 'prior', 'teacher'),
   ),
   'smoothing.drop_epochs': Field(
     -1.0, 'epoch s of TSLA(s): theta is 0 from there on', *_duration()
@@ -179,6 +179,17 @@ FIELDS: dict[str, Field] = {
   'smoothing.drop_steps': Field(-1, 'the same in updates', *_duration()),
   'smoothing.drop_percent': Field(
     -1.0, 'the same in percent of the run', *_duration(below=100)
+  ),
+  'teacher.run': Field(
+    '', 'directory of the finished run whose network gives y_hat', *_PATH
+  ),
+  'teacher.view': Field(
+    'augmented',
+    'what it sees: each augmented image, or once each image as it is',
+    *_one_of('augmented', 'clean'),
+  ),
+  'teacher.temperature': Field(
+    1.0, 'its logits are divided by it', *_real(0, open_low=True)
   ),
   'optimizer.name': Field(
     'sgd', 'the base optimiser', *_one_of('sgd', 'adamw', 'lamb')
@@ -324,6 +335,13 @@ def validate(config: ml_collections.ConfigDict) -> None:
         f'config.{name}: missing', cure='start from default_config()'
       )
     _check_value(name, field, flat[name])
+  if (config.smoothing.target == 'teacher') != bool(config.teacher.run):
+    raise InputError(
+      f'config.teacher.run = {config.teacher.run!r} with smoothing.target = '
+      f'{config.smoothing.target!r}',
+      allowed='a directory with target teacher, empty with any other',
+      cure='--config.teacher.run=WORKDIR_OF_A_FINISHED_RUN',
+    )
   theta, schedule = config.smoothing.theta, config.smoothing.schedule
   if (theta > 0) != (schedule != 'none'):
     raise InputError(

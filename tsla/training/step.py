@@ -25,7 +25,8 @@ class Examples(NamedTuple):
 
   images: jax.Array  # u8[N, H, W, C], a batch for the step: float
   labels: jax.Array  # i32[N]
-  y_hat: jax.Array | None = None  # f32[K]; None: uniform
+  # In a batch ŷ: f32[K], f32[B, K], None for uniform; in a set what makes it.
+  y_hat: Any = None
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -168,13 +169,17 @@ def eval_step(
 
 
 def make_train_chunk(
-  config: ml_collections.ConfigDict, *, axis_name: str | None = None
+  config: ml_collections.ConfigDict,
+  make_y_hat: Callable[[Any, jax.Array, jax.Array], jax.Array | None],
+  *,
+  axis_name: str | None = None,
 ) -> Callable[..., tuple[TrainState, TrainMetrics]]:
   """`chunk(state, examples, slots, length)`: `length` updates in one scan.
 
   The batch of an update is a function of (seed, state.step): shuffle, gather
   and augmentation happen here, on the device. `slots` are this device's places
-  in the global batch. A chunk stays within one epoch.
+  in the global batch. A chunk stays within one epoch. `make_y_hat` makes the ŷ
+  of a batch of `examples.y_hat`, the augmented images and their indices.
   """
   dtype = jnp.dtype(config.model.dtype)
 
@@ -201,10 +206,13 @@ def make_train_chunk(
         crop=config.augment.crop,
         flip=config.augment.flip,
       )
+      images = augment.normalize(
+        images, config.data.mean, config.data.std, dtype
+      )
       batch = Examples(
-        augment.normalize(images, config.data.mean, config.data.std, dtype),
+        images,
         examples.labels[picked],
-        examples.y_hat,
+        make_y_hat(examples.y_hat, images, picked),
       )
       state, update = train_step(state, batch, axis_name=axis_name)
       return (state, row.merge(update)), None

@@ -1,0 +1,117 @@
+"""ŷ from the class frequencies and from a trained network."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from support import small_config, write_digits_npz
+
+from tsla.data import datasets
+from tsla.errors import InputError
+from tsla.training import loop, smoothing_label
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('data')
+  return small_config(write_digits_npz(folder / 'digits.npz'))
+
+
+@pytest.fixture(scope='module')
+def taught(config, tmp_path_factory):
+  """A student's config, its teacher a finished run."""
+  run = tmp_path_factory.mktemp('teacher')
+  teacher = config.copy_and_resolve_references()
+  teacher.smoothing.schedule, teacher.smoothing.theta = 'none', 0.0
+  teacher.smoothing.drop_epochs = -1.0
+  loop.train_and_evaluate(teacher, run)
+  student = config.copy_and_resolve_references()
+  student.smoothing.target = 'teacher'
+  student.teacher.run = str(run)
+  student.teacher.temperature = 2.0
+  return student
+
+
+def normalised(images):
+  return ((images / 255 - 0.5) / 0.5).astype(np.float32)
+
+
+def softmax(logits):
+  exp = np.exp(logits - logits.max(-1, keepdims=True))
+  return exp / exp.sum(-1, keepdims=True)
+
+
+def test_the_teacher_s_softmax_in_evaluation_mode_is_y_hat(taught):
+  dataset = datasets.load(taught.data)
+  apply, variables = smoothing_label.load_teacher(taught, dataset)
+  images = normalised(dataset.train.images)
+  logits = apply(variables, images, train=False)
+  expected = softmax(np.asarray(logits, np.float64) / 2.0)
+  assert expected.max() > 0.15  # it has learnt something: not uniform
+  indices = jnp.array([3, 60, 0])
+
+  source = smoothing_label.create(taught, dataset)
+  got = source.y_hat(source.arrays, images[indices], indices)
+  np.testing.assert_allclose(got, expected[indices], rtol=1e-5)
+  # Another image than the index says: the augmented view is what counts.
+  other = source.y_hat(source.arrays, images[indices + 1], indices)
+  np.testing.assert_allclose(other, expected[indices + 1], rtol=1e-5)
+
+  clean = taught.copy_and_resolve_references()
+  clean.teacher.view = 'clean'
+  source = smoothing_label.create(clean, dataset)
+  assert source.arrays.shape == (64, 10)
+  assert source.arrays.dtype == jnp.float16
+  got = source.y_hat(source.arrays, images[indices + 1], indices)
+  np.testing.assert_allclose(got, expected[indices], atol=1e-3)
+
+
+def test_no_gradient_flows_into_the_teacher(taught):
+  dataset = datasets.load(taught.data)
+  source = smoothing_label.create(taught, dataset)
+  images = normalised(dataset.train.images[:4])
+  grads = jax.grad(
+    lambda v: source.y_hat(v, images, jnp.arange(4))[0, 0], allow_int=True
+  )(source.arrays)
+  assert all(float(jnp.abs(leaf).max()) == 0 for leaf in jax.tree.leaves(grads))
+
+
+@pytest.mark.parametrize('target', ['prior', 'teacher'])
+def test_a_run_uses_its_target_until_the_switch(
+  config, taught, tmp_path, target
+):
+  losses = {}
+  for name in ('uniform', target):
+    run = (
+      taught if name == 'teacher' else config
+    ).copy_and_resolve_references()
+    run.smoothing.target = name
+    run.epochs = 3
+    loop.train_and_evaluate(run, tmp_path / name)
+    log = (tmp_path / name / 'metrics.jsonl').read_text().splitlines()
+    rows = [json.loads(line) for line in log]
+    losses[name] = {r['step']: r for r in rows if r['kind'] == 'train'}
+  first, other = losses['uniform'][1], losses[target][1]
+  assert first['hard_loss'] == pytest.approx(other['hard_loss'], rel=1e-5)
+  assert first['loss'] != pytest.approx(other['loss'], rel=1e-6)
+  last = losses[target][12]
+  assert last['loss'] == pytest.approx(last['hard_loss'], rel=1e-6)
+
+
+def test_a_teacher_that_cannot_be_used_is_explained(taught, tmp_path):
+  dataset = datasets.load(taught.data)
+  missing = taught.copy_and_resolve_references()
+  missing.teacher.run = str(tmp_path)
+  with pytest.raises(InputError, match='finished run'):
+    smoothing_label.load_teacher(missing, dataset)
+  other_input = taught.copy_and_resolve_references()
+  other_input.data.mean = (0.4,)
+  with pytest.raises(InputError, match=r'data\.mean'):
+    smoothing_label.load_teacher(other_input, dataset)
+  classes = tuple('0123456789a')
+  more = datasets.Dataset('more', dataset.train, dataset.test, classes, '')
+  with pytest.raises(InputError, match='11 classes') as error:
+    smoothing_label.load_teacher(taught, more)
+  assert len(str(error.value).splitlines()) <= 3
