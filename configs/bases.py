@@ -50,7 +50,8 @@ def cifar100() -> ml_collections.ConfigDict:
 def fine_grained(name: str) -> ml_collections.ConfigDict:
   """ResNet-18 at 224 pixels, 90 epochs. Unverified transcription.
 
-  The paper starts from ImageNet weights; this starts from random ones.
+  It starts from ImageNet weights, as the paper does, which you provide: see the
+  README, "ImageNet weights". `--config.model.weights=` starts from random ones.
   """
   config = default_config()
   config.epochs = 90
@@ -63,6 +64,7 @@ def fine_grained(name: str) -> ml_collections.ConfigDict:
   config.augment.flip = True
   config.model.name = 'resnet18'
   config.model.stem = 'imagenet'
+  config.model.weights = 'weights/resnet18.safetensors'
   config.optimizer.learning_rate = 0.01
   config.optimizer.weight_decay = 1e-4
   config.optimizer.schedule = 'step'

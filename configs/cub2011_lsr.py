@@ -5,8 +5,7 @@ Command:  python main.py --config=configs/cub2011_lsr.py
 Hardware: one GPU, or a Cloud TPU VM
 Hours:    not yet run
 Expected: not yet run
-Settings: unverified transcription, see bases.py; starts from
-          random weights where the paper starts from ImageNet's
+Settings: unverified transcription, see bases.py
 """
 
 import ml_collections

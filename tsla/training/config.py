@@ -160,6 +160,14 @@ FIELDS: dict[str, Field] = {
     'of activations; parameters, statistics and loss stay float32',
     *_one_of('float32', 'bfloat16'),
   ),
+  'model.weights': Field(
+    '',
+    "torchvision's or timm's weights to start from, .safetensors or .pth",
+    *_PATH,
+  ),
+  'model.weights_sha256': Field(
+    '', "that file's SHA-256, checked if it is given", *_ANY
+  ),
   'smoothing.schedule': Field(
     'none',
     'theta over time; two_stage is TSLA, constant is LSR',
@@ -335,6 +343,12 @@ def validate(config: ml_collections.ConfigDict) -> None:
         f'config.{name}: missing', cure='start from default_config()'
       )
     _check_value(name, field, flat[name])
+  if config.model.weights and config.init.fork_from:
+    raise InputError(
+      f'config.model.weights = {config.model.weights!r} and init.fork_from = '
+      f'{config.init.fork_from!r}: a run begins in one place',
+      cure='--config.model.weights= or --config.init.fork_from=',
+    )
   if (config.smoothing.target == 'teacher') != bool(config.teacher.run):
     raise InputError(
       f'config.teacher.run = {config.teacher.run!r} with smoothing.target = '

@@ -84,6 +84,8 @@ def train_and_evaluate(
       f'{dataset.name}: {len(dataset.train.labels):,} training images, '
       f'{len(dataset.test.labels):,} test images, {dataset.num_classes} classes'
     )
+    if start.note:
+      progress.say(start.note)
     progress.say(
       f'{mapping.describe()}; {directory.path} from update {start.step:,} of '
       f'{durations.total_steps:,}'

@@ -1,4 +1,4 @@
-"""Where a run begins: anew, at its newest checkpoint, or in another run.
+"""Where a run begins: anew, from weights, at a checkpoint, in another run.
 
 TSLA(s) is, update for update, the LSR run of the same seed until epoch s. So a
 run that begins with the LSR run's state of epoch s ends where TSLA(s) alone
@@ -9,10 +9,12 @@ import json
 import pathlib
 from typing import Any, NamedTuple
 
+import jax
 import ml_collections
 
 from tsla import smoothing
 from tsla.errors import InputError
+from tsla.models import pretrained
 from tsla.training import optimizer
 from tsla.training.checkpoint import Checkpoints, open_checkpoints
 from tsla.training.durations import Durations
@@ -27,6 +29,7 @@ class Start(NamedTuple):
   step: int  # updates done
   rows: tuple[dict[str, Any], ...] = ()  # another run's log until there
   drops: bool = False  # the other run still smoothed, this one does not
+  note: str = ''  # what a person should know of it
 
 
 def find_start(
@@ -36,7 +39,9 @@ def find_start(
   durations: Durations,
   fingerprint: str,
 ) -> Start:
-  """The newest checkpoint, else what `init.fork_from` names, else `first`.
+  """The newest checkpoint, else what the config names, else `first`.
+
+  The config names a file of weights or another run's epoch, or neither.
 
   Args:
     config: the run's.
@@ -46,11 +51,13 @@ def find_start(
     fingerprint: of its data set.
 
   Raises:
-    InputError: there is no such run or epoch to fork from, or it is of other
-      data or another network.
+    InputError: there are no such weights, or no such run or epoch to fork from,
+      or they are of another network or other data.
   """
   if checkpoints.latest_step:
     return Start(checkpoints.restore(first), checkpoints.latest_step)
+  if config.model.weights:
+    return _from_weights(config, first)
   if not config.init.fork_from:
     return Start(first, 0)
 
@@ -84,6 +91,26 @@ def find_start(
     drops=bool(smoothing.current_theta(state.opt_state) > 0)
     and not smoothing.current_theta(opt_state) > 0,
   )
+
+
+def _from_weights(
+  config: ml_collections.ConfigDict, first: TrainState
+) -> Start:
+  file = config.model.weights
+  variables, rows = pretrained.to_variables(
+    pretrained.read_state_dict(file, config.model.weights_sha256),
+    {'params': first.params, 'batch_stats': first.batch_stats},
+  )
+  variables = jax.tree.map(
+    lambda new, old: jax.device_put(new, old.sharding),
+    variables,
+    {'params': first.params, 'batch_stats': first.batch_stats},
+  )
+  taken = sum(bool(row.path) for row in rows)
+  note = f'{file}: {taken} arrays taken'
+  if any(row.name.startswith('fc.') and not row.path for row in rows):
+    note += ', the head drawn anew for another number of classes'
+  return Start(first.replace(**variables), 0, note=note)
 
 
 def _restore_epoch(

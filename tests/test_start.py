@@ -1,0 +1,68 @@
+"""A run that begins with pretrained weights."""
+
+import pathlib
+import types
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from tsla.errors import InputError
+from tsla.models import resnet
+from tsla.training import durations, optimizer
+from tsla.training.config import default_config, validate
+from tsla.training.start import find_start
+from tsla.training.step import TrainState
+
+WEIGHTS = pathlib.Path(__file__).parent / 'golden/torch_resnet18.safetensors'
+NO_CHECKPOINTS = types.SimpleNamespace(latest_step=None)
+
+
+def start(config, num_classes):
+  steps = durations.resolve(config, steps_per_epoch=4)
+  model = resnet.create(
+    'resnet18', num_classes=num_classes, stem='imagenet', width=3
+  )
+  first = TrainState.create(
+    model,
+    *optimizer.create(config, steps),
+    seed=0,
+    image_shape=(32, 32, 3),
+  )
+  return first, find_start(config, first, NO_CHECKPOINTS, steps, '')
+
+
+@pytest.fixture
+def config():
+  config = default_config()
+  config.model.weights = str(WEIGHTS)
+  return config
+
+
+def test_the_run_begins_with_the_weights_of_the_file(config):
+  file = load_file(WEIGHTS)
+  first, begin = start(config, num_classes=len(file['fc.bias']))
+  assert begin.step == 0
+  counters = sum(name.endswith('num_batches_tracked') for name in file)
+  assert f'{len(file) - counters} arrays taken' in begin.note
+  kernel = begin.state.params['layer2_0']['conv1']['kernel']
+  expected = file['layer2.0.conv1.weight'].transpose(2, 3, 1, 0)
+  np.testing.assert_array_equal(kernel, expected)
+  mean = begin.state.batch_stats['layer4_1']['bn2']['mean']
+  np.testing.assert_array_equal(mean, file['layer4.1.bn2.running_mean'])
+  assert jax.tree.structure(begin.state) == jax.tree.structure(first)
+
+
+def test_another_class_count_draws_the_head_anew(config):
+  first, begin = start(config, num_classes=7)
+  assert 'head drawn anew' in begin.note
+  np.testing.assert_array_equal(
+    begin.state.params['fc']['kernel'], first.params['fc']['kernel']
+  )
+
+
+def test_a_run_cannot_begin_in_two_places(config):
+  config.init.fork_from = 'run@3'
+  with pytest.raises(InputError, match='one place'):
+    validate(config)

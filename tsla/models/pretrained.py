@@ -1,0 +1,272 @@
+"""Weights of torchvision's and timm's ResNet-18, -34 and -50, in and out.
+
+`python -m tsla.models.pretrained --in FILE --out FILE.safetensors` converts a
+.pth file and prints what went where.
+"""
+
+import argparse
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from tsla.errors import InputError
+from tsla.models import resnet
+from tsla.models.weight_files import (
+  ANOTHER_FILE,
+  FORMATS,
+  read_state_dict,
+  write_safetensors,
+)
+
+__all__ = [
+  'Row',
+  'read_state_dict',
+  'to_state_dict',
+  'to_variables',
+  'write_safetensors',
+]
+
+# Axes by rank: vectors; out, in ↔ in, out; OIHW ↔ HWIO.
+_TO_TORCH = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
+_TO_FLAX = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}
+_LEAVES = {
+  'kernel': 'weight',
+  'scale': 'weight',
+  'bias': 'bias',
+  'mean': 'running_mean',
+  'var': 'running_var',
+}
+_STEMS = {3: 'cifar', 7: 'imagenet'}  # by the size of the first kernel
+
+
+class Row(NamedTuple):
+  """What became of one tensor of the file.
+
+  Attributes:
+    name: its name in the file.
+    shape: its shape in the file.
+    path: where it went in the flax tree; '' for nowhere.
+    action: what was done to it.
+  """
+
+  name: str
+  shape: tuple[int, ...]
+  path: str
+  action: str
+
+
+def to_variables(
+  state_dict: Mapping[str, np.ndarray], like: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[Row]]:
+  """Fills a flax ResNet's variables from a state dict.
+
+  Floating-point numbers of any width become `like`'s dtype. The head `fc` of
+  `like` is kept where the file's has another number of classes. The counters
+  `num_batches_tracked` are not used.
+
+  Args:
+    state_dict: arrays by torch's names, as `read_state_dict` returns them.
+    like: {'params': …, 'batch_stats': …} of the network. Shapes and dtypes
+      suffice (`jax.ShapeDtypeStruct`) but for a head that is to be kept.
+
+  Returns:
+    The same tree with the file's weights as NumPy arrays, and a row for every
+    tensor of the file.
+
+  Raises:
+    InputError: names, shapes or dtypes that do not fit, NaN or infinity; the
+      text counts them and names as many as its line can hold.
+
+  Example:
+    >>> model = resnet.create('resnet8', num_classes=5, stem='cifar', width=2)
+    >>> images = jnp.zeros((1, 8, 8, 3))
+    >>> like = jax.jit(model.init, static_argnames='train')(
+    ...   jax.random.key(0), images, train=True
+    ... )
+    >>> variables, rows = to_variables(to_state_dict(like), like)
+    >>> [tuple(row) for row in rows if row.name == 'fc.weight']
+    [('fc.weight', (5, 8), 'params/fc/kernel', 'transposed')]
+  """
+  flat = traverse_util.flatten_dict(dict(like))
+  wanted = {_torch_name(path): leaf for path, leaf in flat.items()}
+  keep_head = _another_head(state_dict, wanted)
+  rows, misfits = [], []
+  for path, leaf in flat.items():
+    name = _torch_name(path)
+    if name not in state_dict:
+      misfits.append(f'{name} is missing')
+      continue
+    array = state_dict[name]
+    if keep_head and name.startswith('fc.'):
+      action = f'not used: {array.shape[0]} classes, the network has '
+      action += f'{leaf.shape[-1]} and keeps its own head'
+      rows.append(Row(name, array.shape, '', action))
+      continue
+    try:
+      flat[path], action = _convert(array, leaf)
+    except ValueError as error:
+      misfits.append(f'{name} {error}')
+      continue
+    rows.append(Row(name, array.shape, '/'.join(path), action))
+  for name, array in state_dict.items():
+    if name.endswith('.num_batches_tracked'):
+      action = 'not used: flax counts no batches'
+      rows.append(Row(name, array.shape, '', action))
+    elif name not in wanted:
+      misfits.append(f'{name!r} is not in the network')
+  if misfits:
+    raise _misfit(misfits, state_dict, wanted)
+  return traverse_util.unflatten_dict(flat), rows
+
+
+def _torch_name(path: Sequence[str]) -> str:
+  """Turns `params/layer1_0/bn1/scale` into `layer1.0.bn1.weight`."""
+  modules = re.sub(r'_(?=\d)', '.', '.'.join(path[1:-1]))
+  return f'{modules}.{_LEAVES[path[-1]]}'
+
+
+def _convert(array: np.ndarray, leaf: Any) -> tuple[np.ndarray, str]:
+  """The array in `leaf`'s layout and dtype, and what was done."""
+  shape = tuple(leaf.shape[axis] for axis in _TO_TORCH[leaf.ndim])
+  if array.shape != shape:
+    raise ValueError(f'is {array.shape} instead of {shape}')
+  if not jnp.issubdtype(array.dtype, jnp.floating):
+    raise ValueError(f'is {array.dtype} instead of {leaf.dtype}')
+  with np.errstate(over='ignore'):  # becomes infinite, which is refused
+    result = array.transpose(_TO_FLAX[array.ndim]).astype(leaf.dtype, order='C')
+  if not np.isfinite(result).all():
+    raise ValueError('holds NaN or infinity')
+  action = {1: 'copied', 2: 'transposed', 4: 'OIHW → HWIO'}[array.ndim]
+  if array.dtype != leaf.dtype:
+    action += f', {array.dtype} → {leaf.dtype}'
+  return result, action
+
+
+def _another_head(
+  state_dict: Mapping[str, np.ndarray], wanted: Mapping[str, Any]
+) -> bool:
+  """Whether the file's head fits but for the number of classes."""
+  if not {'fc.weight', 'fc.bias'} <= state_dict.keys():
+    return False
+  features, classes = wanted['fc.weight'].shape
+  weight, bias = state_dict['fc.weight'].shape, state_dict['fc.bias'].shape
+  return weight[1:] == (features,) and bias == weight[:1] != (classes,)
+
+
+def _misfit(
+  misfits: list[str], state_dict: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> InputError:
+  """The error that lists them, with the cure for the usual mistakes."""
+  found, model = _architecture(state_dict), _architecture(wanted)
+  problem = f'{len(misfits)} misfits: {"; ".join(misfits)}'
+  cure = ANOTHER_FILE
+  if found != model:
+    problem = f'the file looks like {found or "another network"}; {problem}'
+    if found:
+      cure = f'--config.model.name={found}'
+  elif np.ndim(state_dict.get('conv1.weight')) == 4:
+    width, _, _, kernel = state_dict['conv1.weight'].shape
+    if kernel != wanted['conv1.weight'].shape[0] and kernel in _STEMS:
+      cure = f'--config.model.stem={_STEMS[kernel]}'
+    elif width != wanted['conv1.weight'].shape[-1]:
+      cure = f'--config.model.width={width}'
+  return InputError(
+    f'model.weights: {problem}',
+    allowed=f'the weights of this {model}: same names, shapes, finite numbers',
+    cure=cure,
+  )
+
+
+def _architecture(names: Iterable[str]) -> str:
+  """The network that has these names, '' if none."""
+  names = set(names)
+  first = (re.match(r'layer(\d)\.\d+\.conv1\.weight$', name) for name in names)
+  blocks = Counter(match[1] for match in first if match)
+  bottleneck = 'layer1.0.conv3.weight' in names
+  block = resnet.Bottleneck if bottleneck else resnet.BasicBlock
+  sizes = tuple(blocks[stage] for stage in sorted(blocks))
+  for name, architecture in resnet.ARCHITECTURES.items():
+    if architecture == (block, sizes):
+      return name
+  return ''
+
+
+def to_state_dict(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """A flax ResNet's variables by torchvision's names, in torch's layout.
+
+  `load_state_dict` of torchvision's model takes it; the counters
+  `num_batches_tracked`, which it does not need, are left out.
+
+  Args:
+    variables: {'params': …, 'batch_stats': …} of the network.
+
+  Returns:
+    Arrays of the same dtypes, OIHW for convolutions, f32[K, F] for the head.
+  """
+  return {
+    _torch_name(path): np.asarray(leaf).transpose(_TO_TORCH[leaf.ndim])
+    for path, leaf in traverse_util.flatten_dict(dict(variables)).items()
+  }
+
+
+def _network_of(state_dict: Mapping[str, np.ndarray], field: str) -> Any:
+  """The shapes of the network that a state dict was saved from."""
+  name = _architecture(state_dict)
+  stem, head = (state_dict.get(key) for key in ('conv1.weight', 'fc.weight'))
+  if (
+    not name
+    or any(array is None or not array.size for array in (stem, head))
+    or (stem.ndim, head.ndim) != (4, 2)
+    or stem.shape[-1] not in _STEMS
+  ):
+    raise InputError(
+      f'{field}: no known network with a stem conv1 and a head fc',
+      allowed=f"torchvision's names for {', '.join(resnet.ARCHITECTURES)}",
+      cure='choose another --in',
+    )
+  model = resnet.create(
+    name,
+    num_classes=head.shape[0],
+    stem=_STEMS[stem.shape[-1]],
+    width=stem.shape[0],
+  )
+  images = jnp.zeros((1, 32, 32, stem.shape[1]))
+  return jax.eval_shape(
+    lambda: model.init(jax.random.key(0), images, train=True)
+  )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command line; returns the exit status, 2 for bad input."""
+  parser = argparse.ArgumentParser(
+    prog='python -m tsla.models.pretrained',
+    description='Convert the weights of a ResNet to .safetensors in float32.',
+  )
+  parser.add_argument('--in', dest='source', required=True, help=FORMATS)
+  parser.add_argument('--out', required=True, help='the file to write')
+  args = parser.parse_args(argv)
+  try:
+    state_dict = read_state_dict(args.source)
+    like = _network_of(state_dict, f'--in={args.source}')
+    variables, rows = to_variables(state_dict, like)
+    write_safetensors(args.out, to_state_dict(variables))
+  except InputError as error:
+    print(error, file=sys.stderr)
+    return 2
+  except (OSError, ValueError) as error:
+    print(InputError(f'--out={args.out}: {error}'), file=sys.stderr)
+    return 2
+  for row in rows:
+    print(f'{row.name:43}{row.shape!s:20}{row.path or "-":44}{row.action}')
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())

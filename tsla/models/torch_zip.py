@@ -1,0 +1,225 @@
+"""Reads what `torch.save` writes, without torch; nothing is ever executed.
+
+Such a file is a zip archive: `data.pkl` describes the objects in the language
+of Python's pickle, `data/0`, `data/1`, … hold the numbers. Unpickling calls
+whatever the file names. Here `pickletools` merely splits the pickle into its
+instructions, and a stack machine follows the few of them that describe tensors,
+containers and scalars. A name is a text to compare, never a thing to import.
+"""
+
+import functools
+import io
+import math
+import pickletools
+import zipfile
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+_STORAGES = {
+  'torch.DoubleStorage': np.float64,
+  'torch.FloatStorage': np.float32,
+  'torch.HalfStorage': np.float16,
+  'torch.BFloat16Storage': jnp.bfloat16,
+  'torch.LongStorage': np.int64,
+  'torch.IntStorage': np.int32,
+  'torch.ShortStorage': np.int16,
+  'torch.CharStorage': np.int8,
+  'torch.ByteStorage': np.uint8,
+  'torch.BoolStorage': np.bool_,
+}
+_DICT = 'collections.OrderedDict'
+_TENSOR = 'torch._utils._rebuild_tensor_v2'
+_PARAMETER = 'torch._utils._rebuild_parameter'
+_KNOWN = frozenset({*_STORAGES, _DICT, _TENSOR, _PARAMETER})
+
+
+class ForeignNameError(ValueError):
+  """The file names a class or function that no tensor is made of."""
+
+
+class _Name(NamedTuple):
+  """A class or function that the pickle names, as text."""
+
+  text: str
+
+
+def load(data: bytes) -> Any:
+  """The objects that `torch.save` put into a file, tensors as arrays.
+
+  Args:
+    data: the file's content.
+
+  Returns:
+    Dicts, lists, tuples, scalars, strings and NumPy arrays. Arrays may be
+    read-only and may share memory, as the tensors did. What they hold together
+    is at most as large as the file.
+
+  Raises:
+    ForeignNameError: the pickle names anything but the tensors' own classes
+      and functions; the text is that name.
+    ValueError: the archive is damaged or not torch's.
+  """
+  try:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+      return _read_archive(archive, len(data))
+  except ForeignNameError:
+    raise
+  except (
+    zipfile.BadZipFile,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+  ) as error:
+    raise ValueError(f'no archive that torch.save wrote: {error}') from error
+
+
+def _read_archive(archive: zipfile.ZipFile, size: int) -> Any:
+  records = archive.infolist()
+  if (
+    any(record.compress_type != zipfile.ZIP_STORED for record in records)
+    or sum(record.file_size for record in records) > size
+  ):
+    raise ValueError('its records are compressed or overlap')
+  names = [record.filename for record in records]
+  (root,) = (n[: -len('data.pkl')] for n in names if n.endswith('/data.pkl'))
+  if (
+    root + 'byteorder' in names
+    and archive.read(root + 'byteorder') != b'little'
+  ):
+    raise ValueError('its numbers are big-endian')
+
+  @functools.cache
+  def storage(kind: str, key: str, length: int) -> np.ndarray:
+    values = np.frombuffer(archive.read(f'{root}data/{key}'), _STORAGES[kind])
+    if len(values) != length:
+      raise ValueError(f'storage {key} holds {len(values)} of {length} numbers')
+    return values
+
+  return _follow(archive.read(root + 'data.pkl'), storage)
+
+
+def _follow(
+  pickled: bytes, storage: Callable[[str, str, int], np.ndarray]
+) -> Any:
+  """The object that a pickle describes; `storage` finds its numbers."""
+  stacks = [[]]  # A MARK opens a new stack, what refers to it closes it.
+  memo = {}
+  for opcode, arg, _ in pickletools.genops(pickled):
+    stack = stacks[-1]
+    match opcode.name:
+      case 'PROTO' | 'FRAME':
+        pass
+      case 'MARK':
+        stacks.append([])
+      case 'BINPUT' | 'LONG_BINPUT':
+        memo[arg] = stack[-1]
+      case 'MEMOIZE':
+        memo[len(memo)] = stack[-1]
+      case 'BINGET' | 'LONG_BINGET':
+        stack.append(memo[arg])
+      case 'BININT' | 'BININT1' | 'BININT2' | 'LONG1' | 'BINFLOAT':
+        stack.append(arg)
+      case 'BINUNICODE' | 'SHORT_BINUNICODE':
+        stack.append(arg)
+      case 'NONE' | 'NEWTRUE' | 'NEWFALSE':
+        stack.append({'NONE': None, 'NEWTRUE': True}.get(opcode.name, False))
+      case 'EMPTY_DICT' | 'EMPTY_LIST' | 'EMPTY_TUPLE':
+        stack.append({'D': dict, 'L': list, 'T': tuple}[opcode.name[6]]())
+      case 'TUPLE1' | 'TUPLE2' | 'TUPLE3':
+        count = int(opcode.name[-1])
+        stack[-count:] = [tuple(stack[-count:])]
+      case 'TUPLE':
+        stacks.pop()
+        stacks[-1].append(tuple(stack))
+      case 'APPEND':
+        _extend(stack[-2], [stack.pop()])
+      case 'APPENDS':
+        stacks.pop()
+        _extend(stacks[-1][-1], stack)
+      case 'SETITEM':
+        value, key = stack.pop(), stack.pop()
+        _update(stack[-1], [key, value])
+      case 'SETITEMS':
+        stacks.pop()
+        _update(stacks[-1][-1], stack)
+      case 'BUILD':
+        _update(stack[-2], [])  # An OrderedDict's attributes: not needed.
+        stack.pop()
+      case 'GLOBAL':
+        stack.append(_known(arg.replace(' ', '.')))
+      case 'STACK_GLOBAL':
+        name, module = stack.pop(), stack.pop()
+        stack.append(_known(f'{module}.{name}'))
+      case 'BINPERSID':
+        kind, name, key, _, length = stack.pop()
+        if kind != 'storage':
+          raise ValueError(f'{kind!r} is no storage')
+        stack.append(storage(name.text, key, length))
+      case 'REDUCE':
+        args, function = stack.pop(), stack.pop()
+        stack.append(_rebuild(function, args))
+      case 'STOP':
+        return stack.pop()
+      case name:
+        raise ValueError(f'instruction {name} in data.pkl')
+  raise ValueError('data.pkl has no end')
+
+
+def _known(text: str) -> _Name:
+  if text not in _KNOWN:
+    raise ForeignNameError(text)
+  return _Name(text)
+
+
+def _extend(target: Any, items: list) -> None:
+  if not isinstance(target, list):
+    raise ValueError('items for what is no list')
+  target.extend(items)
+
+
+def _update(target: Any, items: list) -> None:
+  if not isinstance(target, dict):
+    raise ValueError('items for what is no dict')
+  for key, value in zip(items[::2], items[1::2], strict=True):
+    if not isinstance(key, str | int):  # A deep tuple's hash can overflow.
+      raise ValueError('a key that is neither a text nor a number')
+    target[key] = value
+
+
+def _rebuild(function: _Name, args: tuple) -> Any:
+  """What the three known functions return for `args`."""
+  match function.text:
+    case 'collections.OrderedDict' if args == ():
+      return {}
+    case 'torch._utils._rebuild_tensor_v2':
+      return _tensor(*args[:4])
+    case 'torch._utils._rebuild_parameter' if isinstance(args[0], np.ndarray):
+      return args[0]
+  raise ValueError(
+    f'{function.text} with other arguments than torch.save gives'
+  )
+
+
+def _tensor(
+  storage: np.ndarray, offset: int, shape: tuple, stride: tuple
+) -> np.ndarray:
+  """A view of `storage`; `stride` counts numbers, not bytes."""
+  if not isinstance(storage, np.ndarray) or len(shape) != len(stride):
+    raise ValueError('a tensor without storage or stride')
+  if any(type(n) is not int or n < 0 for n in (offset, *shape, *stride)):
+    raise ValueError('a tensor with an impossible shape')
+  if 0 in shape:
+    return np.zeros(shape, storage.dtype)
+  last = offset + sum((n - 1) * s for n, s in zip(shape, stride, strict=True))
+  if last >= len(storage) or math.prod(shape) > len(storage):
+    raise ValueError('a tensor larger than its storage')
+  return np.lib.stride_tricks.as_strided(
+    storage[offset:], shape, [n * storage.itemsize for n in stride]
+  )

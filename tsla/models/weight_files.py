@@ -1,0 +1,137 @@
+"""Files of weights: .safetensors in and out, .pth in."""
+
+import hashlib
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+
+from tsla.errors import InputError
+from tsla.models import torch_zip
+
+FORMATS = 'a .safetensors file, or a .pth file that torch.save wrote as a zip'
+ANOTHER_FILE = 'fetch the file again, or choose another --config.model.weights'
+_DTYPES = {
+  'F64': np.float64,
+  'F32': np.float32,
+  'F16': np.float16,
+  'BF16': jnp.bfloat16,
+  'I64': np.int64,
+}
+
+
+def read_state_dict(
+  path: str | os.PathLike, sha256: str = ''
+) -> dict[str, np.ndarray]:
+  """Reads a state dict; nothing in the file is executed.
+
+  A checkpoint that holds it under 'state_dict' or 'model' will do, and the
+  prefix 'module.' of a parallel run is taken off.
+
+  Args:
+    path: a .safetensors file, or a .pth file in torch.save's zip form.
+    sha256: what the file's SHA-256 must be, in hexadecimal; '' for any.
+
+  Returns:
+    Arrays by torch's names, in torch's layout and the file's dtypes; they may
+    be read-only.
+
+  Raises:
+    InputError: no such file, another SHA-256, a damaged file, one that holds
+      no state dict, or a pickle that names anything but tensors.
+  """
+  field = f'model.weights = {os.fspath(path)!r}'
+  try:
+    data = pathlib.Path(path).expanduser().read_bytes()
+  except (OSError, ValueError) as error:
+    why = getattr(error, 'strerror', None) or error
+    raise InputError(
+      f'{field}: {why}', allowed=FORMATS, cure='--config.model.weights=FILE'
+    ) from error
+  found = hashlib.sha256(data).hexdigest()
+  if sha256 and sha256.lower() != found:
+    raise InputError(
+      f'model.weights_sha256 = {sha256!r}: not the SHA-256 of {path}',
+      allowed=f'{found}, if this is the file you mean',
+      cure='fetch the file again, or correct --config.model.weights_sha256',
+    )
+  return _state_dict(_load(data, field), field)
+
+
+def _load(data: bytes, field: str) -> Any:
+  """What the file holds, whichever of the formats it is in."""
+  try:
+    if data[8:9] == b'{':  # after the length of the header
+      return {
+        name: np.frombuffer(item['data'], _DTYPES[item['dtype']]).reshape(
+          item['shape']
+        )
+        for name, item in safetensors.deserialize(data)
+      }
+    if data.startswith(b'PK'):
+      return torch_zip.load(data)
+  except torch_zip.ForeignNameError as error:
+    raise InputError(
+      f'{field}: refused, its pickle names {str(error)!r}; nothing was run',
+      allowed='tensors in dicts and lists, numbers and texts',
+      cure="save the weights alone: torch.save(model.state_dict(), 'NEW.pth')",
+    ) from error
+  except (safetensors.SafetensorError, KeyError, ValueError) as error:
+    raise InputError(
+      f'{field}: damaged, cut short or of an unknown kind: {error}',
+      allowed=FORMATS,
+      cure=ANOTHER_FILE,
+    ) from error
+  if data.startswith(b'\x80') or data[257:262] == b'ustar':
+    raise InputError(
+      f'{field}: a .pth file in the form from before torch 1.6',
+      allowed=FORMATS,
+      cure='take a newer file, or convert it where torch is: safetensors.torch'
+      ".save_file(torch.load('OLD.pth', weights_only=True), 'NEW.safetensors')",
+    )
+  raise InputError(
+    f'{field}: not a file of weights', allowed=FORMATS, cure=ANOTHER_FILE
+  )
+
+
+def _state_dict(tree: Any, field: str) -> dict[str, np.ndarray]:
+  for key in ('state_dict', 'model'):
+    if isinstance(tree, dict) and isinstance(tree.get(key), dict):
+      tree = tree[key]
+  if not isinstance(tree, dict) or not tree:
+    tree = {type(tree).__name__: None}
+  others = [
+    repr(name)
+    for name, value in tree.items()
+    if not isinstance(name, str) or not isinstance(value, np.ndarray)
+  ]
+  if others:
+    raise InputError(
+      f'{field}: no state dict; no tensors by name: {", ".join(others)}',
+      allowed="tensors by name, alone or under 'state_dict' or 'model'",
+      cure="save the weights alone: torch.save(model.state_dict(), 'NEW.pth')",
+    )
+  if all(name.startswith('module.') for name in tree):
+    return {name.removeprefix('module.'): tree[name] for name in tree}
+  return tree
+
+
+def write_safetensors(
+  path: str | os.PathLike, state_dict: Mapping[str, np.ndarray]
+) -> None:
+  """Writes a state dict as .safetensors, all of the file or none of it."""
+  path = pathlib.Path(path).expanduser()
+  draft = path.with_name(f'.{path.name}.{os.getpid()}')
+  # safetensors writes the memory as it lies, whatever the strides are.
+  arrays = {k: np.asarray(v, order='C') for k, v in state_dict.items()}
+  # 'pt' tells the readers that look for it that the layout is torch's.
+  data = safetensors.numpy.save(arrays, metadata={'format': 'pt'})
+  try:
+    draft.write_bytes(data)
+    draft.replace(path)
+  finally:
+    draft.unlink(missing_ok=True)
