@@ -90,8 +90,26 @@ def build(
   )
 
 
-def check_fits(config: ml_collections.ConfigDict, dataset: Dataset) -> None:
-  """Raises InputError where `config` asks for what `dataset` cannot give."""
+def check_fits(
+  config: ml_collections.ConfigDict, dataset: Dataset, memory: int | None
+) -> None:
+  """Checks config, data set and device against each other.
+
+  Args:
+    config: a validated config.
+    dataset: what `config.data` names.
+    memory: bytes of a device, which holds the whole set; None: unknown.
+
+  Raises:
+    InputError: one asks for what another cannot give.
+  """
+  size = image_bytes(dataset)
+  if memory is not None and size > memory // 2:
+    raise InputError(
+      f'data.name = {dataset.name!r}: its images take {size / 1e9:.1f} GB',
+      allowed=f'{memory / 2e9:.1f} GB, half of the device',
+      cure='a smaller --config.data.image_size, or a larger device',
+    )
   num_examples = len(dataset.train.labels)
   if config.batch_size > num_examples:
     raise InputError(
@@ -115,3 +133,8 @@ def check_fits(config: ml_collections.ConfigDict, dataset: Dataset) -> None:
       allowed=f'0 to {min(height, width)}',
       cure='--config.augment.crop=… or --config.data.image_size=…',
     )
+
+
+def image_bytes(dataset: Dataset) -> int:
+  """What the images of a set take on each device."""
+  return dataset.train.images.nbytes + dataset.test.images.nbytes

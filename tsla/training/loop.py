@@ -13,7 +13,7 @@ from tsla.data import batches, datasets
 from tsla.training import config as config_lib
 from tsla.training import durations as durations_lib
 from tsla.training import parallel
-from tsla.training.build import Run, build, check_fits
+from tsla.training.build import Run, build, check_fits, image_bytes
 from tsla.training.checkpoint import Checkpoints, open_checkpoints
 from tsla.training.durations import Durations
 from tsla.training.interrupt import Interrupted, Requested, watch_signals
@@ -55,7 +55,7 @@ def train_and_evaluate(
 
   mapping = parallel.choose(config.parallel, config.batch_size)
   dataset = datasets.load(config.data)
-  check_fits(config, dataset)
+  check_fits(config, dataset, mapping.memory())
   durations = durations_lib.resolve(
     config,
     batches.steps_per_epoch(len(dataset.train.labels), config.batch_size),
@@ -83,6 +83,7 @@ def train_and_evaluate(
     progress.say(
       f'{dataset.name}: {len(dataset.train.labels):,} training images, '
       f'{len(dataset.test.labels):,} test images, {dataset.num_classes} classes'
+      f', {image_bytes(dataset) / 1e6:,.1f} MB on each device'
     )
     if start.note:
       progress.say(start.note)

@@ -100,6 +100,10 @@ class Parallel:
       f'{self.mesh.size} × {first.device_kind} ({first.platform}), {self.mode}'
     )
 
+  def memory(self) -> int | None:
+    """Bytes that a device has for arrays; None where it does not say (CPU)."""
+    return (self.mesh.devices[0].memory_stats() or {}).get('bytes_limit')
+
   def round_up(self, batch_size: int) -> int:
     """The next multiple of the device count."""
     return -(-batch_size // self.mesh.size) * self.mesh.size
