@@ -21,7 +21,8 @@ def digits() -> ml_collections.ConfigDict:
   config.augment.pad = 1
   config.model.name = 'resnet8'
   config.model.width = 16
-  config.optimizer.learning_rate = 0.1
+  config.optimizer.learning_rate = 0.03
+  config.optimizer.nesterov = True
   config.optimizer.weight_decay = 5e-4
   config.optimizer.schedule = 'cosine'
   return config

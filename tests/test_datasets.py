@@ -14,6 +14,13 @@ from tsla.data import datasets
 from tsla.errors import InputError
 
 
+@pytest.fixture(autouse=True)
+def user_cache(tmp_path_factory, monkeypatch):
+  """Decoded folders stay away from the user's own cache."""
+  path = tmp_path_factory.mktemp('user_cache')
+  monkeypatch.setenv('XDG_CACHE_HOME', str(path))
+
+
 def config(name, path, image_size=0, download=True):
   return ml_collections.ConfigDict(
     {
@@ -21,6 +28,7 @@ def config(name, path, image_size=0, download=True):
       'path': str(path),
       'image_size': image_size,
       'download': download,
+      'skip_corrupt': False,
     }
   )
 

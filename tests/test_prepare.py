@@ -19,14 +19,14 @@ import pytest
 from archives import write_cifar100
 
 from tsla.data import datasets, prepare
-from tsla.data.builders import archive, cifar100
+from tsla.data.builders import BUILDERS, archive, builder_class, cifar100
 from tsla.errors import InputError
 
 CLOSED = 'http://127.0.0.1:1/cifar.tar.gz'
 SCRIPT = """
 import sys
 from tsla.data import prepare
-from tsla.data.builders import archive, cifar100
+from tsla.data.builders import BUILDERS, archive, builder_class, cifar100
 url, size, sha256, data_dir, path = sys.argv[1:]
 cifar100.Cifar100.ARCHIVES = (archive.Archive(url, int(size), sha256),)
 """
@@ -39,6 +39,7 @@ def config(path, name='cifar100', image_size=0, download=True):
       'path': str(path),
       'image_size': image_size,
       'download': download,
+      'skip_corrupt': False,
     }
   )
 
@@ -414,10 +415,17 @@ def test_an_unknown_name_is_answered_with_the_nearest(tmp_path):
   assert_helps(error, 'python -m tsla.data.prepare digits')
 
 
-def test_the_registered_archive_is_the_one_tfds_knows():
+@pytest.mark.parametrize('name', sorted(set(BUILDERS) - {'digits'}))
+def test_version_and_archives_are_those_that_tfds_knows(name):
+  import tensorflow_datasets as tfds
   from tensorflow_datasets.core.download import checksums
 
-  (item,) = cifar100.Cifar100.ARCHIVES
-  known = checksums.get_all_url_infos()[item.url]
-  assert (item.size, item.sha256) == (known.size, known.checksum)
-  assert item.filename == 'cifar-100-binary.tar.gz'
+  builder = builder_class(name)
+  known = tfds.builder_cls(name)
+  assert builder.VERSION == known.VERSION
+  assert builder.name == known.name == name
+  infos = checksums.get_all_url_infos() | known.url_infos
+  for item in builder.ARCHIVES:
+    info = infos[item.url]
+    assert (item.size, item.sha256) == (info.size, info.checksum)
+    assert item.filename == info.filename

@@ -1,13 +1,11 @@
 """A name becomes arrays: every source ends in the same two checked splits."""
 
 import dataclasses
-import hashlib
-import json
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tsla.data import sources
+from tsla.data import cache, npz, sources
 from tsla.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,7 +17,7 @@ class Split:
   """The examples of one split, in the order of the source.
 
   Attributes:
-    images: `u8[N, H, W, C]`, C = 1 (grey) or 3 (RGB).
+    images: `u8[N, H, W, C]`, C = 1 (grey) or 3 (RGB); may be read-only.
     labels: `i32[N]`, in 0 .. K - 1.
   """
 
@@ -29,7 +27,7 @@ class Split:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-  """A classification set in memory.
+  """A classification set, in memory or mapped from a cache.
 
   Attributes:
     name: the `data.name` that it was loaded by.
@@ -58,19 +56,23 @@ class Dataset:
 
 
 def load(config: 'ml_collections.ConfigDict') -> Dataset:
-  """Reads a data set into memory and checks it against what it says of itself.
+  """Reads a data set and checks it against what it says of itself.
+
+  Images are decoded once; a later call maps what `tsla.data.cache` keeps.
 
   Args:
     config: the `data` part of a run's configuration.
-      `name`: 'digits' or 'cifar100'; another TFDS set, as name, name/config or
-      name/version, that lies prepared on disk as array_record and has the
-      features `image` and `label`; 'folder', images in
+      `name`: 'digits', 'cifar100', 'stanford_dogs' or 'caltech_birds2011';
+      another TFDS set, as name, name/config or name/version, that lies prepared
+      on disk as array_record and has the features `image` and `label`;
+      'folder', images in
       PATH/{train,test}/CLASS; 'npz', a file with train_images, train_labels,
       test_images, test_labels and, if it likes, class_names.
       `path`: the TFDS data_dir ('' = TFDS's default), the folder, the file.
       `image_size`: the side in pixels that images are resized to, antialiased
       bilinear; 0 = as stored.
       `download`: whether a missing set may be fetched and built.
+      `skip_corrupt`: whether damaged images are left out, not refused.
 
   Returns:
     The set. A TFDS set's `validation` split serves where it has no `test`.
@@ -96,14 +98,23 @@ def load(config: 'ml_collections.ConfigDict') -> Dataset:
       f'data.name = {config.name!r}: data.path is empty',
       cure=f'--config.data.path={"DIR" if config.name == "folder" else "FILE"}',
     )
-  if config.name == 'folder':
-    raw, class_names = sources.read_folder(config.path, config.image_size)
-  elif config.name == 'npz':
-    raw, class_names = sources.read_npz(config.path, config.image_size)
+  if config.name == 'npz':
+    raw, class_names = npz.read(config.path, config.image_size)
+    fingerprint = cache.fingerprint(raw, class_names)
   else:
-    raw, class_names = sources.read_tfds(
-      config.name, config.path, config.image_size, download=config.download
+    if config.name == 'folder':
+      source = sources.FolderSource(config.path)
+    else:
+      source = sources.find_tfds(
+        config.name, config.path, download=config.download
+      )
+    decoded = cache.load(
+      source,
+      config.image_size,
+      skip_corrupt=config.skip_corrupt,
     )
+    raw, class_names = decoded.splits, decoded.class_names
+    fingerprint = decoded.fingerprint
   train, test = (
     _checked(f'data.name = {config.name!r}: {split}', *raw[split], class_names)
     for split in ('train', 'test')
@@ -125,7 +136,7 @@ def load(config: 'ml_collections.ConfigDict') -> Dataset:
     train=train,
     test=test,
     class_names=tuple(class_names),
-    fingerprint=_fingerprint(train, test, class_names),
+    fingerprint=fingerprint,
   )
 
 
@@ -146,13 +157,3 @@ def _checked(
       'class names',
     )
   return Split(stacked, labels.astype(np.int32))
-
-
-def _fingerprint(train: Split, test: Split, class_names: list[str]) -> str:
-  digest = hashlib.sha256()
-  for split in (train, test):
-    digest.update(repr(split.images.shape).encode())
-    digest.update(np.ascontiguousarray(split.images))
-    digest.update(split.labels.astype('<i4'))
-  digest.update(json.dumps(list(class_names)).encode())
-  return digest.hexdigest()

@@ -4,11 +4,13 @@ The pixels of a JPEG depend on the decoder, and so would a result: all sources
 go through Pillow, converted to RGB first and resized afterwards.
 """
 
+import collections
 import functools
 import io
 import itertools
+import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent import futures
 from typing import TYPE_CHECKING
 
@@ -20,51 +22,62 @@ if TYPE_CHECKING:
   from PIL import Image
 
 
+_PART = 32  # images that a thread decodes in one go
+
+
+# What names an image in errors, and its encoded bytes or its file.
+Encoded = tuple[str, bytes | pathlib.Path]
+
+
+class CorruptImage(InputError):
+  """An image whose encoded form is damaged.
+
+  Args:
+    where: what names the image.
+    reason: the decoder's words.
+  """
+
+  def __init__(self, where: str, reason: str):
+    self.where, self.reason = where, reason
+    super().__init__(
+      f'{where}: not a readable image: {reason}',
+      cure='repair it, or --config.data.skip_corrupt=true leaves it out',
+    )
+
+
 def decode_all(
-  sources: Iterable[tuple[str, bytes | pathlib.Path]],
-  count: int,
+  sources: Iterable[Encoded],
   *,
   channels: int,
   size: int,
-  shape: tuple[int | None, ...] = (),
-) -> np.ndarray:
-  """Decodes JPEG or PNG images of one shape into one array.
+) -> Iterator[np.ndarray | CorruptImage]:
+  """Decodes JPEG or PNG images on all cores.
 
   Args:
-    sources: what names an image in errors, and the encoded image or its file.
-    count: N, how many there are.
-    channels: 3 for RGB, 1 for grey.
+    sources: the encoded images.
+    channels: C, 3 for RGB, 1 for grey.
     size: the side in pixels they are resized to, antialiased bilinear; 0 = as
       stored.
-    shape: what (H, W, C) has to be; the first image's where it says nothing.
 
-  Returns:
-    `u8[N, H, W, channels]`. Transparency is dropped, EXIF rotation ignored.
+  Yields:
+    In the order of `sources`, `u8[H, W, C]` or what is wrong with the image.
+    Transparency is dropped, EXIF rotation ignored.
 
   Raises:
-    InputError: an image is damaged, has more than 8 bits a channel or another
-      shape.
+    InputError: an image cannot be opened or has more than 8 bits a channel.
   """
-  sources, index, stacked = iter(sources), 0, np.empty((0,), np.uint8)
-  with futures.ThreadPoolExecutor() as pool:
-    # In portions, so that encoded and decoded images don't pile up.
-    while portion := list(itertools.islice(sources, 1024)):
-      parts = [portion[i : i + 64] for i in range(0, len(portion), 64)]
-      decode = functools.partial(_decode_part, channels=channels, size=size)
-      for part, decoded in zip(parts, pool.map(decode, parts), strict=True):
-        for (where, _), image in zip(part, decoded, strict=True):
-          if not index:
-            shape = shape if shape and None not in shape else image.shape
-            stacked = np.empty((count, *shape), np.uint8)
-          if image.shape != shape:
-            raise InputError(
-              f'{where}: {_words(image.shape)}, data.image_size = {size}',
-              allowed=f'{_words(shape)} as the others',
-              cure='--config.data.image_size=256 resizes all images',
-            )
-          stacked[index] = image
-          index += 1
-  return stacked
+  decode = functools.partial(_decode_part, channels=channels, size=size)
+  sources, waiting = iter(sources), collections.deque()
+  workers = os.cpu_count() or 1
+  # Threads: Pillow frees the interpreter while it decodes and resizes.
+  with futures.ThreadPoolExecutor(workers) as pool:
+    # A window, so that neither encoded nor decoded images pile up.
+    while part := list(itertools.islice(sources, _PART)):
+      waiting.append(pool.submit(decode, part))
+      if len(waiting) > 2 * workers:
+        yield from waiting.popleft().result()
+    while waiting:
+      yield from waiting.popleft().result()
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
@@ -77,14 +90,14 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def _decode_part(
-  sources: list[tuple[str, bytes | pathlib.Path]], *, channels: int, size: int
-) -> list[np.ndarray]:
+  sources: list[Encoded], *, channels: int, size: int
+) -> list[np.ndarray | CorruptImage]:
   return [_decode(source, where, channels, size) for where, source in sources]
 
 
 def _decode(
   source: bytes | pathlib.Path, where: str, channels: int, size: int
-) -> np.ndarray:
+) -> np.ndarray | CorruptImage:
   from PIL import Image
 
   file = io.BytesIO(source) if isinstance(source, bytes) else source
@@ -97,8 +110,15 @@ def _decode(
       if 'transparency' in image.info:  # Pillow warns about the direct way.
         image = image.convert('RGBA')
       return _pixels(image.convert('L' if channels == 1 else 'RGB'), size)
-  except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-    raise InputError(f'{where}: not a readable image: {error}') from error
+  except InputError:
+    raise
+  except (
+    *(OSError, SyntaxError, ValueError),
+    Image.DecompressionBombError,
+  ) as error:
+    if getattr(error, 'errno', None):  # the disk's error, not the image's
+      raise InputError(f'{where}: {error.strerror}') from error
+    return CorruptImage(where, str(error))
 
 
 def _pixels(image: 'Image.Image', size: int) -> np.ndarray:
@@ -108,7 +128,3 @@ def _pixels(image: 'Image.Image', size: int) -> np.ndarray:
     image = image.resize((size, size), Image.Resampling.BILINEAR)
   pixels = np.asarray(image)
   return pixels if pixels.ndim == 3 else pixels[..., None]
-
-
-def _words(shape: tuple[int, ...]) -> str:
-  return '×'.join(map(str, shape)) + ' (height, width, channels)'

@@ -1,14 +1,15 @@
 """Brings a data set onto the disk, once for all processes.
 
 `python -m tsla.data.prepare cifar100` fetches and builds one of the project's
-own sets; `--archive=FILE` takes an archive that was fetched by hand. A set that
-is already there is only checked.
+own sets; `--archive=FILE`, once for each, takes an archive that was fetched by
+hand. A set that is already there is only checked.
 """
 
 import argparse
 import contextlib
 import difflib
 import fcntl
+import io
 import os
 import pathlib
 import shutil
@@ -31,17 +32,17 @@ def data_root(data_dir: str | os.PathLike = '') -> pathlib.Path:
 
 def set_directory(name: str, data_dir: str | os.PathLike = '') -> pathlib.Path:
   """Returns where one of the project's own sets lies or would lie."""
-  return data_root(data_dir) / name / str(builder_class(name).VERSION)
+  return data_root(data_dir) / name / BUILDERS[name].version
 
 
 def command(
-  name: str, data_dir: str | os.PathLike = '', *, archive: str = ''
+  name: str, data_dir: str | os.PathLike = '', *, by_hand: bool = False
 ) -> str:
   """Returns the shell command that prepares a set, for error messages."""
   text = f'python -m tsla.data.prepare {name}'
   if data_dir:
     text += f' --data_dir={data_dir}'
-  return text + (f' --archive={archive}' if archive else '')
+  return text + by_hand * len(builder_class(name).ARCHIVES) * ' --archive=FILE'
 
 
 def prepare(
@@ -78,7 +79,7 @@ def prepare(
   by_hand = _match_archives(name, data_dir, archive)
   with _explained(name, data_dir):
     root.mkdir(parents=True, exist_ok=True)
-    with _locked(root / f'.{name}.lock'):
+    with locked(root / f'.{name}.lock'):
       if not directory.exists():
         _sweep(root, directory)
         try:
@@ -159,7 +160,7 @@ def _match_archives(
       raise InputError(
         f'--archive={path}: its SHA-256 is {digest[:12]}…',
         allowed=_archives(name),
-        cure=f'fetch it again, then {command(name, data_dir, archive="FILE")}',
+        cure=f'fetch it again, then {command(name, data_dir, by_hand=True)}',
       )
     found[digest] = path
   return found
@@ -169,12 +170,14 @@ def _build(name: str, root: pathlib.Path, by_hand: dict) -> None:
   import tensorflow_datasets as tfds
 
   builder = builder_class(name)(data_dir=root, archives=by_hand)
-  builder.download_and_prepare(
-    file_format='array_record',
-    download_config=tfds.download.DownloadConfig(
-      try_download_gcs=False, force_checksums_validation=True
-    ),
-  )
+  # TFDS prints a paragraph to stdout; its progress bars go to stderr.
+  with contextlib.redirect_stdout(io.StringIO()):
+    builder.download_and_prepare(
+      file_format='array_record',
+      download_config=tfds.download.DownloadConfig(
+        try_download_gcs=False, force_checksums_validation=True
+      ),
+    )
 
 
 @contextlib.contextmanager
@@ -198,11 +201,10 @@ def _explained(name: str, data_dir: str | os.PathLike) -> Iterator[None]:
       raise
     cause, why = error, str(error)
     advice = 'make room or choose another --data_dir, then '
-  by_hand = command(name, data_dir, archive='FILE' if archives else '')
   raise InputError(
     f'{name} cannot be prepared in {data_root(data_dir)}: {why}',
     allowed=archives,
-    cure=advice + by_hand,
+    cure=advice + command(name, data_dir, by_hand=True),
   ) from cause
 
 
@@ -221,7 +223,8 @@ def _root_cause(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _locked(path: pathlib.Path) -> Iterator[None]:
+def locked(path: pathlib.Path) -> Iterator[None]:
+  """Waits until no other process holds the lock that is this file."""
   with open(path, 'w') as file:
     fcntl.flock(file, fcntl.LOCK_EX)  # Freed with the file, also by kill -9.
     yield

@@ -1,14 +1,17 @@
-"""Where a set comes from: TFDS, a folder of images, an .npz file."""
+"""Where encoded images come from: TFDS, a folder."""
 
+import dataclasses
+import hashlib
+import json
+import os
 import pathlib
-import zipfile
-import zlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from tsla.data import images, prepare
+from tsla.data import prepare
 from tsla.data.builders import BUILDERS
 from tsla.errors import InputError
 
@@ -20,54 +23,191 @@ Raw = tuple[np.ndarray, np.ndarray]
 Splits = dict[str, Raw]
 
 _SUFFIXES = ('.jpg', '.jpeg', '.png')
-_NPZ = ('train_images', 'train_labels', 'test_images', 'test_labels')
 _READ_AT_ONCE = 1024
-_MOST_CLASSES = 1_000_000  # more is a marker, not a label
 
 
-def read_tfds(
-  name: str, path: str, size: int, *, download: bool
-) -> tuple[Splits, list[str]]:
-  """Reads one of the project's own sets or another that TFDS prepared.
+@dataclasses.dataclass(frozen=True)
+class Examples:
+  """The encoded examples of one split.
+
+  Attributes:
+    where: what names the split in errors.
+    count: N.
+    channels: C of the decoded images.
+    shape: (H, W, C) if the source promises one for all images, else ().
+    read: yields what names an example in errors, its encoded image or the
+      image's file, and its label.
+  """
+
+  where: str
+  count: int
+  channels: int
+  shape: tuple[int, ...]
+  read: Callable[[], Iterator[tuple[str, bytes | pathlib.Path, int]]]
+
+
+class Source(Protocol):
+  """Encoded images on disk.
+
+  Attributes:
+    location: where they are, as a text that is theirs alone within the homes.
+    homes: folders that may hold their decoded form, the best one first.
+  """
+
+  location: str
+  homes: tuple[pathlib.Path, ...]
+
+  def state(self) -> str:
+    """Returns a digest of the files' names, sizes and times of change."""
+
+  def open(self) -> tuple[list[str], dict[str, Examples]]:
+    """Returns the class names, and the examples of train and of test."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TfdsSource:
+  """A set that lies prepared on disk as array_record.
+
+  Attributes:
+    name: the `data.name` it was found by.
+    root: the TFDS data_dir.
+    directory: the set's folder, with its dataset_info.json.
+  """
+
+  name: str
+  root: pathlib.Path
+  directory: pathlib.Path
+
+  @property
+  def location(self) -> str:
+    """The folder within the data_dir, which moves with its set."""
+    return os.fspath(self.directory.relative_to(self.root))
+
+  @property
+  def homes(self) -> tuple[pathlib.Path, ...]:
+    """Beside the sets; the user's own cache where nothing can be written."""
+    return self.root / '.decoded', _user_cache()
+
+  def state(self) -> str:
+    """As of `Source`."""
+    info = self.directory / 'dataset_info.json'
+    content = info.read_bytes() if info.exists() else b''
+    return _digest(content, self.directory, sorted(self.directory.iterdir()))
+
+  def open(self) -> tuple[list[str], dict[str, Examples]]:
+    """As of `Source`.
+
+    A split `validation` serves as `test` if there is no `test`.
+
+    Raises:
+      InputError: the set is damaged or not for image classification.
+    """
+    builder = prepare.open_prepared(self.directory)
+    features, splits = builder.info.features, builder.info.splits
+    try:
+      shape, dtype = features['image'].shape, features['image'].np_dtype
+      class_names = features['label'].names
+    except (KeyError, TypeError, AttributeError) as error:
+      raise InputError(
+        f'data.name = {self.name!r}: its features are {list(features or ())}',
+        allowed='an image-classification set with features image and label',
+      ) from error
+    if dtype != np.uint8 or len(shape) != 3 or shape[-1] not in (1, 3):
+      raise InputError(
+        f'data.name = {self.name!r}: its images are {dtype} of shape {shape}',
+        allowed='uint8 of shape (H, W, 1) or (H, W, 3)',
+      )
+    test = 'test' if 'test' in splits else 'validation'
+    if 'train' not in splits or test not in splits:
+      raise InputError(
+        f'data.name = {self.name!r}: its splits are {", ".join(splits)}',
+        allowed='train, and test or validation',
+      )
+    return class_names, {
+      'train': _tfds_examples(builder, 'train'),
+      'test': _tfds_examples(builder, test),
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderSource:
+  """Images in PATH/{train,test}/CLASS.
+
+  Attributes:
+    path: the folder.
+  """
+
+  path: str
+
+  @property
+  def location(self) -> str:
+    """The whole path."""
+    return os.fspath(pathlib.Path(self.path).resolve())
+
+  @property
+  def homes(self) -> tuple[pathlib.Path, ...]:
+    """The user's cache: nothing is written into a folder of images."""
+    return (_user_cache(),)
+
+  def state(self) -> str:
+    """As of `Source`."""
+    class_names, files = self._list()
+    listed = [file for split in files.values() for file, _ in split]
+    return _digest(json.dumps(class_names).encode(), self.path, listed)
+
+  def open(self) -> tuple[list[str], dict[str, Examples]]:
+    """As of `Source`, in the order of class and file name.
+
+    Raises:
+      InputError: a folder is missing or empty, or train and test have not the
+        same classes.
+    """
+    class_names, files = self._list()
+    return class_names, {
+      split: Examples(
+        where=os.path.join(self.path, split),
+        count=len(found),
+        channels=3,
+        shape=(),
+        read=lambda found=found: ((str(f), f, label) for f, label in found),
+      )
+      for split, found in files.items()
+    }
+
+  def _list(
+    self,
+  ) -> tuple[list[str], dict[str, list[tuple[pathlib.Path, int]]]]:
+    folders = [pathlib.Path(self.path, split) for split in ('train', 'test')]
+    train, test = (_class_folders(self.path, folder) for folder in folders)
+    if odd := sorted(set(train) ^ set(test)):
+      raise InputError(
+        f'data.path = {self.path!r}: {", ".join(odd)} not in both train and '
+        'test',
+        allowed='the same class folders in both',
+      )
+    return train, {
+      folder.name: [
+        (file, label)
+        for label, name in enumerate(train)
+        for file in _image_files(folder / name)
+      ]
+      for folder in folders
+    }
+
+
+def find_tfds(name: str, path: str, *, download: bool) -> TfdsSource:
+  """Finds one of the project's own sets or another that TFDS prepared.
 
   Args:
     name: the set, or set/config, or set/version.
     path: the TFDS data_dir; '' = TFDS's default.
-    size: as of `images.decode_all`.
     download: whether a missing set of the project's own may be prepared.
 
-  Returns:
-    The splits, `validation` as `test` if there is no `test`, and class names.
-
   Raises:
-    InputError: the set is missing, damaged or not for image classification.
+    InputError: the set is missing.
   """
-  builder = prepare.open_prepared(_prepared_directory(name, path, download))
-  features, splits = builder.info.features, builder.info.splits
-  try:
-    shape, dtype = features['image'].shape, features['image'].np_dtype
-    class_names = features['label'].names
-  except (KeyError, TypeError, AttributeError) as error:
-    raise InputError(
-      f'data.name = {name!r}: its features are {list(features or ())}',
-      allowed='an image-classification set with features image and label',
-    ) from error
-  if dtype != np.uint8 or len(shape) != 3 or shape[-1] not in (1, 3):
-    raise InputError(
-      f'data.name = {name!r}: its images are {dtype} of shape {shape}',
-      allowed='uint8 of shape (H, W, 1) or (H, W, 3)',
-    )
-  test = 'test' if 'test' in splits else 'validation'
-  if 'train' not in splits or test not in splits:
-    raise InputError(
-      f'data.name = {name!r}: its splits are {", ".join(splits)}',
-      allowed='train, and test or validation',
-    )
-  raw = {
-    'train': _read_tfds_split(builder, 'train', size),
-    'test': _read_tfds_split(builder, test, size),
-  }
-  return raw, class_names
+  root = prepare.data_root(path)
+  return TfdsSource(name, root, _prepared_directory(name, path, download))
 
 
 def _prepared_directory(name: str, path: str, download: bool) -> pathlib.Path:
@@ -84,18 +224,16 @@ def _prepared_directory(name: str, path: str, download: bool) -> pathlib.Path:
       'data.download is false',
       cure=prepare.command(name, path),
     )
-  from tensorflow_datasets import core
-
   directory = root / name.replace(':', '/')
   if (directory / 'dataset_info.json').exists():
     return directory
-  versions = [
-    path.parent
-    for path in directory.glob('*/dataset_info.json')
-    if core.Version.is_valid(path.parent.name)
-  ]
+  versions = {
+    tuple(map(int, found.parent.name.split('.'))): found.parent
+    for found in directory.glob('*/dataset_info.json')
+    if re.fullmatch(r'\d+\.\d+\.\d+', found.parent.name)
+  }
   if versions:
-    return max(versions, key=lambda path: core.Version(path.name))
+    return versions[max(versions)]
   known = [*sorted(BUILDERS), 'folder', 'npz']
   raise InputError(
     f'data.name = {name!r}: not prepared in {root}',
@@ -106,9 +244,7 @@ def _prepared_directory(name: str, path: str, download: bool) -> pathlib.Path:
   )
 
 
-def _read_tfds_split(
-  builder: 'tfds.core.DatasetBuilder', split: str, size: int
-) -> Raw:
+def _tfds_examples(builder: 'tfds.core.DatasetBuilder', split: str) -> Examples:
   import tensorflow_datasets as tfds
 
   where = f'{builder.data_path}: split {split!r}'
@@ -119,9 +255,9 @@ def _read_tfds_split(
   features = tfds.features.FeaturesDict(
     {key: builder.info.features[key] for key in ('image', 'label')}
   )
-  shape, labels = features['image'].shape, []
+  decoders = {'image': tfds.decode.SkipDecoding()}
 
-  def encoded() -> Iterator[tuple[str, bytes]]:
+  def read() -> Iterator[tuple[str, bytes, int]]:
     for first in range(0, len(source), _READ_AT_ONCE):
       keys = range(first, min(first + _READ_AT_ONCE, len(source)))
       try:
@@ -132,154 +268,55 @@ def _read_tfds_split(
           cure=f'remove {builder.data_path} and prepare the set again',
         ) from error
       for key, record in zip(keys, records, strict=True):
-        example = features.deserialize_example_np(
-          record, decoders={'image': tfds.decode.SkipDecoding()}
-        )
-        labels.append(example['label'])
-        yield f'{where}, example {key}', example['image']
+        example = features.deserialize_example_np(record, decoders=decoders)
+        yield f'{where}, example {key}', example['image'], example['label']
 
-  pixels = images.decode_all(
-    encoded(),
-    len(source),
+  shape = features['image'].shape
+  return Examples(
+    where=where,
+    count=len(source),
     channels=shape[-1],
-    size=size,
-    shape=() if size else shape,
+    shape=() if None in shape else shape,
+    read=read,
   )
-  return pixels, np.array(labels)
 
 
-def read_folder(path: str, size: int) -> tuple[Splits, list[str]]:
-  """Reads images from PATH/{train,test}/CLASS.
-
-  Args:
-    path: the folder.
-    size: as of `images.decode_all`.
-
-  Returns:
-    The splits, in the order of class and file name, and the sorted classes.
-
-  Raises:
-    InputError: a folder is missing or empty, or an image cannot be used.
-  """
-  folders = [pathlib.Path(path, split) for split in ('train', 'test')]
-  classes = []
-  for folder in folders:
-    if not folder.is_dir():
-      raise InputError(
-        f'data.path = {path!r}: there is no folder {folder}',
-        allowed='images in PATH/train/CLASS and PATH/test/CLASS',
-      )
-    classes.append(
-      sorted(
-        item.name
-        for item in folder.iterdir()
-        if item.is_dir() and not item.name.startswith('.')
-      )
-    )
-  class_names = classes[0]
-  if odd := sorted(set(classes[0]) ^ set(classes[1])):
+def _class_folders(path: str, folder: pathlib.Path) -> list[str]:
+  if not folder.is_dir():
     raise InputError(
-      f'data.path = {path!r}: {", ".join(odd)} not in both train and test',
-      allowed='the same class folders in both',
+      f'data.path = {path!r}: there is no folder {folder}',
+      allowed='images in PATH/train/CLASS and PATH/test/CLASS',
     )
-  raw = {
-    folder.name: _read_folder_split(folder, class_names, size)
-    for folder in folders
-  }
-  return raw, class_names
+  return sorted(
+    item.name
+    for item in folder.iterdir()
+    if item.is_dir() and not item.name.startswith('.')
+  )
 
 
-def _read_folder_split(
-  folder: pathlib.Path, class_names: list[str], size: int
-) -> Raw:
-  files, labels = [], []
-  for label, name in enumerate(class_names):
-    found = sorted(
-      item
-      for item in (folder / name).iterdir()
-      if item.suffix.lower() in _SUFFIXES and not item.name.startswith('.')
-    )
-    if not found:
-      raise InputError(
-        f'{folder / name}: no images', allowed=', '.join(_SUFFIXES)
-      )
-    files += found
-    labels += [label] * len(found)
-  sources = ((str(file), file) for file in files)
-  pixels = images.decode_all(sources, len(files), channels=3, size=size)
-  return pixels, np.array(labels)
+def _image_files(folder: pathlib.Path) -> list[pathlib.Path]:
+  found = sorted(
+    item
+    for item in folder.iterdir()
+    if item.suffix.lower() in _SUFFIXES and not item.name.startswith('.')
+  )
+  if not found:
+    raise InputError(f'{folder}: no images', allowed=', '.join(_SUFFIXES))
+  return found
 
 
-def read_npz(path: str, size: int) -> tuple[Splits, list[str]]:
-  """Reads arrays train_images, train_labels, test_images and test_labels.
-
-  Args:
-    path: the .npz file.
-    size: as of `images.decode_all`.
-
-  Returns:
-    The splits and the class names: its array class_names, else '0' to the
-    largest label.
-
-  Raises:
-    InputError: the file is damaged, or an array is missing or of the wrong
-      type.
-  """
-  try:
-    # NumPy leaves a damaged file open that it opened itself.
-    with (
-      open(path, 'rb') as opened,
-      np.load(opened, allow_pickle=False) as file,
-    ):
-      arrays = {key: file[key] for key in (*_NPZ, 'class_names') if key in file}
-  except (
-    *(OSError, ValueError, TypeError, EOFError),
-    *(zipfile.BadZipFile, zlib.error),
-  ) as error:
-    raise InputError(
-      f'data.path = {path!r}: not a readable .npz file: {error}',
-      allowed='plain arrays, as numpy.savez writes them; no objects',
-    ) from error
-  if missing := [key for key in _NPZ if key not in arrays]:
-    raise InputError(
-      f'data.path = {path!r}: it has no {", ".join(missing)}',
-      allowed=', '.join(_NPZ),
-    )
-  for key in _NPZ:
-    _check_array(path, key, arrays[key])
-  if 'class_names' in arrays:
-    class_names = arrays['class_names'].astype(str).ravel().tolist()
-  else:
-    labels = np.concatenate([arrays['train_labels'], arrays['test_labels']])
-    class_names = [str(k) for k in range(int(labels.max()) + 1)]
-  raw = {}
-  for split in ('train', 'test'):
-    pixels, labels = arrays[f'{split}_images'], arrays[f'{split}_labels']
-    if pixels.ndim == 3:
-      pixels = pixels[..., None]
-    if size and len(pixels):
-      pixels = np.stack([images.resize(image, size) for image in pixels])
-    raw[split] = pixels, labels
-  return raw, class_names
+def _digest(
+  content: bytes, root: str | os.PathLike, files: Iterable[pathlib.Path]
+) -> str:
+  """Digests `content` and each file's name, size and time of change."""
+  digest = hashlib.sha256(content)
+  for file in files:
+    facts = file.stat()
+    name = os.path.relpath(file, root)
+    digest.update(repr((name, facts.st_size, facts.st_mtime_ns)).encode())
+  return digest.hexdigest()
 
 
-def _check_array(path: str, key: str, array: np.ndarray) -> None:
-  if 'labels' in key:
-    right = (
-      array.ndim == 1
-      and array.dtype.kind in 'iu'
-      and len(array) > 0
-      and array.max() < _MOST_CLASSES
-    )
-    allowed = f'at least one integer below {_MOST_CLASSES}, shape (N,)'
-  else:
-    right = array.dtype == np.uint8 and (
-      array.ndim == 3 or (array.ndim == 4 and array.shape[-1] in (1, 3))
-    )
-    allowed = 'uint8 of shape (N, H, W), (N, H, W, 1) or (N, H, W, 3)'
-  if not right:
-    raise InputError(
-      f'data.path = {path!r}: {key} is {array.dtype} of shape {array.shape}'
-      + (f', up to {array.max()}' if 'labels' in key and array.size else ''),
-      allowed=allowed,
-    )
+def _user_cache() -> pathlib.Path:
+  cache = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
+  return pathlib.Path(cache).expanduser() / 'tsla' / 'decoded'

@@ -46,10 +46,28 @@ class Checkpoints:
     Args:
       like: what was saved, or a state of the same structure.
       step: which; None: the newest.
+
+    Raises:
+      ValueError: it is of another network.
     """
     step = self.latest_step if step is None else step
+    # Orbax would notice too, but leave half-done reads behind.
+    saved = self._manager.item_metadata(step).tree
+    for part in ('params', 'batch_stats'):
+      there, here = _shapes(saved[part]), _shapes(getattr(like, part))
+      for name in sorted(there.keys() | here.keys()):
+        if there.get(name) != here.get(name):
+          raise ValueError(
+            f'{part}{name} is {there.get(name, "missing")} there and '
+            f'{here.get(name, "missing")} here'
+          )
     target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     return self._manager.restore(step, args=ocp.args.StandardRestore(target))
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+  leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+  return {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}
 
 
 @contextlib.contextmanager
@@ -70,5 +88,9 @@ def open_checkpoints(
       ]
     )
   )
-  with ocp.CheckpointManager(directory.absolute(), options=options) as manager:
+  with ocp.CheckpointManager(
+    directory.absolute(),
+    options=options,
+    item_handlers=ocp.StandardCheckpointHandler(),
+  ) as manager:
     yield Checkpoints(manager)

@@ -130,6 +130,12 @@ FIELDS: dict[str, Field] = {
   'data.image_size': Field(
     0, 'resize to this side, square, aspect not kept; 0 = as stored', *_whole(0)
   ),
+  'data.skip_corrupt': Field(
+    False,
+    'damaged images are left out and counted, not refused',
+    *_SWITCH,
+    identity=False,
+  ),
   'data.download': Field(
     True, 'a missing set may be prepared', *_SWITCH, identity=False
   ),

@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 import pathlib
+import posixpath
 import tarfile
 import threading
 import zlib
@@ -38,8 +39,8 @@ class Archive:
 
   @property
   def filename(self) -> str:
-    """The last part of the URL."""
-    return self.url.rsplit('/', 1)[-1]
+    """The last part of the URL's path."""
+    return self.url.split('?')[0].rsplit('/', 1)[-1]
 
 
 class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -85,6 +86,33 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       _check_reachable(archive.url)
     return pathlib.Path(dl_manager.download(archive.url))
 
+  def _generate_examples(
+    self, path: pathlib.Path, folder: str, labels: Mapping[str, int | str]
+  ) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields encoded images as they lie in an archive, one split of them.
+
+    The archive is read as a stream; one image at a time is in memory.
+
+    Args:
+      path: as of `tar_files`.
+      folder: the images' folder in the archive, with its /.
+      labels: the label of each image of the split, by its name in `folder`.
+
+    Yields:
+      An image's full name, and the features `image` and `label`.
+
+    Raises:
+      InputError: the archive is damaged or has not every image.
+    """
+    missing = {folder + name: label for name, label in labels.items()}
+    for name, content in tar_files(path, lambda name: name in missing):
+      yield name, {'image': content, 'label': missing.pop(name)}
+    if missing:
+      raise InputError(
+        f'{path}: the archive has no {min(missing)}; {len(missing)} of its '
+        f'{len(labels)} images are missing'
+      )
+
 
 def sha256(path: str | os.PathLike) -> str:
   """Returns the SHA-256 of a file, 64 hexadecimal digits."""
@@ -102,7 +130,8 @@ def tar_files(
     wanted: says of a file's full name whether the file is read.
 
   Yields:
-    A file's full name and its content, in the archive's order.
+    A file's full name, without a leading ./, and its content, in the archive's
+    order.
 
   Raises:
     InputError: the archive is damaged.
@@ -110,8 +139,9 @@ def tar_files(
   try:
     with tarfile.open(path) as tar:
       for member in tar:
-        if member.isfile() and wanted(member.name):
-          yield member.name, tar.extractfile(member).read()
+        name = posixpath.normpath(member.name)
+        if member.isfile() and wanted(name):
+          yield name, tar.extractfile(member).read()
   except (tarfile.TarError, EOFError, zlib.error) as error:
     raise InputError(f'{path}: not a whole tar archive: {error}') from error
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tsla.data.builders import archive
+from tsla.data.builders import BUILDERS, archive
 from tsla.errors import InputError
 
 _FOLDER = 'cifar-100-binary/'
@@ -28,7 +28,7 @@ class Cifar100(archive.ArchiveBuilder, skip_registration=True):
     Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
   """
 
-  VERSION = tfds.core.Version('3.0.2')
+  VERSION = tfds.core.Version(BUILDERS['cifar100'].version)
   ARCHIVES = (
     archive.Archive(
       url='https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz',

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tsla.data.builders import archive
+from tsla.data.builders import BUILDERS, archive
 
 
 class Digits(archive.ArchiveBuilder, skip_registration=True):
@@ -20,7 +20,7 @@ class Digits(archive.ArchiveBuilder, skip_registration=True):
     Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998.
   """
 
-  VERSION = tfds.core.Version('1.0.0')
+  VERSION = tfds.core.Version(BUILDERS['digits'].version)
 
   def _info(self) -> tfds.core.DatasetInfo:
     return tfds.core.DatasetInfo(

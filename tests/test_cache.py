@@ -1,0 +1,395 @@
+"""Images are decoded once, and what is kept of them is never wrong."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+
+import ml_collections
+import numpy as np
+import pytest
+from PIL import Image
+
+from tsla.data import datasets, images
+from tsla.errors import InputError
+
+SCRIPT = """
+import itertools, os, signal, sys, time
+import ml_collections
+from tsla.data import cache, datasets
+def load():
+  return datasets.load(ml_collections.ConfigDict(dict(
+    name='folder', path=sys.argv[1], image_size=6, download=False,
+    skip_corrupt=False)))
+"""
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+  """Where decoded folders are kept."""
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'xdg'))
+  return tmp_path / 'xdg' / 'tsla' / 'decoded'
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """A folder of 2 × 2 × 4 JPEGs of as many sizes."""
+  rng = np.random.default_rng(0)
+  for split in ('train', 'test'):
+    for name in ('ant', 'bee'):
+      path = tmp_path / 'photos' / split / name
+      path.mkdir(parents=True)
+      for index in range(4):
+        size = (*rng.integers(7, 20, 2), 3)
+        pixels = rng.integers(0, 256, size, np.uint8)
+        Image.fromarray(pixels).save(path / f'{index}.jpg')
+  return tmp_path / 'photos'
+
+
+def config(path, name='folder', image_size=6, skip_corrupt=False):
+  return ml_collections.ConfigDict(
+    {
+      'name': name,
+      'path': str(path),
+      'image_size': image_size,
+      'download': True,
+      'skip_corrupt': skip_corrupt,
+    }
+  )
+
+
+def expected(folder, split, size=6):
+  files = sorted((folder / split).glob('*/*.jpg'))
+  return np.stack(
+    [
+      np.asarray(
+        Image.open(file)
+        .convert('RGB')
+        .resize((size, size), Image.Resampling.BILINEAR)
+      )
+      for file in files
+    ]
+  )
+
+
+def assert_is(dataset, folder, size=6):
+  for split in ('train', 'test'):
+    got = getattr(dataset, split)
+    np.testing.assert_array_equal(got.images, expected(folder, split, size))
+    np.testing.assert_array_equal(got.labels, [0] * 4 + [1] * 4)
+  assert dataset.class_names == ('ant', 'bee')
+
+
+@pytest.fixture
+def decodings(monkeypatch):
+  """Counts the images that are decoded."""
+  seen, real = [], images._decode
+
+  def decode(source, *args):
+    seen.append(source)
+    return real(source, *args)
+
+  monkeypatch.setattr(images, '_decode', decode)
+  return seen
+
+
+def entries(home):
+  return [about.parent for about in home.glob('*/*/about.json')]
+
+
+def names(folder):
+  return sorted(folder.rglob('*'))
+
+
+def run_script(folder, *lines):
+  return subprocess.Popen(
+    [sys.executable, '-c', '\n'.join([SCRIPT, *lines]), str(folder)],
+    cwd=pathlib.Path(__file__).parents[1],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+
+
+def test_a_folder_is_decoded_once_as_pillow_does_and_not_written_to(
+  folder, decodings
+):
+  before = names(folder)
+  first = datasets.load(config(folder))
+  assert_is(first, folder)
+  assert len(decodings) == 16
+  again = datasets.load(config(folder))
+  assert_is(again, folder)
+  assert len(decodings) == 16
+  assert again.fingerprint == first.fingerprint
+  assert not again.train.images.flags.writeable
+  assert names(folder) == before
+
+
+def test_a_tfds_set_is_decoded_once_beside_it_and_read_without_tfds(tmp_path):
+  first = datasets.load(config(tmp_path, 'digits', 0))
+  assert len(entries(tmp_path / '.decoded')) == 1
+  code = f"""
+import sys, ml_collections
+from tsla.data import datasets, images
+images._decode = None
+dataset = datasets.load(ml_collections.ConfigDict(dict(
+    name='digits', path={str(tmp_path)!r}, image_size=0, download=False,
+    skip_corrupt=False)))
+assert 'tensorflow_datasets' not in sys.modules
+print(dataset.fingerprint, dataset.train.images.shape)
+"""
+  output = subprocess.check_output([sys.executable, '-c', code], text=True)
+  assert output.strip() == f'{first.fingerprint} (1437, 8, 8, 1)'
+  # It moves with the sets.
+  moved = tmp_path.with_name('moved')
+  shutil.copytree(tmp_path, moved)
+  before = entries(moved / '.decoded')
+  datasets.load(config(moved, 'digits', 0))
+  assert entries(moved / '.decoded') == before
+
+
+def test_fingerprint_is_that_of_the_same_arrays(folder, tmp_path):
+  dataset = datasets.load(config(folder))
+  np.savez(
+    tmp_path / 'same.npz',
+    class_names=np.array(['ant', 'bee']),
+    **{f'{s}_images': expected(folder, s) for s in ('train', 'test')},
+    **{f'{s}_labels': [0] * 4 + [1] * 4 for s in ('train', 'test')},
+  )
+  same = datasets.load(config(tmp_path / 'same.npz', 'npz', 0))
+  assert same.fingerprint == dataset.fingerprint
+
+
+def test_a_prepared_set_that_cannot_be_written_to_uses_the_user_s_cache(
+  tmp_path, home, monkeypatch
+):
+  root = tmp_path / 'sets'
+  datasets.load(config(root, 'digits', 0))
+  (ready,) = entries(root / '.decoded')
+  real = os.access
+  monkeypatch.setattr(
+    os,
+    'access',
+    lambda path, mode: root not in (path, *path.parents) and real(path, mode),
+  )
+  datasets.load(config(root, 'digits', 0))  # read where it is
+  assert not home.exists()
+  datasets.load(config(root, 'digits', 4))
+  assert len(entries(home)) == 1
+  assert entries(root / '.decoded') == [ready]
+
+
+def change(folder):
+  Image.new('RGB', (9, 9)).save(folder / 'train/ant/0.jpg')
+
+
+def touch(folder):
+  os.utime(folder / 'test/bee/3.jpg', ns=(1, 1))
+
+
+def rename(folder):
+  (folder / 'test/bee/3.jpg').rename(folder / 'test/bee/4.jpg')
+
+
+@pytest.mark.parametrize('harm', [change, touch, rename])
+def test_a_changed_folder_is_decoded_again(folder, home, decodings, harm):
+  datasets.load(config(folder))
+  (old,) = entries(home)
+  harm(folder)
+  assert_is(datasets.load(config(folder)), folder)
+  assert len(decodings) == 32
+  assert old not in entries(home)
+  assert len(entries(home)) == 1
+
+
+def test_image_sizes_and_pillows_have_caches_of_their_own(
+  folder, home, decodings, monkeypatch
+):
+  for _ in range(2):
+    for size in (6, 5):
+      dataset = datasets.load(config(folder, image_size=size))
+      assert_is(dataset, folder, size)
+  assert len(decodings) == 32
+  assert len(entries(home)) == 2
+  monkeypatch.setattr('PIL.__version__', '0.1')
+  datasets.load(config(folder))
+  assert len(decodings) == 48
+
+
+def cut_images(entry):
+  path = entry / 'train.images'
+  path.write_bytes(path.read_bytes()[:-1])
+
+
+def flip_label(entry):
+  path = entry / 'test.labels'
+  data = bytearray(path.read_bytes())
+  data[0] ^= 1
+  path.write_bytes(data)
+
+
+def lose_labels(entry):
+  (entry / 'train.labels').unlink()
+
+
+def cut_about(entry):
+  path = entry / 'about.json'
+  path.write_text(path.read_text()[:-20])
+
+
+def lose_class_names(entry):
+  about = json.loads((entry / 'about.json').read_text())
+  del about['class_names']
+  (entry / 'about.json').write_text(json.dumps(about))
+
+
+@pytest.mark.parametrize(
+  'harm', [cut_images, flip_label, lose_labels, cut_about, lose_class_names]
+)
+def test_a_damaged_cache_is_built_again(folder, home, decodings, harm):
+  datasets.load(config(folder))
+  (entry,) = entries(home)
+  harm(entry)
+  assert_is(datasets.load(config(folder)), folder)
+  assert len(decodings) == 32
+  datasets.load(config(folder))
+  assert len(decodings) == 32
+
+
+def test_a_build_that_is_killed_is_not_trusted_and_swept(folder, home):
+  process = run_script(
+    folder,
+    'real, count = cache._write_split, itertools.count()',
+    'def write(*args):',
+    '  if next(count): os.kill(os.getpid(), signal.SIGKILL)',
+    '  return real(*args)',
+    'cache._write_split = write',
+    'load()',
+  )
+  output = process.communicate(timeout=120)[0]
+  assert process.returncode == -signal.SIGKILL, output
+  assert (home / '.building' / 'train.images').exists()
+  assert not entries(home)
+  assert_is(datasets.load(config(folder)), folder)
+  assert not (home / '.building').exists()
+
+
+def test_two_processes_decode_once(folder, tmp_path):
+  processes = [
+    run_script(
+      folder,
+      'real = cache._build',
+      'def build(*args):',
+      "  print('builds'); time.sleep(0.5); real(*args)",
+      'cache._build = build',
+      "print('ready', flush=True)",
+      "while not os.path.exists(sys.argv[1] + '/go'): time.sleep(0.01)",
+      'print(load().fingerprint)',
+    )
+    for _ in range(2)
+  ]
+  for process in processes:
+    assert process.stdout.readline() == 'ready\n'
+  (folder / 'go').touch()
+  outputs = [process.communicate(timeout=120)[0] for process in processes]
+  assert [process.returncode for process in processes] == [0, 0], outputs
+  assert sum(output.count('builds') for output in outputs) == 1
+  assert len({output.split()[-1] for output in outputs}) == 1
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(folder, home, monkeypatch):
+  def full(descriptor):
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(os, 'fsync', full)
+  with pytest.raises(InputError) as error:
+    datasets.load(config(folder))
+  for word in (str(home), 'No space left', 'XDG_CACHE_HOME'):
+    assert word in str(error.value)
+  assert [path.name for path in home.iterdir()] == ['.lock']
+
+
+def test_a_folder_that_changes_while_it_is_read_is_refused(
+  folder, home, monkeypatch
+):
+  real = images._decode
+
+  def decode(*args):
+    touch(folder)
+    return real(*args)
+
+  monkeypatch.setattr(images, '_decode', decode)
+  with pytest.raises(InputError, match='changed while it was read'):
+    datasets.load(config(folder))
+  assert not entries(home)
+
+
+def test_a_corrupt_image_is_named_or_skipped_and_counted(
+  folder, home, decodings, capsys
+):
+  cut, text = folder / 'train/ant/2.jpg', folder / 'train/bee/0.jpg'
+  cut.write_bytes(cut.read_bytes()[:-30])
+  text.write_text('not an image')
+  for _ in range(2):
+    with pytest.raises(InputError) as error:
+      datasets.load(config(folder))
+    assert str(cut) in str(error.value)
+    assert '--config.data.skip_corrupt=true' in str(error.value)
+    assert not entries(home)
+  decodings.clear()
+  want = np.delete(
+    np.stack(
+      [
+        np.zeros((6, 6, 3), np.uint8)
+        if file in (cut, text)
+        else np.asarray(
+          Image.open(file)
+          .convert('RGB')
+          .resize((6, 6), Image.Resampling.BILINEAR)
+        )
+        for file in sorted((folder / 'train').glob('*/*.jpg'))
+      ]
+    ),
+    [2, 4],
+    axis=0,
+  )
+  for _ in range(2):
+    capsys.readouterr()
+    dataset = datasets.load(config(folder, skip_corrupt=True))
+    np.testing.assert_array_equal(dataset.train.images, want)
+    assert dataset.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert len(dataset.test.labels) == 8
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith('2 corrupt images left out')
+    assert str(cut) in line
+  assert len(decodings) == 16
+  (entry,) = entries(home)
+  about = json.loads((entry / 'about.json').read_text())
+  skipped = [where for where, _ in about['train']['skipped']]
+  assert skipped == [str(cut), str(text)]
+  # What one run was content with, another need not be.
+  with pytest.raises(InputError, match='not a readable image'):
+    datasets.load(config(folder))
+  assert len(decodings) == 16
+
+
+def test_what_is_no_damage_is_never_skipped(folder):
+  deep = Image.fromarray(np.full((4, 5), 300, np.uint16))
+  deep.save(folder / 'train/ant/5.png')
+  with pytest.raises(InputError, match='8 bits'):
+    datasets.load(config(folder, skip_corrupt=True))
+  (folder / 'train/ant/5.png').unlink()
+  (folder / 'train/ant/6.png').mkdir()
+  with pytest.raises(InputError, match=r'6\.png: Is a directory'):
+    datasets.load(config(folder, skip_corrupt=True))
+
+
+def test_a_split_of_corrupt_images_only_is_refused(folder):
+  for file in (folder / 'test').glob('*/*.jpg'):
+    file.write_text('')
+  with pytest.raises(InputError, match='test: no readable image'):
+    datasets.load(config(folder, skip_corrupt=True))

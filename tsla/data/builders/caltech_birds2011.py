@@ -1,0 +1,71 @@
+"""Caltech-UCSD Birds-200-2011 (CUB) with TFDS's name, version and split."""
+
+from collections.abc import Iterator
+
+import tensorflow_datasets as tfds
+
+from tsla.data.builders import BUILDERS, archive
+
+_FOLDER = 'CUB_200_2011/'
+_IMAGES = _FOLDER + 'images.txt'
+_LABELS = _FOLDER + 'image_class_labels.txt'
+_CLASSES = _FOLDER + 'classes.txt'
+_SPLIT = _FOLDER + 'train_test_split.txt'
+
+
+class CaltechBirds2011(archive.ArchiveBuilder, skip_registration=True):
+  """11,788 photographs of 200 species of birds, 5,994 of them to train on.
+
+  Each list of the archive has lines `ID VALUE`: an image's file, its class
+  (from 1), whether it is a training image, a class's name. Of TFDS's features
+  these are `image` and `label`; TFDS knows no names of the classes.
+
+  Reference:
+    Wah et al., The Caltech-UCSD Birds-200-2011 Dataset, CNS-TR-2011-001.
+  """
+
+  VERSION = tfds.core.Version(BUILDERS['caltech_birds2011'].version)
+  ARCHIVES = (
+    archive.Archive(
+      url='https://data.caltech.edu/records/65de6-vp158/files/'
+      'CUB_200_2011.tgz?download=1',
+      size=1150585339,
+      sha256='0c685df5597a8b24909f6a7c9db6d11e008733779a671760afef78feb49bf081',
+    ),
+  )
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    return tfds.core.DatasetInfo(
+      builder=self,
+      description='Photographs of 200 species of birds.',
+      features=tfds.features.FeaturesDict(
+        {
+          'image': tfds.features.Image(),
+          'label': tfds.features.ClassLabel(num_classes=200),
+        }
+      ),
+      supervised_keys=('image', 'label'),
+      homepage='https://www.vision.caltech.edu/datasets/cub_200_2011/',
+    )
+
+  def _split_generators(
+    self, dl_manager: tfds.download.DownloadManager
+  ) -> dict[str, Iterator]:
+    path = self.fetch(self.ARCHIVES[0], dl_manager)
+    files = archive.read_members(path, (_IMAGES, _LABELS, _CLASSES, _SPLIT))
+    lists = {name: _table(content) for name, content in files.items()}
+    classes = sorted(lists[_CLASSES], key=int)
+    self.info.features['label'].names = [lists[_CLASSES][k] for k in classes]
+    labels = {'train': {}, 'test': {}}
+    for image, file in lists[_IMAGES].items():
+      split = 'train' if lists[_SPLIT][image] == '1' else 'test'
+      labels[split][file] = classes.index(lists[_LABELS][image])
+    return {
+      split: self._generate_examples(path, _FOLDER + 'images/', labels[split])
+      for split in labels
+    }
+
+
+def _table(content: bytes) -> dict[str, str]:
+  """Reads lines `ID VALUE`."""
+  return dict(line.split() for line in content.decode().splitlines())

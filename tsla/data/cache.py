@@ -1,0 +1,270 @@
+"""Decoded pixels on disk: an image is decoded once, not at every start.
+
+Below one of a source's homes a set lies in PLACE/STATE. PLACE stands for where
+the source is, for the image size and for the decoder; STATE for the source's
+content. A new state replaces the old one. A folder STATE is complete or not
+there, because it is renamed into its place, and nothing in it ever changes.
+"""
+
+import collections
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import pathlib
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from typing import IO
+
+import numpy as np
+
+from tsla.data import images
+from tsla.data.prepare import locked
+from tsla.data.sources import Examples, Raw, Source, Splits
+from tsla.errors import InputError
+
+_FORMAT = 1  # of the files below
+_SPLITS = ('train', 'test')
+_ABOUT = 'about.json'
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Decoded:
+  """What a cache holds.
+
+  Attributes:
+    splits: train and test; the images are mapped read-only.
+    class_names: by label.
+    fingerprint: `fingerprint` of the above.
+    skipped: what names each corrupt image that was left out, and why.
+  """
+
+  splits: Splits
+  class_names: list[str]
+  fingerprint: str
+  skipped: list[tuple[str, str]]
+
+
+def load(source: Source, size: int, *, skip_corrupt: bool) -> Decoded:
+  """Returns a source's decoded images; decodes them unless they are there.
+
+  Processes that ask at once wait for the first one.
+
+  Args:
+    source: where the encoded images are.
+    size: as of `images.decode_all`.
+    skip_corrupt: leave corrupt images out and say so on stderr.
+
+  Returns:
+    The images as the source has them now.
+
+  Raises:
+    InputError: the source cannot be used; an image is corrupt and
+      `skip_corrupt` is false, or has another shape than the others; the disk
+      is full.
+  """
+  place, state = _place(source, size), source.state()
+  found = (_open(home / place / state) for home in source.homes)
+  decoded = next(filter(None, found), None)
+  if not decoded:
+    home = next(filter(_is_writable, source.homes), source.homes[-1])
+    try:
+      home.mkdir(parents=True, exist_ok=True)
+      with locked(home / '.lock'):
+        decoded = _open(home / place / state)
+        if not decoded:
+          _build(home, home / place / state, source, size, skip_corrupt)
+          decoded = _open(home / place / state)
+    except OSError as error:
+      raise InputError(
+        f'{home}: no decoded images can be stored there: {error}',
+        cure='make room; XDG_CACHE_HOME=DIR moves those of image folders, '
+        '--config.data.path those of other sets',
+      ) from error
+  if decoded.skipped:
+    if not skip_corrupt:
+      raise images.CorruptImage(*decoded.skipped[0])
+    print(
+      f'{len(decoded.skipped)} corrupt images left out, the first is '
+      f'{decoded.skipped[0][0]}',
+      file=sys.stderr,
+    )
+  return decoded
+
+
+def fingerprint(splits: Splits, class_names: list[str]) -> str:
+  """Returns the SHA-256 over images, labels, shapes and class names."""
+  digest = hashlib.sha256()
+  for split in _SPLITS:
+    pixels, labels = splits[split]
+    digest.update(repr(pixels.shape).encode())
+    digest.update(np.ascontiguousarray(pixels))
+    digest.update(labels.astype('<i4'))
+  digest.update(json.dumps(list(class_names)).encode())
+  return digest.hexdigest()
+
+
+def _place(source: Source, size: int) -> str:
+  import PIL
+
+  parts = [_FORMAT, source.location, size, PIL.__version__]
+  digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+  readable = re.sub(r'[^\w.]+', '-', source.location).strip('-')[-40:]
+  return f'{readable}-{size}-{digest[:12]}'
+
+
+def _is_writable(home: pathlib.Path) -> bool:
+  there = next(path for path in (home, *home.parents) if path.exists())
+  return os.access(there, os.W_OK)
+
+
+def _open(folder: pathlib.Path) -> Decoded | None:
+  """Returns what the folder holds; None where that is not what was written."""
+  try:
+    about = json.loads((folder / _ABOUT).read_text())
+    splits = {
+      split: _open_split(folder, split, about[split]) for split in _SPLITS
+    }
+    return Decoded(
+      splits,
+      about['class_names'],
+      about['fingerprint'],
+      [tuple(item) for split in _SPLITS for item in about[split]['skipped']],
+    )
+  except (OSError, ValueError, KeyError):
+    return None
+
+
+def _open_split(folder: pathlib.Path, split: str, about: dict) -> Raw:
+  path, shape = folder / f'{split}.images', tuple(about['shape'])
+  labels = np.fromfile(folder / f'{split}.labels', '<i4')
+  if path.stat().st_size != math.prod(shape) or (
+    hashlib.sha256(labels).hexdigest() != about['labels_sha256']
+  ):
+    raise ValueError(f'{path}: not what was written')
+  # Without memmap's own type, which JAX and NumPy would carry along.
+  pixels = np.asarray(np.memmap(path, np.uint8, 'r', shape=shape))
+  return pixels, labels.astype(np.int32)
+
+
+def _build(
+  home: pathlib.Path,
+  target: pathlib.Path,
+  source: Source,
+  size: int,
+  skip_corrupt: bool,
+) -> None:
+  """Decodes the source into `target`; needs the home's lock."""
+  building = home / '.building'
+  # What a killed build left, and the source's earlier states.
+  for stale in (building, target.parent):
+    shutil.rmtree(stale, ignore_errors=True)
+  building.mkdir()
+  try:
+    class_names, examples = source.open()
+    about = {
+      split: _write_split(building, split, examples[split], size, skip_corrupt)
+      for split in _SPLITS
+    }
+    splits = {
+      split: _open_split(building, split, about[split]) for split in _SPLITS
+    }
+    about |= {
+      'class_names': class_names,
+      'fingerprint': fingerprint(splits, class_names),
+      'source': source.location,
+      'image_size': size,
+    }
+    with open(building / _ABOUT, 'w') as file:
+      json.dump(about, file)
+      _sync(file)
+    if source.state() != target.name:
+      raise InputError(
+        f'{source.location}: it changed while it was read',
+        cure='start again when nothing writes there any more',
+      )
+    target.parent.mkdir()
+    building.rename(target)
+    for folder in (target, target.parent, home):
+      _sync_folder(folder)
+  finally:
+    shutil.rmtree(building, ignore_errors=True)
+
+
+def _write_split(
+  folder: pathlib.Path,
+  split: str,
+  examples: Examples,
+  size: int,
+  skip_corrupt: bool,
+) -> dict:
+  """Writes images and labels as plain bytes; returns what describes them."""
+  import tqdm
+
+  order, labels, skipped = collections.deque(), [], []
+  shape = () if size else examples.shape
+
+  def encoded() -> Iterator[images.Encoded]:
+    for where, image, label in examples.read():
+      order.append((where, label))
+      yield where, image
+
+  decoded = images.decode_all(encoded(), channels=examples.channels, size=size)
+  bar = tqdm.tqdm(
+    decoded,
+    f'decode {split}',
+    examples.count,
+    leave=False,
+    delay=1,
+    disable=None,
+    unit=' images',
+  )
+  # Written, not mapped: a full disk is an error then, and not the end.
+  with open(folder / f'{split}.images', 'wb') as file:
+    for image in bar:
+      where, label = order.popleft()
+      if isinstance(image, images.CorruptImage):
+        if not skip_corrupt:
+          raise image
+        skipped.append((image.where, image.reason))
+        continue
+      shape = shape or image.shape
+      if image.shape != shape:
+        raise InputError(
+          f'{where}: {_words(image.shape)}, data.image_size = {size}',
+          allowed=f'{_words(shape)} as the others',
+          cure='--config.data.image_size=256 resizes all images',
+        )
+      file.write(image)
+      labels.append(label)
+    _sync(file)
+  if not labels:
+    raise InputError(f'{examples.where}: no readable image')
+  with open(folder / f'{split}.labels', 'wb') as file:
+    file.write(data := np.array(labels, '<i4').tobytes())
+    _sync(file)
+  return {
+    'shape': [len(labels), *shape],
+    'labels_sha256': hashlib.sha256(data).hexdigest(),
+    'skipped': skipped,
+  }
+
+
+def _words(shape: tuple[int, ...]) -> str:
+  return '×'.join(map(str, shape)) + ' (height, width, channels)'
+
+
+def _sync(file: IO) -> None:
+  file.flush()
+  os.fsync(file.fileno())
+
+
+def _sync_folder(folder: pathlib.Path) -> None:
+  descriptor = os.open(folder, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
