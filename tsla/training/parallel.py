@@ -102,7 +102,8 @@ class Parallel:
 
   def memory(self) -> int | None:
     """Bytes that a device has for arrays; None where it does not say (CPU)."""
-    return (self.mesh.devices[0].memory_stats() or {}).get('bytes_limit')
+    device = self.mesh.local_devices[0]  # another process's will not say
+    return (device.memory_stats() or {}).get('bytes_limit')
 
   def round_up(self, batch_size: int) -> int:
     """The next multiple of the device count."""
