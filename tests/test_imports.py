@@ -14,6 +14,7 @@ FLOORS = (
   'tsla.models',
   'tsla.evaluation',
   'tsla.training',
+  'tsla.experiments',
   'configs',
   'main',
 )
@@ -38,7 +39,7 @@ def imported(tree):
 
 def test_imports_point_one_way():
   seen = 0
-  for path in [*ROOT.glob('tsla/**/*.py'), *ROOT.glob('configs/*.py')]:
+  for path in [*ROOT.glob('tsla/**/*.py'), *ROOT.glob('configs/**/*.py')]:
     module = '.'.join(path.relative_to(ROOT).with_suffix('').parts)
     module = module.removesuffix('.__init__')
     if module == 'tsla':  # the package's face re-exports the first floor

@@ -9,7 +9,7 @@ class InputError(ValueError):
   The text is at most three lines, whatever the parts hold: what is wrong, what
   is allowed, what to do next.
 
-  Args:
+  Args, kept as attributes:
     problem: the field and its value, then what is wrong with it.
     allowed: what would be accepted.
     cure: the next command or the field to change.
@@ -24,6 +24,7 @@ class InputError(ValueError):
   """
 
   def __init__(self, problem: str, *, allowed: str = '', cure: str = ''):
+    self.problem, self.allowed, self.cure = problem, allowed, cure
     lines = [_one_line(problem)]
     if allowed:
       lines.append('  allowed: ' + _one_line(allowed))

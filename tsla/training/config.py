@@ -5,6 +5,7 @@ the reader all take it from there. A config file under `configs/` starts from
 `default_config()` and changes the few fields that make its experiment.
 """
 
+import ast
 import dataclasses
 import difflib
 import hashlib
@@ -328,6 +329,38 @@ def check_field_name(name: str) -> None:
     f'config.{name}: no such field',
     cure=f'--config.{near[0]}=…' if near else 'python main.py --help lists all',
   )
+
+
+def set_text(config: ml_collections.ConfigDict, name: str, text: str) -> None:
+  """Sets a field as `--config.NAME=TEXT` would; `validate` judges the value.
+
+  Raises:
+    InputError: there is no such field, or the text is not of its type.
+
+  Example:
+    >>> config = default_config()
+    >>> set_text(config, 'optimizer.milestone_epochs', '(30, 60)')
+    >>> config.optimizer.milestone_epochs
+    (30, 60)
+  """
+  check_field_name(name)
+  field = FIELDS[name]
+  kind = type(field.default)
+  try:
+    if kind is not str:
+      text = ast.literal_eval(text.title() if kind is bool else text)
+    value = kind(text) if (kind, type(text)) == (float, int) else text
+    if type(value) is not kind:
+      raise ValueError
+  except (SyntaxError, ValueError):
+    raise InputError(
+      f'config.{name} = {text!r}: not of type {kind.__name__}',
+      allowed=field.allowed,
+      cure=f'--config.{name}=…',
+    ) from None
+  *section, leaf = name.split('.')
+  place = config[section[0]] if section else config
+  place[leaf] = value
 
 
 def validate(config: ml_collections.ConfigDict) -> None:

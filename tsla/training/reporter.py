@@ -74,7 +74,7 @@ class Reporter:
     if smoothed and not next_theta:
       self._switch(before + smoothed)
     rate = self._progress.update(step, row, ready.result())
-    self._log.write('train', step, **row, images_per_second=rate)
+    self._write('train', step, **row, images_per_second=rate)
     if not math.isfinite(row['loss']):
       raise Diverged(f'loss = {row["loss"]} in updates {before + 1} to {step}')
 
@@ -91,7 +91,7 @@ class Reporter:
     Raises:
       Diverged: its loss is not finite.
     """
-    self._log.write('eval', step, **test)
+    self._write('eval', step, **test)
     self._progress.say(
       f'epoch {step // self._durations.steps_per_epoch}  test '
       f'top-1 {test["top1"]:.2%}  top-5 {test["top5"]:.2%}  '
@@ -105,11 +105,17 @@ class Reporter:
     self._progress.skip_time()
 
   def _switch(self, step: int) -> None:
-    epoch = step / self._durations.steps_per_epoch
     self._progress.say(
-      f'epoch {epoch:g}, update {step}: label smoothing is dropped, stage 2'
+      f'epoch {self._epoch(step):g}, update {step}: '
+      'label smoothing is dropped, stage 2'
     )
-    self._log.write('switch', step, epoch=epoch)
+    self._write('switch', step)
+
+  def _write(self, kind: str, step: int, **values: float | None) -> None:
+    self._log.write(kind, step, epoch=self._epoch(step), **values)
+
+  def _epoch(self, step: int) -> float:
+    return step / self._durations.steps_per_epoch
 
 
 def _ready_at(row: TrainMetrics) -> float:

@@ -1,0 +1,1 @@
+"""One file a table: its rows, for `python -m tsla.experiments.sweep`."""

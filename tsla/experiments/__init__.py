@@ -1,0 +1,1 @@
+"""Whole tables: planned as trees of runs, trained, and reported."""

@@ -1,0 +1,339 @@
+"""A table becomes a tree of runs that share what they can.
+
+TSLA(s) equals, update for update, the LSR run of the same seed until epoch s.
+So of all runs that differ in nothing but the end of smoothing, the one that
+smooths longest is trained whole, the trunk, and the others fork from it, each
+at the epoch where its smoothing ends.
+"""
+
+import collections
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import ml_collections
+
+from tsla.errors import InputError
+from tsla.experiments.table import ENDLESS, Row, Table
+from tsla.training import config as config_lib
+from tsla.training import durations
+from tsla.training.checkpoint import open_checkpoints
+from tsla.training.rundir import RunDirectory
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedRun:
+  """One row with one seed.
+
+  Attributes:
+    row: the row's name.
+    seed: of the run.
+    directory: the run's folder below the sweep's; it holds a hash of all that
+      makes the run what it is, so a changed config is a new run.
+    config: of the run if it is trained alone, from its first epoch.
+    trunk: folder of the run it forks from; '': it is trained from the start.
+    first_epoch: where it forks, 0 without a trunk.
+    teacher: folder of the run that gives ŷ; '': none does.
+    stage: 0 for runs that need no other; else one more than those it needs.
+  """
+
+  row: str
+  seed: int
+  directory: str
+  config: ml_collections.ConfigDict
+  trunk: str = ''
+  first_epoch: int = 0
+  teacher: str = ''
+  stage: int = 0
+
+  @property
+  def needs(self) -> tuple[str, ...]:
+    """Folders of the runs that must be finished before this one."""
+    return tuple(filter(None, (self.trunk, self.teacher)))
+
+  @property
+  def label(self) -> str:
+    """The run's name for a person."""
+    return f'{self.row} seed {self.seed}'
+
+
+def plan(
+  table: Table, seeds: Sequence[int], workdir: str | os.PathLike
+) -> list[PlannedRun]:
+  """Every run of a table, those that others need first.
+
+  Args:
+    table: the rows.
+    seeds: one run a row and seed.
+    workdir: the sweep's folder; teachers are looked for there.
+
+  Raises:
+    InputError: two rows of one name or content, a teacher that is no other
+      row, a config that cannot be used.
+  """
+  _check(table)
+  workdir = pathlib.Path(workdir).absolute()
+  runs: dict[str, PlannedRun] = {}  # by directory
+  for seed in seeds:
+    by_row: dict[str, PlannedRun] = {}
+    waiting = list(table.rows)
+    while waiting:
+      ready = [r for r in waiting if not r.teacher or r.teacher in by_row]
+      if not ready:
+        raise InputError(
+          f'table {table.name!r}: the teachers of '
+          f'{", ".join(r.name for r in waiting)} need each other'
+        )
+      alone = [_alone(row, seed, by_row, workdir) for row in ready]
+      by_row |= {run.row: run for run in _share(alone)}
+      waiting = [row for row in waiting if row not in ready]
+    for run in by_row.values():
+      if run.directory in runs:
+        raise InputError(
+          f'table {table.name!r}: rows {runs[run.directory].row!r} and '
+          f'{run.row!r} are the same run',
+          cure='leave one of them out',
+        )
+      runs[run.directory] = _staged(run, by_row)
+  order = {row.name: place for place, row in enumerate(table.rows)}
+  return sorted(
+    runs.values(), key=lambda run: (run.stage, run.seed, order[run.row])
+  )
+
+
+def _check(table: Table) -> None:
+  names = collections.Counter(row.name for row in table.rows)
+  for name, count in names.items():
+    if count > 1:
+      raise InputError(f'table {table.name!r}: {count} rows are named {name!r}')
+  for row in table.rows:
+    if row.teacher and (row.teacher not in names or row.teacher == row.name):
+      raise InputError(
+        f'table {table.name!r}: row {row.name!r} has the teacher '
+        f'{row.teacher!r}',
+        allowed='another row of the table',
+      )
+    try:
+      config_lib.validate(row.config)
+      durations.check(row.config)
+    except InputError as error:
+      raise InputError(
+        f'row {row.name!r}: {error.problem}',
+        allowed=error.allowed,
+        cure=error.cure,
+      ) from error
+
+
+def _alone(
+  row: Row, seed: int, by_row: dict[str, PlannedRun], workdir: pathlib.Path
+) -> PlannedRun:
+  """The run of a row as if it shared nothing."""
+  config = row.config.copy_and_resolve_references()
+  config.seed = seed
+  teacher = by_row[row.teacher].directory if row.teacher else ''
+  if teacher:
+    config.teacher.run = str(workdir / teacher)
+  slug = re.sub(r'[^a-z0-9.]+', '-', row.name.lower()).strip('-')
+  return PlannedRun(
+    row=row.name,
+    seed=seed,
+    directory=f'{slug}-seed{seed}-{_hash(config, teacher)}',
+    config=config,
+    teacher=teacher,
+  )
+
+
+def _hash(config: ml_collections.ConfigDict, teacher: str, **end: Any) -> str:
+  """Names what makes a run, wherever the sweep's folder lies."""
+  config = config.copy_and_resolve_references()
+  config.smoothing.update(end)
+  if teacher:  # its folder's name says what it is
+    config.teacher.run = teacher
+  return config_lib.config_hash(config)
+
+
+def _share(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
+  """Lets runs of one seed fork from the longest-smoothing one of their kind."""
+  kinds = collections.defaultdict(list)
+  for run in runs:
+    kind = run.directory
+    if run.config.smoothing.schedule in ('constant', 'two_stage'):
+      kind = _hash(run.config, run.teacher, **ENDLESS)
+    kinds[kind].append(run)
+  shared = []
+  for members in kinds.values():
+    trunk = max(members, key=lambda run: _end_of_smoothing(run.config))
+    branches = [
+      dataclasses.replace(
+        run,
+        trunk=trunk.directory,
+        first_epoch=int(_end_of_smoothing(run.config)),
+      )
+      for run in members
+      if run is not trunk and _can_fork(run, trunk)
+    ]
+    kept = {*trunk.config.checkpoint_keep_epochs}
+    kept |= {run.first_epoch for run in branches}
+    trunk.config.checkpoint_keep_epochs = tuple(sorted(kept))
+    forked = {run.row for run in branches}
+    shared += [run for run in members if run.row not in forked] + branches
+  return shared
+
+
+def _can_fork(run: PlannedRun, trunk: PlannedRun) -> bool:
+  end = _end_of_smoothing(run.config)
+  return end >= 1 and end.is_integer() and end < _end_of_smoothing(trunk.config)
+
+
+def _end_of_smoothing(config: ml_collections.ConfigDict) -> float:
+  """In epochs; infinite where it has no end, -1 where it is not known yet."""
+  smoothing = config.smoothing
+  if smoothing.schedule == 'constant':
+    return math.inf
+  if smoothing.drop_percent != -1:
+    return smoothing.drop_percent * config.epochs / 100
+  return float(smoothing.drop_epochs)
+
+
+def _staged(run: PlannedRun, by_row: dict[str, PlannedRun]) -> PlannedRun:
+  by_directory = {other.directory: other for other in by_row.values()}
+
+  def stage(directory: str) -> int:
+    needs = by_directory[directory].needs
+    return 1 + max(map(stage, needs)) if needs else 0
+
+  return dataclasses.replace(run, stage=stage(run.directory))
+
+
+def state_of(directory: pathlib.Path) -> str:
+  """How a run stands: missing, running, done, diverged, interrupted."""
+  try:
+    return json.loads((directory / 'status.json').read_text())['state']
+  except (OSError, ValueError, KeyError):
+    return 'missing'
+
+
+def settle(run: PlannedRun, workdir: pathlib.Path) -> PlannedRun:
+  """The run as it can be trained now that its trunk is finished.
+
+  The trunk of a table that got rows later on need not have saved the epoch at
+  which smoothing ends. Until there trunk and branch are the same, so any epoch
+  before it that was saved serves, and without one the run is trained alone.
+
+  Args:
+    run: as planned; it is returned as it is while its trunk is not finished.
+    workdir: the sweep's folder.
+  """
+  trunk = workdir / run.trunk
+  if not run.trunk or state_of(trunk) != 'done':
+    return run
+  with open_checkpoints(RunDirectory.checkpoints_of(trunk)) as checkpoints:
+    steps = checkpoints.steps
+  # A finished run's newest checkpoint is that of its last epoch.
+  per_epoch = steps[-1] // run.config.epochs if steps else 1
+  at = [s // per_epoch for s in steps if s <= run.first_epoch * per_epoch]
+  if not at:
+    return dataclasses.replace(run, trunk='', first_epoch=0)
+  return dataclasses.replace(run, first_epoch=at[-1])
+
+
+def config_to_train(
+  run: PlannedRun, workdir: pathlib.Path
+) -> ml_collections.ConfigDict:
+  """The config that trains a settled run: it says where to fork from."""
+  config = run.config.copy_and_resolve_references()
+  if run.trunk:
+    config.init.fork_from = f'{workdir / run.trunk}@{run.first_epoch}'
+    config.model.weights = ''  # the trunk began with them
+    config.model.weights_sha256 = ''
+  return config
+
+
+def describe(
+  table: Table, runs: Sequence[PlannedRun], workdir: pathlib.Path
+) -> str:
+  """The plan in words: what each row trains, and what sharing saves."""
+  by_directory = {run.directory: run for run in runs}
+  seeds = len(runs) // len(table.rows)
+  lines = [
+    f'{table.title}: {len(table.rows)} rows × {seeds} seeds = {len(runs)} runs',
+    f'  {"row":<16} {"epochs":>7} {"trained":>8}  {"finished":<9}  begins',
+  ]
+  for row in table.rows:
+    mine = [run for run in runs if run.row == row.name]
+    done = sum(state_of(workdir / run.directory) == 'done' for run in mine)
+    begins = {
+      f'at epoch {run.first_epoch} of {by_directory[run.trunk].row}'
+      if run.trunk
+      else 'with weights'
+      if run.config.model.weights
+      else 'anew'
+      for run in mine
+    }
+    lines.append(
+      f'  {row.name:<16} {mine[0].config.epochs:>7} '
+      f'{trained_epochs(mine) / seeds:>8g}  {f"{done} of {seeds}":<9}  '
+      + ', '.join(sorted(begins))
+    )
+  groups = collections.defaultdict(list)
+  for run in runs:
+    groups[f'ŷ {run.config.smoothing.target}'].append(run)
+  if len(groups) > 1:
+    groups['all'] = list(runs)
+  return '\n'.join(lines + [_saving(*group) for group in groups.items()])
+
+
+def trained_epochs(runs: Iterable[PlannedRun]) -> int:
+  """Epochs that are trained where trunks are shared."""
+  return sum(run.config.epochs - run.first_epoch for run in runs)
+
+
+def _saving(what: str, runs: Sequence[PlannedRun]) -> str:
+  seeds = len({run.seed for run in runs})
+  shared, alone = trained_epochs(runs), sum(run.config.epochs for run in runs)
+  text = f'{what}: {shared:,} epochs instead of {alone:,}, {shared / alone:.0%}'
+  if seeds > 1:
+    text += f' ({shared / seeds:,g} instead of {alone / seeds:,g} a seed)'
+  return text
+
+
+def write(
+  path: pathlib.Path, table: Table, runs: Sequence[PlannedRun], command: str
+) -> None:
+  """Writes the plan as JSON, for the report.
+
+  Args:
+    path: the file, all of it written or nothing.
+    table: what was planned.
+    runs: its runs.
+    command: what trains them.
+  """
+  order = {row.name: place for place, row in enumerate(table.rows)}
+  content = {
+    'name': table.name,
+    'title': table.title,
+    'command': command,
+    'rows': list(order),
+    'seeds': sorted({run.seed for run in runs}),
+    'runs': [
+      {
+        'row': run.row,
+        'seed': run.seed,
+        'directory': run.directory,
+        'epochs': run.config.epochs,
+        'first_epoch': run.first_epoch,
+        'trunk': run.trunk or None,
+        'teacher': run.teacher or None,
+      }
+      for run in sorted(runs, key=lambda run: (order[run.row], run.seed))
+    ],
+  }
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.with_suffix(f'.{os.getpid()}.partial')
+  partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + '\n')
+  partial.replace(path)

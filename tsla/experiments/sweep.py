@@ -1,0 +1,180 @@
+"""Trains a whole table in as few epochs as the mathematics allows.
+
+  python -m tsla.experiments.sweep --table=configs/sweeps/digits.py \
+    --workdir=runs/digits --seeds=3
+
+The plan is printed first; --dry_run stops there. A sweep that was stopped or
+killed goes on when it is started again: finished runs are kept, the others
+resume from their last checkpoint, and the end is the same. Any field of
+`python main.py --help` is set in all rows by --config.FIELD=VALUE.
+
+Exit codes: 0 all runs are finished, 1 some failed and are named, 2 bad input,
+143 and 130 interrupted after a save; with --only those of main.py.
+"""
+
+import argparse
+import pathlib
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+
+from tsla.data import batches, datasets
+from tsla.errors import InputError
+from tsla.experiments import plan, scheduler, worker
+from tsla.experiments import table as table_lib
+from tsla.experiments.plan import PlannedRun
+from tsla.experiments.table import Table
+from tsla.models import pretrained
+from tsla.training import config as config_lib
+from tsla.training import durations
+from tsla.training.build import check_fits
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+  parser = argparse.ArgumentParser(
+    prog='python -m tsla.experiments.sweep',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  add = parser.add_argument
+  add('--table', required=True, metavar='FILE.py', help='the rows')
+  add('--workdir', required=True, metavar='DIR', help='folder of all its runs')
+  add('--seeds', type=int, default=5, metavar='N', help='0 to N-1; default 5')
+  add('--jobs', type=int, default=1, metavar='K', help='runs at a time')
+  add(
+    '--epochs',
+    type=int,
+    metavar='E',
+    help='a rehearsal: E epochs a run, all durations in proportion',
+  )
+  mode = parser.add_mutually_exclusive_group()
+  add = mode.add_argument
+  add('--dry_run', action='store_true', help='print the plan, train nothing')
+  add('--list', action='store_true', help='print one command a run, in order')
+  add('--only', type=int, metavar='I', help='train run I of --list, here')
+  args, rest = parser.parse_known_args(argv)
+  for name in ('seeds', 'jobs', 'epochs'):
+    value = getattr(args, name)
+    if value is not None and value < 1:
+      raise InputError(
+        f'--{name}={value}', allowed='a whole number >= 1', cure=f'--{name}=1'
+      )
+  args.fields = {}
+  for argument in rest:
+    field = re.fullmatch(r'--config\.([\w.]+)=(.*)', argument, re.DOTALL)
+    if not field:
+      raise InputError(
+        f'{argument!r}: not a flag',
+        allowed='--config.FIELD=VALUE, or one that --help lists',
+        cure='python -m tsla.experiments.sweep --help',
+      )
+    args.fields[field[1]] = field[2]
+  return args
+
+
+def _command(args: argparse.Namespace) -> str:
+  """The shell command that trains the same table."""
+  flags = [
+    f'--{name}={getattr(args, name)}'
+    for name in ('table', 'workdir', 'seeds', 'epochs')
+    if getattr(args, name) is not None
+  ]
+  flags += [f'--config.{name}={text}' for name, text in args.fields.items()]
+  return 'python -m tsla.experiments.sweep ' + shlex.join(flags)
+
+
+def _check_inputs(table: Table) -> None:
+  """Prepares and checks what the rows read, before the first run starts.
+
+  Raises:
+    InputError: data, weights and configs do not fit together.
+  """
+  loaded = {}
+  for row in table.rows:
+    data, weights = row.config.data, row.config.model.weights
+    key = str(config_lib.flatten(data))
+    if key not in loaded:
+      loaded[key] = datasets.load(data)
+    check_fits(row.config, loaded[key], memory=None)
+    num_examples = len(loaded[key].train.labels)
+    durations.resolve(
+      row.config, batches.steps_per_epoch(num_examples, row.config.batch_size)
+    )
+    if weights and weights not in loaded:
+      sha256 = row.config.model.weights_sha256
+      loaded[weights] = pretrained.read_state_dict(weights, sha256)
+
+
+def _train_one(
+  index: int, runs: Sequence[PlannedRun], workdir: pathlib.Path, command: str
+) -> int:
+  if not 0 <= index < len(runs):
+    raise InputError(
+      f'--only={index}: no such run',
+      allowed=f'0 to {len(runs) - 1}',
+      cure=f'{command} --list',
+    )
+  directories = [run.directory for run in runs]
+  for name in runs[index].needs:
+    if plan.state_of(workdir / name) != 'done':
+      needed = directories.index(name)
+      raise InputError(
+        f'--only={index}: {runs[index].label} needs {runs[needed].label}, '
+        f'which is {plan.state_of(workdir / name)}',
+        cure=f'{command} --only={needed}',
+      )
+  outcome = worker.train(runs[index], workdir)
+  print(outcome.text, file=sys.stderr)
+  return outcome.exit_code
+
+
+def _train_all(
+  table: Table,
+  runs: Sequence[PlannedRun],
+  workdir: pathlib.Path,
+  jobs: int,
+  command: str,
+) -> int:
+  _check_inputs(table)
+  failures, signum = scheduler.run_all(runs, workdir, jobs)
+  if signum is not None:
+    print(f'saved and stopped; go on with\n  {command}', file=sys.stderr)
+    return 128 + signum
+  for run in runs:
+    if run.directory in failures:
+      print(f'failed: {run.label}: {failures[run.directory]}', file=sys.stderr)
+  return 1 if failures else 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command line; returns the exit code."""
+  try:
+    args = _parse(argv)
+    command = _command(args)
+    table = table_lib.adapt(
+      table_lib.load(args.table), args.fields, args.epochs
+    )
+    workdir = pathlib.Path(args.workdir).absolute()
+    runs = plan.plan(table, range(args.seeds), workdir)
+    if args.list:
+      for index, run in enumerate(runs):
+        print(f'{command} --only={index}  # stage {run.stage}: {run.label}')
+      return 0
+    settled = [plan.settle(run, workdir) for run in runs]
+    if args.only is None:
+      print(plan.describe(table, settled, workdir), flush=True)
+    if args.dry_run:
+      return 0
+    plan.write(workdir / 'table.json', table, settled, command)
+    if args.only is not None:
+      return _train_one(args.only, runs, workdir, command)
+    return _train_all(table, runs, workdir, args.jobs, command)
+  except InputError as error:
+    print(error, file=sys.stderr)
+    return 2
+
+
+if __name__ == '__main__':
+  sys.exit(main())

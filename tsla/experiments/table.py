@@ -1,0 +1,138 @@
+"""A table: rows that are trained on the same seeds and compared."""
+
+import dataclasses
+import difflib
+import importlib.util
+import os
+import pathlib
+
+import ml_collections
+
+from tsla.errors import InputError
+from tsla.training import config as config_lib
+
+# How the fields of `smoothing` that end it are set where it has no end.
+ENDLESS = {
+  'schedule': 'constant',
+  'drop_epochs': -1.0,
+  'drop_steps': -1,
+  'drop_percent': -1.0,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """One method of a table.
+
+  Attributes:
+    name: what the table calls it, such as 'TSLA(20)'.
+    config: its experiment; the seed is set by the sweep.
+    teacher: the row whose run of the same seed gives ŷ; '': none does.
+  """
+
+  name: str
+  config: ml_collections.ConfigDict
+  teacher: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+  """Rows that are trained on the same seeds and compared.
+
+  Attributes:
+    name: short, also where published figures are looked up.
+    title: what the report puts above it.
+    rows: in the order they are shown; the first is what the others are
+      compared with.
+  """
+
+  name: str
+  title: str
+  rows: tuple[Row, ...]
+
+
+def load(path: str | os.PathLike) -> Table:
+  """Reads a table file: a Python file with a `get_table()`.
+
+  Raises:
+    InputError: there is no such file, it does not run, or its table cannot be
+      used.
+  """
+  path = pathlib.Path(path)
+  if not path.is_file():
+    known = [str(file) for file in path.parent.glob('[a-z]*.py')]
+    near = difflib.get_close_matches(str(path), known, n=1, cutoff=0.0)
+    raise InputError(
+      f'--table={path}: no such file',
+      allowed=', '.join(sorted(known)),
+      cure=f'--table={(near or ["configs/sweeps/digits.py"])[0]}',
+    )
+  try:
+    spec = importlib.util.spec_from_file_location(f'table_{path.stem}', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    table = module.get_table()
+  except InputError:
+    raise
+  except Exception as error:  # a table file is a program: it may raise anything
+    raise InputError(
+      f'--table={path}: {type(error).__name__}: {error}',
+      allowed='FILE.py with a get_table() that returns a Table',
+      cure='--table=configs/sweeps/digits.py',
+    ) from error
+  if not isinstance(table, Table):
+    raise InputError(
+      f'--table={path}: get_table() returned {type(table).__name__}',
+      allowed='a tsla.experiments.table.Table',
+    )
+  return table
+
+
+def adapt(table: Table, fields: dict[str, str], epochs: int | None) -> Table:
+  """The table with fields set in all its rows, or at another length.
+
+  Args:
+    table: as its file has it.
+    fields: text by field name, as `--config.NAME=TEXT` of main.py has it.
+    epochs: length of every run; all that is given in epochs scales with it.
+
+  Raises:
+    InputError: a field that is not there, that rows differ in, or whose value
+      is not allowed.
+  """
+  rows = []
+  for row in table.rows:
+    config = row.config.copy_and_resolve_references()
+    for name, text in fields.items():
+      if name == 'seed' or name.removeprefix('smoothing.') in ENDLESS:
+        raise InputError(
+          f'--config.{name}={text}: the table itself sets it, a row each',
+          allowed='fields that are the same for all rows',
+          cure='--seeds=N, or a table file of your own',
+        )
+      config_lib.set_text(config, name, text)
+    if epochs is not None:
+      _rescale(config, epochs)
+    rows.append(dataclasses.replace(row, config=config))
+  table = dataclasses.replace(table, rows=tuple(rows))
+  if epochs is not None:  # nothing that was published compares with it
+    return dataclasses.replace(
+      table,
+      name=f'{table.name}-rehearsal',
+      title=f'{table.title}, a rehearsal in {epochs} epochs',
+    )
+  return table
+
+
+def _rescale(config: ml_collections.ConfigDict, epochs: int) -> None:
+  ratio = epochs / config.epochs
+  for section, field in (
+    ('smoothing', 'drop_epochs'),
+    ('optimizer', 'warmup_epochs'),
+  ):
+    if config[section][field] != -1:
+      config[section][field] = round(config[section][field] * ratio, 6)
+  config.optimizer.milestone_epochs = tuple(
+    round(epoch * ratio, 6) for epoch in config.optimizer.milestone_epochs
+  )
+  config.epochs = epochs

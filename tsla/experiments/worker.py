@@ -1,0 +1,117 @@
+"""Trains one planned run, in this process or in one of its own."""
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import pathlib
+import sys
+import threading
+import traceback
+from typing import NamedTuple
+
+from tsla.errors import InputError
+from tsla.experiments import plan
+from tsla.experiments.plan import PlannedRun
+from tsla.training.interrupt import Interrupted
+from tsla.training.loop import train_and_evaluate
+from tsla.training.reporter import Diverged
+
+
+class Outcome(NamedTuple):
+  """How a run ended."""
+
+  exit_code: int  # as of main.py; 1: it crashed
+  text: str  # for a person
+
+
+def train(run: PlannedRun, workdir: pathlib.Path) -> Outcome:
+  """Trains a run to its end, or from where it was stopped.
+
+  Args:
+    run: one of the plan.
+    workdir: the sweep's folder.
+  """
+  run = plan.settle(run, workdir)
+  config = plan.config_to_train(run, workdir)
+  try:
+    test = train_and_evaluate(config, workdir / run.directory)
+  except InputError as error:
+    return Outcome(2, str(error))
+  except (Diverged, Interrupted) as stop:
+    return Outcome(stop.exit_code, str(stop))
+  return Outcome(0, f'top-1 {test["top1"]:.2%}  NLL {test["nll"]:.4f}')
+
+
+class Worker:
+  """A run in a process of its own.
+
+  It writes to a file what it has to say, leaves Ctrl-C to the parent, and ends
+  when the parent does, however that happens.
+
+  Args:
+    run: one of the plan.
+    workdir: the sweep's folder.
+  """
+
+  def __init__(self, run: PlannedRun, workdir: pathlib.Path):
+    self.run = run
+    self.log = workdir / 'logs' / f'{run.directory}.log'
+    self.log.parent.mkdir(parents=True, exist_ok=True)
+    # A fork of a process that runs XLA would hang; a new one is spawned.
+    context = multiprocessing.get_context('spawn')
+    self._outcome, sender = context.Pipe(duplex=False)
+    self._process = context.Process(
+      target=_work, args=(run, workdir, self.log, sender), name=run.directory
+    )
+    self._process.start()
+    sender.close()
+
+  @property
+  def ended(self) -> int:
+    """What becomes ready, for `multiprocessing.connection.wait`."""
+    return self._process.sentinel
+
+  @property
+  def has_ended(self) -> bool:
+    """Whether there is an outcome to ask for."""
+    return not self._process.is_alive()
+
+  def stop(self) -> None:
+    """Asks the run to save and leave."""
+    self._process.terminate()
+
+  def outcome(self) -> Outcome:
+    """How the run ended; waits until it has."""
+    self._process.join()
+    try:
+      return Outcome(*self._outcome.recv())
+    except EOFError:  # it could not say
+      code = self._process.exitcode
+      how = f'signal {-code}' if code < 0 else f'exit code {code}'
+      return Outcome(1, f'ended by {how}; see {self.log}')
+
+
+def _work(
+  run: PlannedRun,
+  workdir: pathlib.Path,
+  log: pathlib.Path,
+  sender: multiprocessing.connection.Connection,
+) -> None:
+  os.setsid()
+  with log.open('a') as file:
+    os.dup2(file.fileno(), 1)
+    os.dup2(file.fileno(), 2)
+  threading.Thread(target=_end_with_parent, daemon=True).start()
+  try:
+    outcome = train(run, workdir)
+    print(outcome.text, file=sys.stderr, flush=True)
+  except Exception as error:  # to be named in the sweep's summary
+    traceback.print_exc()
+    outcome = Outcome(1, f'{type(error).__name__}: {error}; see {log}')
+  sender.send(tuple(outcome))
+  sys.exit(outcome.exit_code)
+
+
+def _end_with_parent() -> None:
+  multiprocessing.parent_process().join()
+  os._exit(1)  # nothing is lost: the run resumes from its last checkpoint
