@@ -73,12 +73,12 @@ def plan(
     workdir: the sweep's folder; teachers are looked for there.
 
   Raises:
-    InputError: two rows of one name or content, a teacher that is no other
-      row, a config that cannot be used.
+    InputError: two rows of one name, a teacher that is no other row, a config
+      that cannot be used.
   """
   _check(table)
   workdir = pathlib.Path(workdir).absolute()
-  runs: dict[str, PlannedRun] = {}  # by directory
+  runs: list[PlannedRun] = []
   for seed in seeds:
     by_row: dict[str, PlannedRun] = {}
     waiting = list(table.rows)
@@ -92,18 +92,9 @@ def plan(
       alone = [_alone(row, seed, by_row, workdir) for row in ready]
       by_row |= {run.row: run for run in _share(alone)}
       waiting = [row for row in waiting if row not in ready]
-    for run in by_row.values():
-      if run.directory in runs:
-        raise InputError(
-          f'table {table.name!r}: rows {runs[run.directory].row!r} and '
-          f'{run.row!r} are the same run',
-          cure='leave one of them out',
-        )
-      runs[run.directory] = _staged(run, by_row)
+    runs += [_staged(run, by_row) for run in by_row.values()]
   order = {row.name: place for place, row in enumerate(table.rows)}
-  return sorted(
-    runs.values(), key=lambda run: (run.stage, run.seed, order[run.row])
-  )
+  return sorted(runs, key=lambda run: (run.stage, run.seed, order[run.row]))
 
 
 def _check(table: Table) -> None:

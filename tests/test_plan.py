@@ -1,0 +1,256 @@
+"""A table becomes a tree of runs: what is shared, in which order."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from tsla.errors import InputError
+from tsla.experiments import plan, table
+from tsla.experiments.table import Row, Table
+from tsla.training.checkpoint import open_checkpoints
+from tsla.training.config import default_config
+
+# (rows, epochs a run, epochs a seed with ŷ uniform, with a teacher), counted by
+# hand: trunks whole, a branch from its drop epoch on.
+TABLES = {
+  'digits': (6, 30, 30 + 30 + 20 + 10, 30 + 10),
+  'cifar100': (
+    11,
+    200,
+    200 + 200 + 80 + 60 + 40 + 20,
+    200 + 80 + 60 + 40 + 20,
+  ),
+  'stanford_dogs': (9, 90, 90 + 90 + 70 + 60 + 50 + 40 + 30 + 20 + 10, 0),
+  'cub2011': (9, 90, 90 + 90 + 70 + 60 + 50 + 40 + 30 + 20 + 10, 0),
+}
+
+
+def lsr():
+  config = default_config()
+  config.epochs = 10
+  config.smoothing.schedule = 'constant'
+  config.smoothing.theta = 0.1
+  return config
+
+
+def tsla(drop, unit='epochs'):
+  config = lsr()
+  config.smoothing.schedule = 'two_stage'
+  config.smoothing[f'drop_{unit}'] = drop
+  return config
+
+
+def planned(*rows, seeds=(0,), workdir='runs'):
+  rows = tuple(Row(*row) for row in rows)
+  return plan.plan(Table('t', 'T', rows), seeds, workdir)
+
+
+def by_row(runs):
+  return {run.row: run for run in runs}
+
+
+@pytest.mark.parametrize('name', TABLES)
+def test_the_paper_s_tables_cost_what_sharing_leaves(name, tmp_path, capsys):
+  rows, epochs, uniform, taught = TABLES[name]
+  loaded = table.load(f'configs/sweeps/{name}.py')
+  runs = plan.plan(loaded, range(5), tmp_path)
+  assert len(runs) == 5 * rows
+  assert {run.config.epochs for run in runs} == {epochs}
+  trained = {
+    target: sum(
+      run.config.epochs - run.first_epoch
+      for run in runs
+      if run.config.smoothing.target == target
+    )
+    for target in ('uniform', 'teacher')
+  }
+  assert trained == {'uniform': 5 * uniform, 'teacher': 5 * taught}
+  text = plan.describe(loaded, runs, tmp_path)
+  alone = epochs * sum(
+    run.config.smoothing.target == 'uniform' and run.seed == 0 for run in runs
+  )
+  assert f'({uniform:,} instead of {alone:,} a seed)' in text
+
+
+def test_branches_fork_where_their_smoothing_ends():
+  runs = by_row(
+    planned(
+      ('TSLA(4)', tsla(4.0)), ('LSR', lsr()), ('TSLA', tsla(70.0, 'percent'))
+    )
+  )
+  trunk = runs['LSR']
+  assert (trunk.trunk, trunk.first_epoch, trunk.stage) == ('', 0, 0)
+  assert trunk.config.checkpoint_keep_epochs == (4, 7)
+  for row, epoch in (('TSLA(4)', 4), ('TSLA', 7)):
+    assert runs[row].trunk == trunk.directory
+    assert (runs[row].first_epoch, runs[row].stage) == (epoch, 1)
+    config = plan.config_to_train(runs[row], pathlib.Path('w'))
+    assert config.init.fork_from == f'w/{trunk.directory}@{epoch}'
+
+
+def test_without_lsr_the_longest_smoothing_is_the_trunk():
+  runs = by_row(planned(('a', tsla(4.0)), ('b', tsla(8.0))))
+  assert runs['a'].trunk == runs['b'].directory
+  assert runs['b'].trunk == ''
+
+
+@pytest.mark.parametrize(
+  ('field', 'value'),
+  [
+    ('smoothing.theta', 0.2),
+    ('smoothing.target', 'prior'),
+    ('batch_size', 16),
+    ('optimizer.momentum', 0.8),
+    ('model.width', 8),
+  ],
+)
+def test_what_differs_before_the_switch_is_not_shared(field, value):
+  other = tsla(4.0)
+  section, _, leaf = field.rpartition('.')
+  (other[section] if section else other)[leaf] = value
+  runs = by_row(planned(('LSR', lsr()), ('TSLA', other)))
+  assert runs['TSLA'].trunk == ''
+
+
+@pytest.mark.parametrize(
+  'config', [tsla(4.5), tsla(0.0), tsla(40, 'steps')], ids=str
+)
+def test_smoothing_that_ends_within_an_epoch_is_not_shared(config):
+  runs = by_row(planned(('LSR', lsr()), ('TSLA', config)))
+  assert runs['TSLA'].trunk == ''
+
+
+def test_what_others_need_comes_first():
+  pre = lsr()
+  pre.smoothing.target = 'teacher'
+  pre.teacher.run = 'elsewhere'
+  tsla_pre = pre.copy_and_resolve_references()
+  tsla_pre.smoothing.schedule = 'two_stage'
+  tsla_pre.smoothing.drop_epochs = 5.0
+  runs = planned(
+    ('TSLA-pre', tsla_pre, 'baseline'),
+    ('LSR-pre', pre, 'baseline'),
+    ('baseline', default_config()),
+    seeds=(0, 1),
+    workdir='/w',
+  )
+  seen = set()
+  for run in runs:
+    assert seen.issuperset(run.needs), run
+    seen.add(run.directory)
+  assert [run.stage for run in runs] == [0, 0, 1, 1, 2, 2]
+  for run in runs[2:]:
+    (teacher,) = (r for r in runs if (r.row, r.seed) == ('baseline', run.seed))
+    assert run.teacher == teacher.directory
+    assert run.config.teacher.run == f'/w/{teacher.directory}'
+
+
+def test_a_changed_config_is_another_run_and_a_moved_sweep_is_not():
+  def directory(workdir='runs', **fields):
+    teacher = default_config()
+    pre = lsr()
+    pre.smoothing.target, pre.teacher.run = 'teacher', 'x'
+    for name, value in fields.items():
+      teacher[name] = value
+    runs = planned(
+      ('baseline', teacher), ('LSR-pre', pre, 'baseline'), workdir=workdir
+    )
+    return by_row(runs)['LSR-pre'].directory
+
+  assert directory() == directory(workdir='elsewhere')
+  assert directory() != directory(batch_size=16), 'another teacher'
+  assert by_row(planned(('LSR', lsr())))['LSR'].directory != (
+    by_row(planned(('LSR', tsla(4.0))))['LSR'].directory
+  )
+
+
+@pytest.mark.parametrize(
+  ('saved', 'first'), [((4, 6, 9, 10), 6), ((7, 10), 7), ((9, 10), 0)]
+)
+def test_a_row_added_to_a_finished_trunk_begins_where_it_can(
+  tmp_path, saved, first
+):
+  run = by_row(planned(('LSR', lsr()), ('TSLA', tsla(7.0))))['TSLA']
+  assert plan.settle(run, tmp_path) == run, 'the trunk will save epoch 7'
+  trunk = tmp_path / run.trunk
+  trunk.mkdir()
+  with open_checkpoints(trunk / 'checkpoints', range(100)) as checkpoints:
+    for epoch in saved:
+      checkpoints.save(5 * epoch, {'step': np.zeros(1)})
+  (trunk / 'status.json').write_text(json.dumps({'state': 'running'}))
+  assert plan.settle(run, tmp_path) == run
+  (trunk / 'status.json').write_text(json.dumps({'state': 'done'}))
+  settled = plan.settle(run, tmp_path)
+  assert settled.first_epoch == first
+  fork = plan.config_to_train(settled, tmp_path).init.fork_from
+  assert fork == (f'{trunk}@{first}' if first else '')
+
+
+def test_a_rehearsal_scales_every_duration():
+  adapted = table.adapt(table.load('configs/sweeps/cifar100.py'), {}, 10)
+  configs = {row.name: row.config for row in adapted.rows}
+  assert {config.epochs for config in configs.values()} == {10}
+  assert configs['LSR'].optimizer.milestone_epochs == (3, 6, 8)
+  assert configs['TSLA(180)'].smoothing.drop_epochs == 9
+  assert adapted.name != 'cifar100', 'no published figures beside it'
+
+
+def test_fields_are_set_in_all_rows():
+  loaded = table.load('configs/sweeps/digits.py')
+  adapted = table.adapt(
+    loaded, {'model.width': '8', 'data.mean': '(0.1,)'}, None
+  )
+  assert {row.config.model.width for row in adapted.rows} == {8}
+  assert {row.config.data.mean for row in adapted.rows} == {(0.1,)}
+  assert {row.config.model.width for row in loaded.rows} == {16}
+
+
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
+    ({'seed': '3'}, 'config.seed=3: the table itself sets it'),
+    ({'smoothing.drop_epochs': '3'}, 'the table itself sets it'),
+    ({'model.widht': '3'}, r'config.model.widht: no such field'),
+    ({'model.width': 'x'}, r"config.model.width = 'x': not of type int"),
+    ({'model.width': '1.5'}, 'not of type int'),
+    ({'augment.flip': 'maybe'}, 'not of type bool'),
+  ],
+)
+def test_fields_that_cannot_be_set_are_explained(fields, message):
+  with pytest.raises(InputError, match=message):
+    table.adapt(table.load('configs/sweeps/digits.py'), fields, None)
+
+
+@pytest.mark.parametrize(
+  ('rows', 'message'),
+  [
+    ([('a', lsr()), ('a', tsla(4.0))], "2 rows are named 'a'"),
+    ([('a', lsr(), 'b')], "has the teacher 'b'"),
+    ([('a', tsla(12.0))], "row 'a': config.smoothing.drop_epochs = 12"),
+  ],
+)
+def test_a_table_that_cannot_be_is_explained(rows, message):
+  with pytest.raises(InputError, match=message) as error:
+    planned(*rows)
+  assert len(str(error.value).splitlines()) <= 3
+
+
+@pytest.mark.parametrize(
+  ('text', 'message'),
+  [
+    (None, r'no such file\n.*\n.*other\.py'),
+    ('def get_table(:', 'SyntaxError'),
+    ('1 / 0', 'ZeroDivisionError'),
+    ('x = 1', 'AttributeError'),
+    ('def get_table(): return 3', 'returned int'),
+  ],
+)
+def test_a_table_file_that_cannot_be_read_is_explained(tmp_path, text, message):
+  (tmp_path / 'other.py').touch()
+  if text:
+    (tmp_path / 'mine.py').write_text(text)
+  with pytest.raises(InputError, match=message) as error:
+    table.load(tmp_path / 'mine.py')
+  assert len(str(error.value).splitlines()) <= 3
