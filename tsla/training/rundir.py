@@ -2,6 +2,8 @@
 
 - `config.json`: the fields this run was started with; `data.json`: the SHA-256
   of its data set; `.lock`: held while a process trains here;
+- `environment.json`: versions, devices, git revision and command line of the
+  process that trained here last;
 - `status.json`: running, done, diverged or interrupted, and at which update;
 - `metrics.jsonl`: one row an interval, an evaluation, an event: the truth;
 - `tensorboard/`: the same numbers, derived;
@@ -22,6 +24,7 @@ from tensorboardX import SummaryWriter
 
 from tsla.errors import InputError
 from tsla.training import config as config_lib
+from tsla.training import provenance
 
 
 class RunDirectory:
@@ -98,6 +101,7 @@ class RunDirectory:
         _lock(lock, self.path)
         self._write_json('config.json', self._fields)
         self._write_json('data.json', {'fingerprint': fingerprint})
+        self._write_json('environment.json', provenance.describe())
       yield
 
   def _refuse_another(self, what: str, differences: list[str]) -> None:
