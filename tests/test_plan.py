@@ -9,6 +9,7 @@ import pytest
 from tsla.errors import InputError
 from tsla.experiments import plan, table
 from tsla.experiments.table import Row, Table
+from tsla.training import config as config_lib
 from tsla.training.checkpoint import open_checkpoints
 from tsla.training.config import default_config
 
@@ -179,9 +180,14 @@ def test_a_row_added_to_a_finished_trunk_begins_where_it_can(
   with open_checkpoints(trunk / 'checkpoints', range(100)) as checkpoints:
     for epoch in saved:
       checkpoints.save(5 * epoch, {'step': np.zeros(1)})
-  (trunk / 'status.json').write_text(json.dumps({'state': 'running'}))
-  assert plan.settle(run, tmp_path) == run
-  (trunk / 'status.json').write_text(json.dumps({'state': 'done'}))
+  fields = config_lib.flatten(lsr())
+  (trunk / 'config.json').write_text(json.dumps(fields))
+  (trunk / 'data.json').write_text(json.dumps({'fingerprint': ''}))
+  (trunk / 'metrics.jsonl').touch()
+  for state, step in (('running', 45), ('done', 50)):
+    assert plan.settle(run, tmp_path) == run
+    status = json.dumps({'state': state, 'step': step})
+    (trunk / 'status.json').write_text(status)
   settled = plan.settle(run, tmp_path)
   assert settled.first_epoch == first
   fork = plan.config_to_train(settled, tmp_path).init.fork_from

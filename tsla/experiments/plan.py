@@ -23,7 +23,7 @@ from tsla.experiments.table import ENDLESS, Row, Table
 from tsla.training import config as config_lib
 from tsla.training import durations
 from tsla.training.checkpoint import open_checkpoints
-from tsla.training.rundir import RunDirectory
+from tsla.training.rundir import read_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,11 +223,11 @@ def settle(run: PlannedRun, workdir: pathlib.Path) -> PlannedRun:
   trunk = workdir / run.trunk
   if not run.trunk or state_of(trunk) != 'done':
     return run
-  with open_checkpoints(RunDirectory.checkpoints_of(trunk)) as checkpoints:
-    steps = checkpoints.steps
-  # A finished run's newest checkpoint is that of its last epoch.
-  per_epoch = steps[-1] // run.config.epochs if steps else 1
-  at = [s // per_epoch for s in steps if s <= run.first_epoch * per_epoch]
+  record = read_run(trunk, f'the trunk of {run.label}')
+  per_epoch = record.status['step'] // record.config.epochs
+  with open_checkpoints(record.checkpoints) as checkpoints:
+    epochs = [step // per_epoch for step in checkpoints.steps]
+  at = [epoch for epoch in epochs if 0 < epoch <= run.first_epoch]
   if not at:
     return dataclasses.replace(run, trunk='', first_epoch=0)
   return dataclasses.replace(run, first_epoch=at[-1])

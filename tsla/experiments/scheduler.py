@@ -16,6 +16,7 @@ from tsla.experiments.worker import Worker
 from tsla.training.interrupt import watch_signals
 
 _POLL_SECONDS = 0.5
+_FAILURE = 'failure.txt'
 
 
 def run_all(
@@ -39,8 +40,9 @@ def run_all(
   finished = {name for name, state in states.items() if state == 'done'}
   running: list[Worker] = []
   failures: dict[str, str] = {}
-  for run in waiting:
-    _note_failure(workdir / run.directory, '')
+  labels = {run.directory: run.label for run in runs}
+  for run in waiting:  # of an earlier try
+    (workdir / run.directory / _FAILURE).unlink(missing_ok=True)
   with (
     watch_signals(alone=True) as requested,
     _Progress(waiting, workdir) as progress,
@@ -52,7 +54,7 @@ def run_all(
         for worker in running:
           worker.stop()
       if not stopping:
-        waiting = _block(waiting, failures, runs)
+        waiting = _block(waiting, failures, labels, workdir)
         while len(running) < jobs and (run := _next(waiting, finished)):
           waiting.remove(run)
           running.append(Worker(run, workdir))
@@ -66,8 +68,7 @@ def run_all(
         if outcome.exit_code == 0:
           finished.add(run.directory)
         elif not stopping:
-          failures[run.directory] = outcome.text
-          _note_failure(workdir / run.directory, outcome.text)
+          _fail(run, outcome.text, failures, workdir)
         progress.say(run, outcome.text)
   return failures, requested.signum
 
@@ -81,28 +82,32 @@ def _next(
 def _block(
   waiting: Sequence[PlannedRun],
   failures: dict[str, str],
-  runs: Sequence[PlannedRun],
+  labels: dict[str, str],
+  workdir: pathlib.Path,
 ) -> list[PlannedRun]:
   """Those that can still run; the others fail with what they need."""
-  labels = {run.directory: run.label for run in runs}
   left = []
   for run in waiting:  # in order of need: one pass finds them all
     missing = [labels[name] for name in run.needs if name in failures]
     if missing:
-      failures[run.directory] = f'needs {", ".join(missing)}, which failed'
+      reason = f'needs {", ".join(missing)}, which failed'
+      _fail(run, reason, failures, workdir)
     else:
       left.append(run)
   return left
 
 
-def _note_failure(directory: pathlib.Path, reason: str) -> None:
-  """Leaves the reason in the run's folder; '' takes an earlier one away."""
-  file = directory / 'failure.txt'
-  if reason:
-    directory.mkdir(parents=True, exist_ok=True)
-    file.write_text(reason + '\n')
-  else:
-    file.unlink(missing_ok=True)
+def _fail(
+  run: PlannedRun,
+  reason: str,
+  failures: dict[str, str],
+  workdir: pathlib.Path,
+) -> None:
+  """Notes the reason, also in the run's folder, for the report."""
+  failures[run.directory] = reason
+  directory = workdir / run.directory
+  directory.mkdir(parents=True, exist_ok=True)
+  (directory / _FAILURE).write_text(reason + '\n')
 
 
 class _Progress:
