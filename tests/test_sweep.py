@@ -211,6 +211,30 @@ def test_the_list_is_one_command_a_run_in_order(write_table, tmp_path, capsys):
   assert outcome(branch)[0]['state'] == 'done'
 
 
+def test_slurm_gets_one_array_a_stage(write_table, tmp_path):
+  """With an sbatch that writes down what it is asked."""
+  log = tmp_path / 'log'
+  scripts = {
+    'sbatch': f'echo "$@" >> {log}; wc -l < {log}',
+    'python': f'exec {sys.executable} "$@"',
+  }
+  for name, body in scripts.items():
+    (tmp_path / name).write_text(f'#!/bin/sh\n{body}\n')
+    (tmp_path / name).chmod(0o755)
+  flags = [f'--table={write_table()}', f'--workdir={tmp_path}', '--seeds=2']
+  subprocess.run(
+    ['bash', 'configs/sweeps/slurm.sh', *flags],
+    cwd=ROOT,
+    env=_ENV | {'PATH': f'{tmp_path}:{os.environ["PATH"]}'},
+    check=True,
+  )
+  job = 'configs/sweeps/slurm.sbatch ' + ' '.join(flags)
+  assert log.read_text().splitlines() == [
+    f'--parsable --array=0,1,2,3 {job}',
+    f'--parsable --array=4,5 --dependency=afterany:1 {job}',
+  ]
+
+
 @pytest.mark.parametrize(
   ('flags', 'message'),
   [
@@ -230,6 +254,8 @@ def test_bad_input_is_explained_before_anything_runs(
   flags, message, tmp_path, capsys
 ):
   workdir = tmp_path / 'runs'
+  prepare.prepare('digits', tmp_path / 'data')
+  capsys.readouterr()
   code = sweep.main(
     [
       '--table=configs/sweeps/digits.py',

@@ -16,7 +16,6 @@ from tsla.experiments.worker import Worker
 from tsla.training.interrupt import watch_signals
 
 _POLL_SECONDS = 0.5
-_FAILURE = 'failure.txt'
 
 
 def run_all(
@@ -33,81 +32,80 @@ def run_all(
     The reason, by folder, of each run that failed, and the number of the
     signal that stopped the sweep, None if it came to its end.
   """
-  states = {
-    run.directory: plan.state_of(workdir / run.directory) for run in runs
-  }
-  waiting = [run for run in runs if states[run.directory] != 'done']
-  finished = {name for name, state in states.items() if state == 'done'}
+  queue = _Queue(runs, workdir)
   running: list[Worker] = []
-  failures: dict[str, str] = {}
-  labels = {run.directory: run.label for run in runs}
-  for run in waiting:  # of an earlier try
-    (workdir / run.directory / _FAILURE).unlink(missing_ok=True)
+  stopping = False
   with (
     watch_signals(alone=True) as requested,
-    _Progress(waiting, workdir) as progress,
+    _Progress(queue.waiting, workdir) as progress,
   ):
-    stopping = False
-    while running or (waiting and not stopping):
+    while True:
       if requested.signum is not None and not stopping:
         stopping = True
         for worker in running:
           worker.stop()
-      if not stopping:
-        waiting = _block(waiting, failures, labels, workdir)
-        while len(running) < jobs and (run := _next(waiting, finished)):
-          waiting.remove(run)
-          running.append(Worker(run, workdir))
+      while not stopping and len(running) < jobs and (run := queue.next()):
+        running.append(Worker(run, workdir))
+      if not running:
+        return queue.failures, requested.signum
       multiprocessing.connection.wait(
         [worker.ended for worker in running], _POLL_SECONDS
       )
       progress.show([worker.run for worker in running])
       for worker in [w for w in running if w.has_ended]:
         running.remove(worker)
-        outcome, run = worker.outcome(), worker.run
+        outcome = worker.outcome()
+        progress.say(worker.run, outcome.text)
         if outcome.exit_code == 0:
-          finished.add(run.directory)
+          queue.finish(worker.run)
         elif not stopping:
-          _fail(run, outcome.text, failures, workdir)
-        progress.say(run, outcome.text)
-  return failures, requested.signum
+          queue.fail(worker.run, outcome.text)
 
 
-def _next(
-  waiting: Sequence[PlannedRun], finished: set[str]
-) -> PlannedRun | None:
-  return next((run for run in waiting if finished.issuperset(run.needs)), None)
+class _Queue:
+  """Which run can be trained next, and why others never can."""
 
+  def __init__(self, runs: Sequence[PlannedRun], workdir: pathlib.Path):
+    states = [plan.state_of(workdir / run.directory) for run in runs]
+    pairs = list(zip(runs, states, strict=True))
+    self.waiting = [run for run, state in pairs if state != 'done']
+    self.failures: dict[str, str] = {}
+    self._finished = {run.directory for run, state in pairs if state == 'done'}
+    self._labels = {run.directory: run.label for run in runs}
+    self._workdir = workdir
+    for run in self.waiting:  # of an earlier try
+      self._note(run).unlink(missing_ok=True)
 
-def _block(
-  waiting: Sequence[PlannedRun],
-  failures: dict[str, str],
-  labels: dict[str, str],
-  workdir: pathlib.Path,
-) -> list[PlannedRun]:
-  """Those that can still run; the others fail with what they need."""
-  left = []
-  for run in waiting:  # in order of need: one pass finds them all
-    missing = [labels[name] for name in run.needs if name in failures]
-    if missing:
-      reason = f'needs {", ".join(missing)}, which failed'
-      _fail(run, reason, failures, workdir)
-    else:
-      left.append(run)
-  return left
+  def next(self) -> PlannedRun | None:
+    """Takes the first run that needs nothing unfinished; None: there is none.
 
+    Those that need a failed one fail too.
+    """
+    for run in list(self.waiting):  # in order of need: one pass finds them all
+      failed = [
+        self._labels[name] for name in run.needs if name in self.failures
+      ]
+      if failed:
+        self.waiting.remove(run)
+        self.fail(run, f'needs {", ".join(failed)}, which failed')
+      elif self._finished.issuperset(run.needs):
+        self.waiting.remove(run)
+        return run
+    return None
 
-def _fail(
-  run: PlannedRun,
-  reason: str,
-  failures: dict[str, str],
-  workdir: pathlib.Path,
-) -> None:
-  """Notes the reason, also in the run's folder, for the report."""
-  failures[run.directory] = reason
-  directory = workdir / run.directory
-  directory.mkdir(parents=True, exist_ok=True)
-  (directory / _FAILURE).write_text(reason + '\n')
+  def finish(self, run: PlannedRun) -> None:
+    """Lets those that need it go ahead."""
+    self._finished.add(run.directory)
+
+  def fail(self, run: PlannedRun, reason: str) -> None:
+    """Notes the reason, also in the run's folder, for the report."""
+    self.failures[run.directory] = reason
+    note = self._note(run)
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.write_text(reason + '\n')
+
+  def _note(self, run: PlannedRun) -> pathlib.Path:
+    return self._workdir / run.directory / 'failure.txt'
 
 
 class _Progress:
@@ -115,12 +113,13 @@ class _Progress:
 
   def __init__(self, runs: Sequence[PlannedRun], workdir: pathlib.Path):
     self._workdir = workdir
-    self._runs = runs
+    self._runs = list(runs)
+    self._total = plan.trained_epochs(runs)
     self._ended = 0
     self._started = time.monotonic()
     self._first = self._epochs()
     self._bar = tqdm(
-      total=plan.trained_epochs(runs),
+      total=self._total,
       initial=self._first,
       unit=' epochs',
       disable=not sys.stderr.isatty(),
@@ -149,14 +148,11 @@ class _Progress:
     speed = (done - self._first) / passed
     left = '--:--'
     if speed > 0:
-      left = tqdm.format_interval((self._bar_total() - done) / speed)
+      left = tqdm.format_interval((self._total - done) / speed)
     tqdm.write(
       f'[{self._ended}/{len(self._runs)}, ETA {left}] {run.label}: {text}',
       file=sys.stderr,
     )
-
-  def _bar_total(self) -> int:
-    return plan.trained_epochs(self._runs)
 
   def _epochs(self) -> float:
     """Epochs trained of those that are the runs' own."""

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Submits a table to Slurm: one job array a stage, each after the one before.
+#
+#   bash configs/sweeps/slurm.sh --table=configs/sweeps/cifar100.py \
+#     --workdir=/scratch/$USER/cifar100 --seeds=5
+#
+# Edit slurm.sbatch first. Submit again for what failed or ran out of time:
+# finished runs end at once. The same command without slurm.sh, as
+# `python -m tsla.experiments.sweep …`, then writes the report.
+set -euo pipefail
+here=$(dirname "$0")
+list=$(python -m tsla.experiments.sweep "$@" --list)
+after=
+for stage in 0 1 2 3; do
+  runs=$(sed -n "s/.* --only=\([0-9]*\)  # stage $stage: .*/\1/p" <<<"$list" |
+    paste -sd,)
+  [ -n "$runs" ] || break
+  after=$(sbatch --parsable --array="$runs" \
+    ${after:+--dependency=afterany:$after} "$here/slurm.sbatch" "$@")
+done
