@@ -7,11 +7,10 @@ READY := $(VENV)/.ready
 
 .PHONY: demo test test-all lint clean
 
-demo: $(READY)  ## train TSLA on the embedded digits
-	$(BIN)/python main.py --config=configs/digits_tsla.py \
-	  --config.data.path=demo/data --workdir=demo/digits_tsla
-	@echo "Next: look at demo/digits_tsla/metrics.jsonl, or run"
-	@echo "  $(BIN)/python main.py --help"
+demo: $(READY)  ## the table of the embedded digits, with its report
+	$(BIN)/python -m tsla.experiments.sweep --table=configs/sweeps/digits.py \
+	  --workdir=demo/digits --seeds=3 --jobs=2 --config.data.path=demo/data
+	@echo "Open demo/digits/report.html. Next: $(BIN)/python main.py --help"
 
 test: $(READY)  ## the fast tests, on the CPU
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
