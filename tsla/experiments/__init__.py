@@ -1,0 +1,1 @@
+"""Whole tables of runs, and what is said of them."""
