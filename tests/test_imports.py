@@ -14,6 +14,7 @@ FLOORS = (
   'tsla.models',
   'tsla.evaluation',
   'tsla.training',
+  'tsla.experiments',
   'configs',
   'main',
 )
@@ -59,6 +60,18 @@ def test_no_tensorflow_no_torch_no_pickle_in_the_product():
       name.split('.')[0] for name in imported(ast.parse(path.read_text()))
     }
     assert not names & banned, path
+
+
+def test_only_reports_import_matplotlib():
+  users = {
+    path.parent.name
+    for path in [*ROOT.glob('tsla/**/*.py'), ROOT / 'main.py']
+    if any(
+      name.split('.')[0] == 'matplotlib'
+      for name in imported(ast.parse(path.read_text()))
+    )
+  }
+  assert users == {'experiments'}
 
 
 def test_the_training_process_never_imports_tensorflow():

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tsla.errors import InputError
+from tsla.experiments import files
 from tsla.training import config as config_lib
 
 DONE = 'done'
@@ -31,6 +32,12 @@ _RUN = {
   'directory': str,
   'epochs': int,
   'first_epoch': int,
+}
+_CONFIG = {
+  'seed': int,
+  'epochs': int,
+  'batch_size': int,
+  'eval_every_epochs': int,
 }
 
 
@@ -86,7 +93,8 @@ class Run:
     if self.done:
       return self.test['step'] // self.epochs
     for row in self.rows('eval'):
-      return row['step'] // min(self.config['eval_every_epochs'], self.epochs)
+      epoch = min(self.config['eval_every_epochs'], self.epochs)
+      return row['step'] // epoch or None
     return None
 
 
@@ -150,18 +158,25 @@ def read_tables(paths: Sequence[pathlib.Path]) -> list[Table]:
 
 def _read_table(folder: pathlib.Path) -> Table:
   path = folder / 'table.json'
-  table = _object(path)
-  _check(path, '', table, _TABLE)
-  if not table['rows'] or not all(isinstance(r, str) for r in table['rows']):
-    raise _damaged(path, f'rows = {table["rows"]!r}, not some names')
+  table = files.read_object(path)
+  files.check(path, '', table, _TABLE)
+  names = table['rows']
+  if not all(isinstance(name, str) for name in names) or not (
+    0 < len(names) == len(set(names))
+  ):
+    raise files.damaged(path, f'rows = {names!r}, not some different names')
   runs = []
   for index, run in enumerate(table['runs']):
     where = f'runs[{index}].'
-    _check(path, where, run, _RUN)
-    if run['row'] not in table['rows']:
-      raise _damaged(path, f'{where}row = {run["row"]!r} is not one of rows')
+    files.check(path, where, run, _RUN)
+    if run['row'] not in names:
+      raise files.damaged(
+        path, f'{where}row = {run["row"]!r} is not one of rows'
+      )
     if pathlib.PurePath(run['directory']).name != run['directory']:
-      raise _damaged(path, f'{where}directory = {run["directory"]!r}: no name')
+      raise files.damaged(
+        path, f'{where}directory = {run["directory"]!r}: no name'
+      )
     runs.append(
       _read_run(
         Run(
@@ -175,12 +190,12 @@ def _read_table(folder: pathlib.Path) -> Table:
       )
     )
   if len({(run.row, run.seed) for run in runs}) < len(runs):
-    raise _damaged(path, 'a row has two runs of one seed')
+    raise files.damaged(path, 'a row has two runs of one seed')
   return Table(
     name=table['name'],
     title=table['title'],
     command=table['command'],
-    rows=tuple(table['rows']),
+    rows=tuple(names),
     runs=tuple(runs),
   )
 
@@ -189,8 +204,8 @@ def _tables_of_runs(paths: Iterable[pathlib.Path]) -> list[Table]:
   """Runs that were not planned as a table, by data set."""
   tables: dict[str, dict[tuple[str, int], list[Run]]] = {}
   for path in paths:
-    config = _object(path / 'config.json')
-    _check(path / 'config.json', '', config, {'seed': int, 'epochs': int})
+    config = files.read_object(path / 'config.json')
+    files.check(path / 'config.json', '', config, _CONFIG)
     trunk, _, epoch = str(config.get('init.fork_from') or '').rpartition('@')
     run = _read_run(
       Run(
@@ -244,13 +259,16 @@ def _read_run(planned: Run) -> Run:
   """The run with what its directory says; as planned where there is none."""
   folder = planned.directory
   failure = folder / 'failure.txt'
-  why = _text(failure).strip().split('\n')[0] if failure.exists() else ''
+  why = (
+    files.read_text(failure).strip().split('\n')[0] if failure.exists() else ''
+  )
   if not (folder / 'config.json').exists():
     return dataclasses.replace(planned, reason=why or planned.reason)
   config, status, data, environment = (
-    _object(folder / name) if (folder / name).exists() else {}
+    files.read_object(folder / name) if (folder / name).exists() else {}
     for name in ('config.json', 'status.json', 'data.json', 'environment.json')
   )
+  files.check(folder / 'config.json', '', config, _CONFIG)
   log = folder / 'metrics.jsonl'
   state = str(status.get('state', 'running'))
   run = dataclasses.replace(
@@ -259,7 +277,7 @@ def _read_run(planned: Run) -> Run:
     reason=why or _REASONS.get(state, ''),
     config=config,
     fingerprint=str(data.get('fingerprint', '')),
-    log=_read_log(log) if log.exists() else {},
+    log=files.read_log(log) if log.exists() else {},
     environment=environment,
   )
   if run.done and (fault := _fault(run, status.get('step'))):
@@ -272,6 +290,8 @@ def _fault(run: Run, step: Any) -> str:
   evaluations = run.rows('eval')
   if not evaluations or evaluations[-1]['step'] != step:
     return f'its log has no evaluation after update {step}'
+  if step == 0 or step % run.epochs:
+    return f'its {step} updates are not {run.epochs} epochs'
   lacking = [
     name for name in (*METRICS, 'count') if not is_number(run.test.get(name))
   ]
@@ -281,55 +301,3 @@ def _fault(run: Run, step: Any) -> str:
 def is_number(value: Any) -> bool:
   """Whether a value of a log row is there and finite."""
   return type(value) in (int, float) and math.isfinite(value)
-
-
-def _read_log(path: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
-  lines = _text(path).splitlines(keepends=True)
-  if lines and not lines[-1].endswith('\n'):
-    lines.pop()  # half a row: the process was killed, or is writing it
-  log: dict[str, list[dict[str, Any]]] = {}
-  for number, line in enumerate(lines, start=1):
-    try:
-      row = json.loads(line)
-    except ValueError as error:
-      raise _damaged(path, f'line {number}: {error}') from error
-    _check(path, f'line {number}: ', row, {'kind': str, 'step': int})
-    log.setdefault(row['kind'], []).append(row)
-  return log
-
-
-def _object(path: pathlib.Path) -> dict[str, Any]:
-  try:
-    value = json.loads(_text(path))
-  except ValueError as error:
-    raise _damaged(path, str(error)) from error
-  _check(path, '', value, {})
-  return value
-
-
-def _text(path: pathlib.Path) -> str:
-  try:
-    return path.read_text(encoding='utf-8')
-  except (OSError, UnicodeDecodeError) as error:
-    raise _damaged(path, str(error)) from error
-
-
-def _check(
-  path: pathlib.Path, where: str, value: Any, fields: dict[str, type]
-) -> None:
-  """Raises InputError unless `value` is an object with these fields."""
-  if not isinstance(value, dict):
-    raise _damaged(path, f'{where}no JSON object')
-  for name, kind in fields.items():
-    if type(value.get(name)) is not kind:
-      raise _damaged(
-        path, f'{where}{name} = {value.get(name)!r}, not {kind.__name__}'
-      )
-
-
-def _damaged(path: pathlib.Path, what: str) -> InputError:
-  return InputError(
-    f'{path}: {what}',
-    allowed='the file as the sweep or the run wrote it',
-    cure='start the command that wrote it again',
-  )

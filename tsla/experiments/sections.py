@@ -2,38 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from tsla.errors import InputError
 from tsla.experiments import blocks as b
-from tsla.experiments import figures, published, samples, summary
+from tsla.experiments import comparison, figures, samples, summary
 from tsla.experiments.results import Table
 from tsla.training import config as config_lib
 
-
-class _Metric(NamedTuple):
-  """How a number of an evaluation is shown."""
-
-  name: str
-  label: str
-  scale: float
-  digits: int
-  counts: bool = False  # of test images
-
-  def value(self, value: float) -> str:
-    return _number(value * self.scale, self.digits)
-
-  def change(self, value: float) -> str:
-    return _number(value * self.scale, self.digits, '+')
-
-
-_METRICS = (
-  _Metric('top1', 'Top-1 %', 100, 2, counts=True),
-  _Metric('top5', 'Top-5 %', 100, 2, counts=True),
-  _Metric('nll', 'NLL', 1, 3),
-  _Metric('ece', 'ECE %', 100, 2),
-)
-_NOTHING = b.Cell('–', faint=True)
 # Other values of these make no other method.
 _NO_METHOD = ('seed', 'init.fork_from')
 
@@ -46,7 +22,7 @@ def of_table(table: Table, level: int) -> list[b.Block]:
     level: of the headings of the sections.
   """
   sections = (
-    ('Results', _results),
+    ('Results', comparison.of_table),
     ('Learning curves', _curves),
     ('Training images', _images),
     ('Epochs and time', _costs),
@@ -79,107 +55,6 @@ def _standing(table: Table) -> Iterator[b.Block]:
         if not run.done
       ),
     )
-
-
-def _results(table: Table) -> Iterator[b.Block]:
-  paper = published.TABLES.get(table.name, {})
-  header = ['Method', 'Seeds', *(metric.label for metric in _METRICS)]
-  if paper:
-    header += [
-      b.Cell(f'Published {label}', published.LABEL)
-      for label in ('top-1 %', 'top-5 %')
-    ]
-  rows = []
-  for row in table.rows:
-    runs = table.done(row)
-    cells = [
-      _mean(metric, summary.mean(runs, metric.name)) for metric in _METRICS
-    ]
-    if paper:
-      cells += [_published(figure) for figure in paper.get(row, (None, None))]
-    rows.append((row, str(len(runs)), *cells))
-  caption = (
-    'Mean ± standard deviation (n − 1) over the seeds. NLL in nats; ECE in 15 '
-    'bins.'
-  )
-  if paper:
-    caption += f' Published: {published.SOURCE}, {published.LABEL}.'
-  yield b.Table(
-    caption, tuple(header), tuple(rows), 'l' + 'r' * len(cells) + 'r'
-  )
-  yield from _differences(table)
-
-
-def _differences(table: Table) -> Iterator[b.Block]:
-  """The rows against the first, and which of that is more than noise."""
-  baseline = table.rows[0]
-  others = table.done(baseline)
-  images = round(others[0].test['count']) if others else 0
-  rows, clear = [], {metric: [] for metric in _METRICS}
-  for row in table.rows[1:]:
-    found = [
-      summary.difference(table.done(row), others, metric.name)
-      for metric in _METRICS
-    ]
-    cells = []
-    for metric, difference in zip(_METRICS, found, strict=True):
-      cells.append(_difference(metric, difference, images))
-      if difference and not cells[-1].note:
-        clear[metric].append(f'{row} ({metric.change(difference.mean)})')
-    rows.append((row, str(max(d.n if d else 0 for d in found)), *cells))
-  if not any(row[1] != '0' for row in rows):
-    return
-  yield b.Table(
-    f'Difference to {baseline}, paired by seed (same initialisation, order and '
-    'augmentation), with the 95 % interval of Student’s t. It speaks of other '
-    'seeds on these test images, not of other images, and is not corrected for '
-    'the number of comparisons. Top-1, top-5 and ECE in points: one of the '
-    f'{images:,} test images is {_number(100 / images, 2)}.',
-    ('Method', 'Pairs', *(metric.label for metric in _METRICS)),
-    tuple(rows),
-    'lrrrrr',
-  )
-  told = [
-    f'{metric.label.removesuffix(" %")}: {", ".join(names) or "none"}'
-    for metric, names in clear.items()
-  ]
-  yield b.Paragraph(
-    f'Outside the noise against {baseline}: ' + '; '.join(told) + '.'
-  )
-
-
-def _mean(metric: _Metric, mean: summary.Mean | None) -> str | b.Cell:
-  if mean is None:
-    return _NOTHING
-  if mean.std is None:
-    return metric.value(mean.mean)
-  return f'{metric.value(mean.mean)} ± {metric.value(mean.std)}'
-
-
-def _published(figure: published.Figure | None) -> str | b.Cell:
-  if figure is None:
-    return _NOTHING
-  return b.Cell(f'{figure.mean:.2f} ± {figure.std:.2f}', faint=True)
-
-
-def _difference(
-  metric: _Metric, difference: summary.Difference | None, images: int
-) -> b.Cell:
-  """The cell; its note says why the difference may mean nothing."""
-  if difference is None:
-    return b.Cell('–', 'no pair', faint=True)
-  _, mean, low, high = difference
-  text = metric.change(mean)
-  if low is None:
-    return b.Cell(text, 'one pair: no interval', faint=True)
-  text += f' [{metric.change(low)}, {metric.change(high)}]'
-  if difference.inside_noise:
-    return b.Cell(text, 'inside the noise', faint=True)
-  if metric.counts and abs(mean) * images < 1:
-    return b.Cell(text, 'less than one image', faint=True)
-  if high - low < 1e-9:
-    return b.Cell(text, 'all pairs alike: too few', faint=True)
-  return b.Cell(text)
 
 
 def _curves(table: Table) -> Iterator[b.Block]:
@@ -217,7 +92,7 @@ def _images(table: Table) -> Iterator[b.Block]:
     yield b.Paragraph(f'Not shown, as the data set cannot be loaded: {why}')
     return
   augmentation = ', '.join(
-    f'{name} = {run.config[f"augment.{name}"]}'
+    f'{name} = {run.config.get(f"augment.{name}")}'
     for name in ('pad', 'crop', 'flip')
   )
   yield b.Figure(
@@ -341,8 +216,8 @@ def _runs(table: Table) -> Iterator[b.Block]:
   rows = []
   for run in table.runs:
     cells = [
-      metric.value(run.test[metric.name]) if run.done else _NOTHING
-      for metric in _METRICS
+      metric.value(run.test[metric.name]) if run.done else comparison.NOTHING
+      for metric in comparison.METRICS
     ]
     rows.append((run.row, str(run.seed), run.state, *cells, run.directory.name))
   yield b.Table(
@@ -351,18 +226,12 @@ def _runs(table: Table) -> Iterator[b.Block]:
       'Method',
       'Seed',
       'State',
-      *(metric.label for metric in _METRICS),
+      *(metric.label for metric in comparison.METRICS),
       'Directory',
     ),
     tuple(rows),
     'lrlrrrrl',
   )
-
-
-def _number(value: float, digits: int, sign: str = '') -> str:
-  """With a minus sign that is one, and never minus nothing."""
-  value = round(value, digits) + 0.0
-  return f'{value:{sign}.{digits}f}'.replace('-', '−')
 
 
 def _clock(seconds: float | None) -> str:

@@ -200,8 +200,9 @@ def _seconds(rows: list[dict[str, Any]], begin: int, batch_size: int) -> float:
   """The time of rows that follow update `begin`; NaN if none has a rate."""
   if not rows:
     return 0.0
+  found = (row.get('images_per_second') for row in rows)
   rates = np.array(
-    [row.get('images_per_second') or np.nan for row in rows], np.float64
+    [rate if is_number(rate) and rate > 0 else np.nan for rate in found]
   )
   if np.isnan(rates).all():
     return np.nan
