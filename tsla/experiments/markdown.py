@@ -49,7 +49,7 @@ def escape(text: str) -> str:
 
   Example:
     >>> escape('<script>|x_1|')
-    '&lt;script&gt;\\\\|x\\\\_1\\\\|'
+    '&lt;script&gt;\\|x\\_1\\|'
   """
   text = ' '.join(b.printable(text).split())
   for character, name in (('&', '&amp;'), ('<', '&lt;'), ('>', '&gt;')):
