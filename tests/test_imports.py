@@ -62,6 +62,18 @@ def test_no_tensorflow_no_torch_no_pickle_in_the_product():
     assert not names & banned, path
 
 
+def test_only_reports_import_matplotlib():
+  users = {
+    path.parent.name
+    for path in [*ROOT.glob('tsla/**/*.py'), ROOT / 'main.py']
+    if any(
+      name.split('.')[0] == 'matplotlib'
+      for name in imported(ast.parse(path.read_text()))
+    )
+  }
+  assert users == {'experiments'}
+
+
 def test_the_training_process_never_imports_tensorflow():
   code = (
     'import sys, main, tsla.data.prepare, tsla.data.datasets\n'

@@ -1,0 +1,570 @@
+"""The report: its numbers, its honesty, its two files."""
+
+import html.parser
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+from support import ROOT, small_config, write_digits_npz
+
+from tsla.data import augment, datasets
+from tsla.experiments import published, samples, summary
+from tsla.experiments.report import main, write_report
+from tsla.experiments.results import read_tables
+from tsla.training import step
+from tsla.training.config import default_config, flatten
+
+COUNT = 360
+
+
+class State(NamedTuple):
+  """As much of a TrainState as decides what is trained on."""
+
+  step: jax.Array
+
+
+# What a title may hold at the worst.
+EVIL = '<script>alert(1)</script>|`x`_*[a](b)&'
+
+
+def write_run(
+  folder,
+  *,
+  top1=0.9,
+  nll=0.5,
+  seed=0,
+  epochs=2,
+  state='done',
+  first_epoch=0,
+  switch=None,
+  config=None,
+  fingerprint='f' * 64,
+):
+  """A run of 10 updates and 2 training rows an epoch, by hand."""
+  folder.mkdir(parents=True)
+  if config is None:
+    config = default_config()
+    config.data.name, config.data.path = 'npz', 'gone.npz'
+  fields = config
+  fields.seed, fields.epochs, fields.batch_size = seed, epochs, 16
+  log = []
+  for epoch in range(1, epochs + 1):
+    for at in (10 * epoch - 6, 10 * epoch):
+      log.append(
+        {
+          'kind': 'train',
+          'step': at,
+          'loss': 2.0,
+          'hard_loss': float(at + seed),
+          'theta': 0.1 if switch is not None and at <= 10 * switch else 0.0,
+          'learning_rate': 0.1,
+          'images_per_second': None if at == 10 * first_epoch + 4 else 100.0,
+        }
+      )
+    if epoch == switch:
+      log.append({'kind': 'switch', 'step': 10 * epoch, 'epoch': float(epoch)})
+    log.append(
+      {
+        'kind': 'eval',
+        'step': 10 * epoch,
+        'top1': top1 - 0.01 * (epochs - epoch),
+        'top5': 0.995,
+        'nll': nll,
+        'brier': 0.1,
+        'ece': 0.02,
+        'count': float(COUNT),
+      }
+    )
+  write = {
+    'config.json': flatten(fields),
+    'data.json': {'fingerprint': fingerprint},
+    'status.json': {'state': state, 'step': 10 * epochs},
+  }
+  for name, value in write.items():
+    (folder / name).write_text(json.dumps(value))
+  (folder / 'metrics.jsonl').write_text(
+    ''.join(json.dumps(row) + '\n' for row in log)
+  )
+  return folder
+
+
+def write_table(folder, rows, seeds, *, name='digits', title='T', first=None):
+  """A table.json that asks for every row and seed; first: row -> epoch."""
+  first = first or {}
+  folder.mkdir(parents=True, exist_ok=True)
+  runs = [
+    {
+      'row': row,
+      'seed': seed,
+      'directory': f'r{index}-seed{seed}',
+      'epochs': 2,
+      'first_epoch': first.get(row, 0),
+      'trunk': f'r0-seed{seed}' if row in first else None,
+      'teacher': None,
+    }
+    for seed in seeds
+    for index, row in enumerate(rows)
+  ]
+  table = {
+    'name': name,
+    'title': title,
+    'command': 'python -m sweep --seeds=3',
+    'rows': rows,
+    'seeds': list(seeds),
+    'runs': runs,
+  }
+  (folder / 'table.json').write_text(json.dumps(table))
+  return folder
+
+
+def report(folder, *more):
+  paths = write_report([folder, *more], folder)
+  return [path.read_text(encoding='utf-8') for path in paths]
+
+
+def cells(markdown, number):
+  """{row name: its other cells} of a table of report.md."""
+  part = markdown.split(f'**Table {number}.**')[1].split('\n\n')[1]
+  lines = [
+    [cell.strip() for cell in re.split(r'(?<!\\)\|', line)[1:-1]]
+    for line in part.split('\n')
+  ]
+  assert len({len(line) for line in lines}) == 1, 'a ragged table'
+  return {line[0]: line[1:] for line in lines if line[0] != ':---'}
+
+
+BASE = [0.90, 0.93, 0.91, 0.92]
+OTHER = [0.95, 0.96, 0.97, 0.94]
+
+
+@pytest.fixture
+def table(tmp_path):
+  """baseline and LSR; LSR's last seed is still running, at a wild number."""
+  folder = write_table(tmp_path / 't', ['baseline', 'LSR'], range(4))
+  for seed in range(4):
+    write_run(folder / f'r0-seed{seed}', top1=BASE[seed], nll=0.5, seed=seed)
+  for seed in range(3):
+    write_run(folder / f'r1-seed{seed}', top1=OTHER[seed], nll=0.5 + 0.1 * seed)
+  write_run(folder / 'r1-seed3', top1=0.01, nll=99.0, state='running')
+  return folder
+
+
+def test_means_are_numpy_s_over_the_seeds_that_are_done(table):
+  markdown, _ = report(table)
+  rows = cells(markdown, 1)
+  assert rows['baseline'][:2] == [
+    '4',
+    f'{100 * np.mean(BASE):.2f} ± {100 * np.std(BASE, ddof=1):.2f}',
+  ]
+  assert rows['LSR'][:2] == [
+    '3',
+    f'{100 * np.mean(OTHER[:3]):.2f} ± {100 * np.std(OTHER[:3], ddof=1):.2f}',
+  ]
+  assert rows['LSR'][3] == '0.600 ± 0.100'
+
+
+def test_differences_are_scipy_s_over_the_seeds_that_both_have(table):
+  rows = cells(report(table)[0], 2)
+  low, high = stats.ttest_rel(OTHER[:3], BASE[:3]).confidence_interval(0.95)
+  middle = np.mean(np.subtract(OTHER[:3], BASE[:3]))
+  expected = (
+    rf'{100 * middle:+.2f} \[{100 * low:+.2f}, {100 * high:+.2f}\]'
+  ).replace('-', '−')
+  assert rows['LSR'][0] == '3'
+  assert rows['LSR'][1].startswith(expected)
+  # 0.05, 0.03, 0.06 lie clear of 0; NLL's 0, 0.1, 0.2 do not.
+  assert 'inside the noise' not in rows['LSR'][1]
+  assert rows['LSR'][3].endswith('(inside the noise)')
+  low, high = stats.ttest_rel([0.5, 0.6, 0.7], [0.5] * 3).confidence_interval()
+  assert f'[{low:+.3f}'.replace('-', '−') in rows['LSR'][3].replace('\\', '')
+
+
+def test_what_the_test_set_cannot_resolve_is_said(tmp_path):
+  folder = write_table(tmp_path, ['baseline', 'close', 'alike', 'one'], (0, 1))
+  image = 1 / COUNT
+  gains = {1: (0.5 * image, 0.51 * image), 2: (image, image), 3: (image,)}
+  for seed in (0, 1):
+    write_run(folder / f'r0-seed{seed}', top1=0.5, seed=seed)
+    for row, gain in gains.items():
+      if seed < len(gain):
+        write_run(folder / f'r{row}-seed{seed}', top1=0.5 + gain[seed])
+  rows = cells(report(folder)[0], 2)
+  assert 'less than one image' in rows['close'][1]
+  assert 'all pairs alike' in rows['alike'][1]
+  assert rows['one'][:2] == ['1', '+0.28 (one pair: no interval)']
+
+
+def test_unfinished_runs_are_named_and_never_averaged(tmp_path):
+  folder = write_table(tmp_path, ['baseline', 'LSR'], range(7))
+  write_run(folder / 'r0-seed0')
+  for seed in range(6):
+    state = ('done', 'diverged', 'interrupted', 'running', 'done', 'done')[seed]
+    write_run(folder / f'r1-seed{seed}', top1=0.5 + seed, state=state)
+  # 6 is missing; 4 says it is done and its log ends early; 5's is not whole.
+  log = folder / 'r1-seed4' / 'metrics.jsonl'
+  log.write_text('\n'.join(log.read_text().split('\n')[:-2]) + '\n')
+  log = folder / 'r1-seed5' / 'metrics.jsonl'
+  log.write_text(log.read_text().replace('"nll": 0.5', '"nll": null'))
+  (folder / 'r1-seed1' / 'failure.txt').write_text('the loss blew up\nmore')
+  for text in report(folder):
+    for words in (
+      'LSR, seed 1: diverged (the loss blew up)',
+      'LSR, seed 2: interrupted (stopped by a signal',
+      'LSR, seed 3: running (still running, or killed)',
+      'LSR, seed 4: damaged (its log has no evaluation after update 20)',
+      'LSR, seed 5: damaged (its last evaluation lacks nll)',
+      'LSR, seed 6: missing (not started)',
+    ):
+      assert words in text
+    assert '2 of 14 runs are done' in text
+  rows = cells(report(folder)[0], 1)
+  assert rows['LSR'][:2] == ['1', '50.00']  # one seed: no deviation
+  tables = read_tables([folder])
+  assert [run.seed for run in tables[0].done('LSR')] == [0]
+
+
+def test_no_run_at_all_still_makes_a_report(tmp_path):
+  folder = write_table(tmp_path, ['baseline', 'LSR'], (0, 1))
+  markdown, page = report(folder)
+  assert '0 of 4 runs are done' in markdown
+  assert cells(markdown, 1)['LSR'] == ['0', '–', '–', '–', '–']
+  assert '<svg' not in page.split('<main>')[1]
+
+
+def test_published_figures_carry_their_label(tmp_path):
+  assert 'unverified transcription' in published.__doc__
+  folder = write_table(
+    tmp_path, ['baseline', 'TSLA(30)', 'mine'], (0,), name='cub2011'
+  )
+  write_run(folder / 'r0-seed0')
+  markdown, page = report(folder)
+  rows = cells(markdown, 1)
+  assert rows['TSLA(30)'][-2:] == ['77.44 ± 0.19', '93.92 ± 0.16']
+  assert rows['mine'][-2:] == ['–', '–']
+  head = [cell for cell in rows['Method'] if 'ublished' in cell]
+  assert len(head) == 2
+  assert all('unverified transcription' in cell for cell in head)
+  for text in (markdown, page):
+    assert text.count('unverified transcription') == 3  # and in the caption
+  folder = write_table(tmp_path / 'other', ['baseline'], (0,), name='digits')
+  assert 'ublished' not in ''.join(report(folder))
+
+
+def test_the_paper_s_rows_have_the_shape_of_the_paper_s_tables():
+  shapes = {name: len(rows) for name, rows in published.TABLES.items()}
+  assert shapes == {'cifar100': 11, 'stanford_dogs': 9, 'cub2011': 9}
+  for rows in published.TABLES.values():
+    for row in rows.values():
+      assert 70 < row.top1.mean < row.top5.mean < 100
+      assert 0 < row.top1.std < 0.5 and 0 < row.top5.std < 0.5
+
+
+def test_curves_are_means_over_updates_and_over_seeds(tmp_path):
+  folder = write_table(tmp_path, ['baseline'], (0, 2))
+  for seed, top1 in ((0, 0.8), (2, 0.9)):
+    write_run(folder / f'r0-seed{seed}', top1=top1, seed=seed)
+  runs = read_tables([folder])[0].done('baseline')
+  curve = summary.training_curve(runs, 'hard_loss')
+  # Rows of 4 and 6 updates hold 4, 10 and 14, 20; the other seed's 2 more.
+  first = np.average([4, 10], weights=[4, 6])
+  second = np.average([14, 20], weights=[4, 6])
+  np.testing.assert_allclose(curve.epochs, [1, 2])
+  np.testing.assert_allclose(curve.mean, [first + 1, second + 1])
+  np.testing.assert_allclose(curve.low, [first, second])
+  np.testing.assert_allclose(curve.high, [first + 2, second + 2])
+  curve = summary.test_curve(runs, 'top1')
+  np.testing.assert_allclose(curve.mean, [0.84, 0.85])
+  np.testing.assert_allclose(curve.high, [0.89, 0.90])
+
+
+def test_what_the_trunk_spent_is_saved_not_spent(tmp_path):
+  folder = write_table(tmp_path, ['LSR', 'TSLA(1)'], (0,), first={'TSLA(1)': 1})
+  write_run(folder / 'r0-seed0')
+  write_run(folder / 'r1-seed0', first_epoch=1, switch=1)
+  # The row that compiled has no rate and gets the median of its run: an epoch
+  # is 10 updates of 16 images at 100 images/s, 1.6 s.
+  log = folder / 'r1-seed0' / 'metrics.jsonl'
+  text = log.read_text()
+  log.write_text(
+    text.replace(
+      '"step": 20, "loss": 2.0, "hard_loss": 20.0, "theta": 0.0, '
+      '"learning_rate": 0.1, "images_per_second": 100.0',
+      '"step": 20, "hard_loss": 20.0, "images_per_second": 50.0',
+    )
+  )
+  assert log.read_text() != text
+  runs = read_tables([folder])[0].runs
+  whole, fork = (summary.cost([run]) for run in runs)
+  np.testing.assert_allclose(whole, (2, 0, 3.2, 0))
+  np.testing.assert_allclose(fork, (1, 1, 10 * 16 / 50, 1.6))
+  np.testing.assert_allclose(summary.cost(runs), (3, 1, 6.4, 1.6))
+  markdown, _ = report(folder)
+  assert cells(markdown, 3)['all'] == ['3', '0:00:06', '1', '0:00:02']
+  assert '3 epochs instead of 4: 25 % saved' in markdown
+
+
+class Page(html.parser.HTMLParser):
+  """What a browser would load or run."""
+
+  def __init__(self, text):
+    super().__init__()
+    self.tags, self.loaded, self.text = [], [], []
+    self.feed(text)
+
+  def handle_starttag(self, tag, attrs):
+    self.tags.append(tag)
+    for name, value in attrs:
+      assert not name.startswith('on'), name
+      if name in ('src', 'href', 'xlink:href', 'srcset', 'data', 'action'):
+        self.loaded.append(value)
+
+  def handle_data(self, data):
+    self.text.append(data)
+
+
+def test_strings_from_outside_are_text_in_both_files(tmp_path):
+  folder = tmp_path / 'a<b>|c'
+  write_table(folder, ['baseline', EVIL], (0, 1), title=EVIL)
+  write_run(folder / 'r0-seed0')
+  write_run(folder / 'r1-seed0', switch=1)
+  table = json.loads((folder / 'table.json').read_text())
+  table['command'] = '```\n</code>' + EVIL
+  (folder / 'table.json').write_text(json.dumps(table))
+  (folder / 'r1-seed1').mkdir()
+  (folder / 'r1-seed1' / 'failure.txt').write_text(EVIL)
+  (folder / 'r0-seed0' / 'environment.json').write_text(
+    json.dumps({EVIL: EVIL})
+  )
+  markdown, text = report(folder)
+  page = Page(text)
+  assert not {'script', 'a'} & set(page.tags)
+  assert EVIL in ''.join(page.text)
+  assert '<script' not in text
+  outside = markdown.split('````')
+  assert len(outside) == 3 and EVIL in outside[1]
+  for part in (outside[0], outside[2]):
+    assert '<' not in part
+  name = r'&lt;script&gt;alert(1)&lt;/script&gt;\|\`x\`\_\*\[a\](b)&amp;'
+  assert name in cells(markdown, 1)
+  assert f'# {name}' in markdown
+
+
+def test_the_page_needs_nothing_but_itself_and_stays_small(tmp_path):
+  rows = [f'row {index}' for index in range(11)]
+  folder = write_table(tmp_path, rows, (0,), name='cifar100')
+  rng = np.random.default_rng(0)
+  for index in range(11):
+    write_run(folder / f'r{index}-seed0', epochs=200, switch=150)
+    log = folder / f'r{index}-seed0' / 'metrics.jsonl'
+    log.write_text(
+      re.sub(
+        '"nll": 0.5',
+        lambda _: f'"nll": {rng.uniform(1, 2)}',
+        re.sub(
+          '"ece": 0.02', lambda _: f'"ece": {rng.uniform()}', log.read_text()
+        ),
+      )
+    )
+  table = json.loads((folder / 'table.json').read_text())
+  for run in table['runs']:
+    run['epochs'] = 200
+  (folder / 'table.json').write_text(json.dumps(table))
+  _, text = report(folder)
+  assert 'data:image/png' in text  # so many curves are smaller as a bitmap
+  assert len(text.encode()) < 500_000
+  page = Page(text)
+  assert page.loaded
+  for address in page.loaded:
+    assert address.startswith(('#', 'data:image/png;base64,'))
+  assert (
+    'http:' not in text
+    and 'https:' not in text
+    and 'url(' not in (re.sub(r'url\(#', '', text))
+  )
+  assert "default-src 'none'" in text
+
+
+def test_svg_ids_are_one_of_a_kind(table):
+  _, text = report(table)
+  assert text.count('class="plot"') == 2
+  ids = re.findall(r' id="([^"]*)"', text)
+  assert ids and len(ids) == len(set(ids))
+  for used in re.findall(r'(?:href="|url\()#([^")]*)', text):
+    assert used in ids
+
+
+def test_the_same_directories_give_the_same_bytes(table, tmp_path):
+  first = [text.encode() for text in report(table)]
+  env = os.environ | {'PYTHONHASHSEED': '7', 'TZ': 'Asia/Tokyo'}
+  result = subprocess.run(
+    [
+      *(sys.executable, '-m', 'tsla.experiments.report', str(table)),
+      f'--out={tmp_path / "again"}',
+    ],
+    cwd=ROOT,
+    env=env,
+    capture_output=True,
+    text=True,
+  )
+  assert result.returncode == 0, result.stderr
+  paths = [pathlib.Path(line) for line in result.stdout.split('\n')[:2]]
+  assert [path.read_bytes() for path in paths] == first
+
+
+def test_the_sample_is_what_the_first_updates_train_on(tmp_path, monkeypatch):
+  config = small_config(write_digits_npz(tmp_path / 'digits.npz'))
+  config.augment.flip = True
+  config.seed = 5
+  folder = write_table(tmp_path / 't', ['TSLA(2)'], (5,))
+  data = datasets.load(config.data)
+  write_run(
+    folder / 'r0-seed5', seed=5, config=config, fingerprint=data.fingerprint
+  )
+  images = samples.first_images(read_tables([folder])[0].runs[0])
+
+  seen = []
+
+  def record(state, batch, *, axis_name):
+    jax.debug.callback(lambda x: seen.append(np.asarray(x)), batch.images)
+    return state._replace(step=state.step + 1), step.TrainMetrics.empty()
+
+  monkeypatch.setattr(step, 'train_step', record)
+  monkeypatch.setattr(augment, 'normalize', lambda images, *rest: images)
+  chunk = step.make_train_chunk(config, lambda *_: None)
+  examples = step.Examples(
+    *map(jnp.asarray, (data.train.images, data.train.labels))
+  )
+  chunk(State(jnp.int32(0)), examples, jnp.arange(16), 2)
+  jax.effects_barrier()
+  np.testing.assert_array_equal(images, np.concatenate(seen))
+  assert 'data:image/png' in report(folder)[1]
+
+
+def test_data_that_is_gone_or_another_costs_one_line(tmp_path):
+  config = small_config(write_digits_npz(tmp_path / 'digits.npz'))
+  folder = write_table(tmp_path / 't', ['TSLA(2)'], (0,))
+  write_run(folder / 'r0-seed0', config=config)
+  assert 'not the data of the run' in report(folder)[0]
+  (tmp_path / 'digits.npz').unlink()
+  markdown, page = report(folder)
+  assert 'Not shown, as the data set cannot be loaded' in markdown
+  assert 'data:image/png' not in page
+
+
+def test_a_report_downloads_nothing(tmp_path):
+  config = default_config()
+  config.data.name, config.data.path = 'cifar100', str(tmp_path / 'none')
+  assert config.data.download
+  folder = write_table(tmp_path / 't', ['baseline'], (0,))
+  write_run(folder / 'r0-seed0', config=config)
+  assert 'data.download is false' in report(folder)[0]
+
+
+def test_plain_runs_are_rows_by_config_and_tables_by_data(tmp_path):
+  lsr = default_config()
+  lsr.data.name, lsr.data.path = 'npz', 'moved.npz'
+  lsr.smoothing.schedule, lsr.smoothing.theta = 'constant', 0.1
+  paths = [
+    write_run(tmp_path / 'plain', top1=0.8),
+    write_run(tmp_path / 'plain-1', top1=0.9, seed=1),
+    write_run(tmp_path / 'lsr', top1=0.7, config=lsr),
+    write_run(tmp_path / 'again', top1=0.6),
+    write_run(tmp_path / 'elsewhere', top1=0.5, fingerprint='e' * 64),
+  ]
+  tables = read_tables([*paths, paths[0]])
+  assert [table.rows for table in tables] == [
+    ('plain', 'lsr', 'again'),
+    ('elsewhere',),
+  ]
+  assert [run.seed for run in tables[0].done('plain')] == [0, 1]
+  markdown, page = report(*paths)
+  assert markdown.startswith('# Runs on npz, Runs on npz')
+  assert cells(markdown, 1)['plain'][1] == '85.00 ± 7.07'
+  assert page.count('<h2>') == 2
+  single, _ = report(paths[4])
+  assert cells(single, 1) == {
+    'Method': ['Seeds', 'Top-1 %', 'Top-5 %', 'NLL', 'ECE %'],
+    'elsewhere': ['1', '50.00', '99.50', '0.500', '2.00'],
+  }
+
+
+def test_the_environment_and_the_configs_are_shown(table):
+  for seed, version in ((0, '0.10.2'), (1, '0.12.0')):
+    (table / f'r0-seed{seed}' / 'environment.json').write_text(
+      json.dumps({'jax': version, 'device_count': 8, 'command': 'main.py'})
+    )
+  path = table / 'r1-seed0' / 'config.json'
+  fields = json.loads(path.read_text())
+  fields |= {'smoothing.theta': 0.4, 'data.path': '/elsewhere', 'seed': 9}
+  path.write_text(json.dumps(fields))
+  markdown, _ = report(table)
+  assert '| jax | 0.10.2 (1 runs); 0.12.0 (1 runs) |' in markdown
+  assert r'| device\_count | 8 |' in markdown
+  assert cells(markdown, 4)['LSR'] == ['smoothing.theta = 0.4', 'epoch 0']
+  assert 'batch\\_size = 16' in cells(markdown, 4)['baseline'][0]
+  assert 'python -m sweep --seeds=3' in markdown
+
+
+def break_file(name, text):
+  def damage(folder):
+    (folder / name).write_text(text)
+
+  return damage
+
+
+def change_table(**fields):
+  def damage(folder):
+    table = json.loads((folder / 'table.json').read_text())
+    (folder / 'table.json').write_text(json.dumps(table | fields))
+
+  return damage
+
+
+@pytest.mark.parametrize(
+  ('damage', 'words'),
+  [
+    (lambda folder: (folder / 'table.json').unlink(), 'no table and no run'),
+    (break_file('table.json', '{"name": '), 'table.json'),
+    (break_file('table.json', '[]'), 'no JSON object'),
+    (change_table(title=3), 'title = 3, not str'),
+    (change_table(rows=[]), 'rows = []'),
+    (change_table(rows=['baseline', 'baseline']), 'different names'),
+    (change_table(runs=[{'row': 'baseline'}]), 'runs[0].seed'),
+    (change_table(rows=['baseline', 'TSLA']), "row = 'LSR' is not one of rows"),
+    (break_file('r0-seed0/config.json', '{'), 'r0-seed0/config.json'),
+    (break_file('r0-seed0/config.json', '{"seed": 0}'), 'epochs = None'),
+    (break_file('r0-seed0/status.json', '"done"'), 'status.json'),
+    (break_file('r0-seed0/metrics.jsonl', '{"kind"\n'), 'line 1'),
+    (break_file('r0-seed0/metrics.jsonl', '{"kind": "eval"}\n'), 'step = None'),
+    (break_file('r0-seed0/environment.json', '3'), 'environment.json'),
+  ],
+)
+def test_bad_input_is_three_lines_and_exit_2(table, capsys, damage, words):
+  damage(table)
+  assert main([str(table)]) == 2
+  said = capsys.readouterr().err
+  assert words in said
+  assert len(said.strip().split('\n')) <= 3
+  assert not (table / 'report.html').exists()
+
+
+def test_a_folder_that_is_not_there_and_an_out_that_cannot_be(table, capsys):
+  assert main([str(table / 'nowhere')]) == 2
+  assert 'no such folder' in capsys.readouterr().err
+  assert main([str(table), f'--out={table / "table.json"}']) == 2
+  assert '--out=' in capsys.readouterr().err
+
+
+def test_half_a_last_row_is_a_run_that_is_writing(table):
+  log = table / 'r1-seed3' / 'metrics.jsonl'
+  log.write_text(log.read_text() + '{"kind": "tr')
+  assert 'LSR, seed 3: running' in report(table)[0]

@@ -1,0 +1,153 @@
+"""The tables of numbers: the methods, and the methods against the first."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from tsla.experiments import blocks as b
+from tsla.experiments import published, summary
+from tsla.experiments.results import Table
+
+
+class Metric(NamedTuple):
+  """How a number of an evaluation is shown.
+
+  Attributes:
+    name: in the log.
+    label: in a header.
+    scale: what it is multiplied by.
+    digits: after the point.
+    counts: whether it is a part of the test images.
+  """
+
+  name: str
+  label: str
+  scale: float
+  digits: int
+  counts: bool = False
+
+  def value(self, value: float) -> str:
+    """As it is."""
+    return _number(value * self.scale, self.digits)
+
+  def change(self, value: float) -> str:
+    """As a difference."""
+    return _number(value * self.scale, self.digits, '+')
+
+
+METRICS = (
+  Metric('top1', 'Top-1 %', 100, 2, counts=True),
+  Metric('top5', 'Top-5 %', 100, 2, counts=True),
+  Metric('nll', 'NLL', 1, 3),
+  Metric('ece', 'ECE %', 100, 2),
+)
+NOTHING = b.Cell('–', faint=True)
+
+
+def of_table(table: Table) -> Iterator[b.Block]:
+  """What the methods reached, and what of it is more than noise."""
+  paper = published.TABLES.get(table.name, {})
+  header = ['Method', 'Seeds', *(metric.label for metric in METRICS)]
+  if paper:
+    header += [
+      b.Cell(f'Published {label}', published.LABEL)
+      for label in ('top-1 %', 'top-5 %')
+    ]
+  rows = []
+  for row in table.rows:
+    runs = table.done(row)
+    cells = [
+      _mean(metric, summary.mean(runs, metric.name)) for metric in METRICS
+    ]
+    if paper:
+      cells += [_published(figure) for figure in paper.get(row, (None, None))]
+    rows.append((row, str(len(runs)), *cells))
+  caption = (
+    'Mean ± standard deviation (n − 1) over the seeds. NLL in nats; ECE in 15 '
+    'bins.'
+  )
+  if paper:
+    caption += f' Published: {published.SOURCE}, {published.LABEL}.'
+  yield b.Table(
+    caption, tuple(header), tuple(rows), 'l' + 'r' * len(cells) + 'r'
+  )
+  yield from _differences(table)
+
+
+def _differences(table: Table) -> Iterator[b.Block]:
+  """The rows against the first, and which of that is more than noise."""
+  baseline = table.rows[0]
+  others = table.done(baseline)
+  images = round(others[0].test['count']) if others else 0
+  rows, clear = [], {metric: [] for metric in METRICS}
+  for row in table.rows[1:]:
+    found = [
+      summary.difference(table.done(row), others, metric.name)
+      for metric in METRICS
+    ]
+    cells = []
+    for metric, difference in zip(METRICS, found, strict=True):
+      cells.append(_difference(metric, difference, images))
+      if difference and not cells[-1].note:
+        clear[metric].append(f'{row} ({metric.change(difference.mean)})')
+    rows.append((row, str(max(d.n if d else 0 for d in found)), *cells))
+  if all(row[1] == '0' for row in rows):
+    if rows:
+      yield b.Paragraph(f'No method shares a finished seed with {baseline}.')
+    return
+  yield b.Table(
+    f'Difference to {baseline}, paired by seed (initialisation, order, '
+    'augmentation), with the 95 % interval of Student’s t. It speaks of other '
+    'seeds on these test images, not of other images, and is not corrected for '
+    'the number of comparisons. Top-1, top-5 and ECE in points: one of the '
+    f'{images:,} test images is {_number(100 / images, 2)}.',
+    ('Method', 'Pairs', *(metric.label for metric in METRICS)),
+    tuple(rows),
+    'lrrrrr',
+  )
+  told = [
+    f'{metric.label.removesuffix(" %")}: {", ".join(names) or "none"}'
+    for metric, names in clear.items()
+  ]
+  yield b.Paragraph(
+    f'Outside the noise against {baseline}: ' + '; '.join(told) + '.'
+  )
+
+
+def _mean(metric: Metric, mean: summary.Mean | None) -> str | b.Cell:
+  if mean is None:
+    return NOTHING
+  if mean.std is None:
+    return metric.value(mean.mean)
+  return f'{metric.value(mean.mean)} ± {metric.value(mean.std)}'
+
+
+def _published(figure: published.Figure | None) -> str | b.Cell:
+  if figure is None:
+    return NOTHING
+  return b.Cell(f'{figure.mean:.2f} ± {figure.std:.2f}', faint=True)
+
+
+def _difference(
+  metric: Metric, difference: summary.Difference | None, images: int
+) -> b.Cell:
+  """The cell; its note says why the difference may mean nothing."""
+  if difference is None:
+    return b.Cell('–', 'no pair', faint=True)
+  _, mean, low, high = difference
+  text = metric.change(mean)
+  if low is None:
+    return b.Cell(text, 'one pair: no interval', faint=True)
+  text += f' [{metric.change(low)}, {metric.change(high)}]'
+  if difference.inside_noise:
+    return b.Cell(text, 'inside the noise', faint=True)
+  if metric.counts and abs(mean) * images < 1 - 1e-6:
+    return b.Cell(text, 'less than one image', faint=True)
+  if high - low < 1e-9:
+    return b.Cell(text, 'all pairs alike: too few', faint=True)
+  return b.Cell(text)
+
+
+def _number(value: float, digits: int, sign: str = '') -> str:
+  """With a minus sign that is one, and never minus nothing."""
+  value = round(value, digits) + 0.0
+  return f'{value:{sign}.{digits}f}'.replace('-', '−')

@@ -1,0 +1,102 @@
+"""What the network sees: the first augmented images of a run."""
+
+import io
+import math
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from tsla.data import augment, batches, datasets
+from tsla.errors import InputError
+from tsla.experiments.blocks import Picture
+from tsla.experiments.results import Run
+from tsla.training import config as config_lib
+
+COUNT = 32
+_COLUMNS = 8
+_LARGEST_SIDE = 88  # of a thumbnail, in pixels
+_PAGE_WIDTH = 720
+
+
+def first_images(run: Run) -> np.ndarray:
+  """The first images of epoch 0, augmented as the run did, not normalised.
+
+  Args:
+    run: one that has begun. Nothing is downloaded for it.
+
+  Returns:
+    `u8[B, H, W, C]`, B at most `COUNT`, in the order of the training.
+
+  Raises:
+    InputError: its data set is not where it was, or another one is there.
+  """
+  config = _config(run.config)
+  config.data.download = False
+  dataset = datasets.load(config.data)
+  if run.fingerprint != dataset.fingerprint:
+    raise InputError(f'data.name = {dataset.name!r}: not the data of the run')
+  images = dataset.train.images
+  indices = batches.epoch_order(config.seed, 0, len(images))[:COUNT]
+  augmented = augment.augment_train(
+    jnp.asarray(images[np.asarray(indices)]),
+    augment.example_keys(config.seed, 0, indices),
+    pad=config.augment.pad,
+    crop=config.augment.crop,
+    flip=config.augment.flip,
+  )
+  return np.asarray(augmented)
+
+
+def _config(fields: dict[str, Any]) -> Any:
+  """The config that `config.json` holds; later fields at their defaults."""
+  config = config_lib.default_config()
+  try:
+    config.update_from_flattened_dict(
+      {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in fields.items()
+      }
+    )
+  except (KeyError, TypeError) as error:
+    raise InputError(f'config.json: {error}') from error
+  return config
+
+
+def contact_sheet(images: np.ndarray) -> Picture:
+  """The images in rows of eight; large ones shrunk, small ones enlarged.
+
+  Args:
+    images: `u8[B, H, W, C]`, C = 1 or 3.
+  """
+  height, width, channels = images.shape[1:]
+  shrink = min(1.0, _LARGEST_SIDE / max(height, width))
+  size = max(1, round(width * shrink)), max(1, round(height * shrink))
+  mode = 'L' if channels == 1 else 'RGB'
+  gap = max(1, size[0] // 16)
+  cell = size[0] + gap, size[1] + gap
+  columns = min(_COLUMNS, len(images))
+  sheet = Image.new(
+    mode,
+    (
+      columns * cell[0] - gap,
+      math.ceil(len(images) / columns) * cell[1] - gap,
+    ),
+    'white',
+  )
+  for index, image in enumerate(images):
+    tile = Image.fromarray(image[..., 0] if channels == 1 else image)
+    if shrink < 1:
+      tile = tile.resize(size, Image.Resampling.LANCZOS)
+    row, column = divmod(index, columns)
+    sheet.paste(tile, (column * cell[0], row * cell[1]))
+  if shrink < 1 and mode == 'RGB':
+    sheet = sheet.quantize(256)  # a third of the bytes, for a thumbnail
+  file = io.BytesIO()
+  sheet.save(file, 'png', optimize=True)
+  return Picture(
+    png=file.getvalue(),
+    width=max(sheet.width, _PAGE_WIDTH // sheet.width * sheet.width),
+    pixelated=shrink == 1,
+  )

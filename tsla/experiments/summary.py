@@ -1,0 +1,211 @@
+"""Runs become numbers: means, differences, curves, and what they cost."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from tsla.experiments.results import Run, is_number
+
+CONFIDENCE = 0.95
+
+
+class Mean(NamedTuple):
+  """Of a metric over the seeds of a row."""
+
+  n: int
+  mean: float
+  std: float | None  # with n - 1 in the denominator; None for n = 1
+
+
+class Difference(NamedTuple):
+  """Of a metric between two rows, over the seeds that both have."""
+
+  n: int
+  mean: float
+  low: float | None  # ends of the confidence interval; None for n = 1
+  high: float | None
+
+  @property
+  def inside_noise(self) -> bool:
+    """Whether the interval covers 0."""
+    return self.low is not None and self.low <= 0 <= self.high
+
+
+class Curve(NamedTuple):
+  """A number over the epochs: the mean of the seeds, the least, the most."""
+
+  epochs: np.ndarray  # f64[T], epochs done
+  mean: np.ndarray  # f64[T]
+  low: np.ndarray  # f64[T]
+  high: np.ndarray  # f64[T]
+
+
+class Cost(NamedTuple):
+  """What runs took, and what they took over from their trunks."""
+
+  epochs: float
+  shared_epochs: float
+  seconds: float | None  # None where a log does not tell
+  shared_seconds: float | None
+
+
+def mean(runs: Sequence[Run], metric: str) -> Mean | None:
+  """Mean and standard deviation over seeds; None without a run.
+
+  Args:
+    runs: runs of one row that are done.
+    metric: of the last evaluation.
+  """
+  if not runs:
+    return None
+  values = np.array([run.test[metric] for run in runs], np.float64)
+  std = float(values.std(ddof=1)) if len(values) > 1 else None
+  return Mean(len(values), float(values.mean()), std)
+
+
+def difference(
+  runs: Sequence[Run], baseline: Sequence[Run], metric: str
+) -> Difference | None:
+  """Mean of the paired differences d_i to the baseline; None without a pair.
+
+  The interval is Student's, `mean(d) ± t(0.975, n - 1) std(d) / sqrt(n)`. It
+  speaks of other seeds on these test images, not of other test images.
+
+  Args:
+    runs: runs of one row that are done.
+    baseline: the other row's; runs of one seed are a pair.
+    metric: of the last evaluation.
+  """
+  others = {run.seed: run.test[metric] for run in baseline}
+  pairs = np.array(
+    [run.test[metric] - others[run.seed] for run in runs if run.seed in others]
+  )
+  n = len(pairs)
+  if n == 0:
+    return None
+  middle = float(pairs.mean())
+  if n == 1:
+    return Difference(n, middle, None, None)
+  t = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)
+  half = float(t * pairs.std(ddof=1) / np.sqrt(n))
+  return Difference(n, middle, middle - half, middle + half)
+
+
+def test_curve(runs: Iterable[Run], metric: str) -> Curve:
+  """A metric of the evaluations, at the epochs that every run evaluated.
+
+  Args:
+    runs: runs of one row that are done.
+    metric: of an evaluation.
+  """
+  return _curve(
+    {
+      row['step'] / run.steps_per_epoch: row[metric]
+      for row in run.rows('eval')
+      if is_number(row.get(metric))
+    }
+    for run in runs
+  )
+
+
+def training_curve(runs: Iterable[Run], name: str) -> Curve:
+  """A number of the training rows, as the mean over the updates of an epoch.
+
+  Args:
+    runs: runs of one row that are done.
+    name: of a train row: hard_loss, loss or accuracy.
+  """
+  return _curve(_epoch_means(run, name) for run in runs)
+
+
+def _epoch_means(run: Run, name: str) -> dict[float, float]:
+  sums: dict[int, float] = defaultdict(float)
+  weights: dict[int, int] = defaultdict(int)
+  before = 0
+  for row in run.rows('train'):
+    updates, before = row['step'] - before, row['step']
+    if is_number(row.get(name)):
+      epoch = -(-row['step'] // run.steps_per_epoch)  # a row lies within one
+      sums[epoch] += updates * row[name]
+      weights[epoch] += updates
+  return {float(epoch): sums[epoch] / weights[epoch] for epoch in sums}
+
+
+def _curve(by_run: Iterable[dict[float, float]]) -> Curve:
+  series = list(by_run)
+  epochs = sorted(set.intersection(*map(set, series))) if series else []
+  values = np.array([[s[epoch] for epoch in epochs] for s in series])
+  values = values.reshape(len(series), len(epochs))
+  if not epochs:
+    return Curve(*np.zeros((4, 0)))
+  return Curve(np.array(epochs), values.mean(0), values.min(0), values.max(0))
+
+
+def schedule(run: Run, name: str) -> tuple[np.ndarray, np.ndarray]:
+  """θ or the learning rate as the last update of each training row used it.
+
+  Args:
+    run: one that is done.
+    name: theta or learning_rate.
+
+  Returns:
+    `f64[T]` epochs done and `f64[T]` values.
+  """
+  points = [
+    (row['step'] / run.steps_per_epoch, row[name])
+    for row in run.rows('train')
+    if is_number(row.get(name))
+  ]
+  epochs, values = np.array(points, np.float64).reshape(-1, 2).T
+  return epochs, values
+
+
+def cost(runs: Iterable[Run]) -> Cost:
+  """Epochs and training time of runs, done or not, their own and taken over.
+
+  The time is that of the training rows, images / (images a second); a row
+  without a rate, as the one that compiled, gets the run's median. Compilation,
+  evaluation and saving are not in it.
+  """
+  total = np.zeros(4)
+  for run in runs:
+    rows, per_epoch = run.rows('train'), run.steps_per_epoch
+    if not rows or per_epoch is None:
+      continue
+    begin = run.first_epoch * per_epoch
+    own = [row for row in rows if row['step'] > begin]
+    if not own:
+      continue
+    size = run.config['batch_size']
+    shared = [row for row in rows if row['step'] <= begin]
+    total += (
+      own[-1]['step'] / per_epoch - run.first_epoch,
+      run.first_epoch,
+      _seconds(own, begin, size),
+      _seconds(shared, 0, size),
+    )
+  epochs, shared_epochs, seconds, shared_seconds = map(float, total)
+  return Cost(
+    epochs,
+    shared_epochs,
+    None if np.isnan(seconds) else seconds,
+    None if np.isnan(shared_seconds) else shared_seconds,
+  )
+
+
+def _seconds(rows: list[dict[str, Any]], begin: int, batch_size: int) -> float:
+  """The time of rows that follow update `begin`; NaN if none has a rate."""
+  if not rows:
+    return 0.0
+  found = (row.get('images_per_second') for row in rows)
+  rates = np.array(
+    [rate if is_number(rate) and rate > 0 else np.nan for rate in found]
+  )
+  if np.isnan(rates).all():
+    return np.nan
+  rates[np.isnan(rates)] = np.nanmedian(rates)
+  steps = np.array([begin] + [row['step'] for row in rows])
+  return float((np.diff(steps) * batch_size / rates).sum())
