@@ -105,7 +105,7 @@ def test_a_teacher_that_cannot_be_used_is_explained(taught, tmp_path):
   dataset = datasets.load(taught.data)
   missing = taught.copy_and_resolve_references()
   missing.teacher.run = str(tmp_path)
-  with pytest.raises(InputError, match='finished run'):
+  with pytest.raises(InputError, match='the directory of a run'):
     smoothing_label.load_teacher(missing, dataset)
   other_input = taught.copy_and_resolve_references()
   other_input.data.mean = (0.4,)

@@ -4,14 +4,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 
 from tsla.data.datasets import Dataset
 from tsla.errors import InputError
 from tsla.evaluation import metrics
-from tsla.models import resnet
-from tsla.training import optimizer, smoothing_label, step
+from tsla.training import network, optimizer, smoothing_label, step
 from tsla.training.durations import Durations
 from tsla.training.parallel import Parallel
 
@@ -48,13 +46,8 @@ def build(
   Raises:
     InputError: no such network, or a teacher that cannot be used.
   """
-  model = resnet.create(
-    config.model.name,
-    num_classes=dataset.num_classes,
-    stem=config.model.stem,
-    width=config.model.width,
-    dtype=jnp.dtype(config.model.dtype),
-    axis_name=mapping.axis_name,
+  model = network.create(
+    config, dataset.num_classes, axis_name=mapping.axis_name
   )
   tx, learning_rate = optimizer.create(config, durations)
   state = step.TrainState.create(
@@ -62,7 +55,7 @@ def build(
     tx,
     learning_rate,
     seed=config.seed,
-    image_shape=smoothing_label.input_shape(config, dataset),
+    image_shape=network.input_shape(config, dataset),
   )
   source = smoothing_label.create(config, dataset)
   train, test = mapping.replicate(

@@ -32,7 +32,7 @@ def train_and_evaluate(
   started again with the same arguments, ends with the same bits on the CPU.
 
   Args:
-    config: all fields of `tsla.training.config.FIELDS`.
+    config: all fields of `tsla.training.fields.FIELDS`.
     workdir: the run's directory; a finished run there returns at once.
 
   Returns:

@@ -15,13 +15,15 @@ import math
 import os
 import pathlib
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import ml_collections
 from tensorboardX import SummaryWriter
 
 from tsla.errors import InputError
 from tsla.training import config as config_lib
+
+_CHECKPOINTS = 'checkpoints'
 
 
 class RunDirectory:
@@ -111,12 +113,7 @@ class RunDirectory:
   @property
   def checkpoints(self) -> pathlib.Path:
     """Where the state is saved."""
-    return self.checkpoints_of(self.path)
-
-  @staticmethod
-  def checkpoints_of(path: pathlib.Path) -> pathlib.Path:
-    """Where the run in `path` saves its state."""
-    return path / 'checkpoints'
+    return self.path / _CHECKPOINTS
 
   def write_status(self, state: str, step: int, **more: Any) -> None:
     """Says how the run stands: running, done, diverged, interrupted."""
@@ -130,8 +127,10 @@ class RunDirectory:
       return
     metrics = self.path / 'metrics.jsonl'
     if metrics.exists():
-      rows = metrics.read_text().splitlines(keepends=True)
-      _replace(metrics, ''.join(r for r in rows if _is_kept(r, step)))
+      lines = metrics.read_text().splitlines(keepends=True)
+      rows = zip(lines, map(_row, lines), strict=True)
+      kept = (line for line, row in rows if row and row['step'] <= step)
+      _replace(metrics, ''.join(kept))
     with (
       metrics.open('a') as file,
       contextlib.closing(
@@ -163,6 +162,51 @@ class RunDirectory:
     )
 
 
+class RunRecord(NamedTuple):
+  """What a run's directory says of it, to one who does not train there."""
+
+  path: pathlib.Path
+  config: ml_collections.ConfigDict
+  fingerprint: str  # SHA-256 of its data set
+  status: dict[str, Any]
+  rows: tuple[dict[str, Any], ...]  # of its log, in order
+
+  @property
+  def checkpoints(self) -> pathlib.Path:
+    """Where its state is saved."""
+    return self.path / _CHECKPOINTS
+
+
+def read_run(path: str | os.PathLike, where: str) -> RunRecord:
+  """Reads another run's directory; nothing is written or locked there.
+
+  Args:
+    path: the directory.
+    where: what names it in errors, as "config.teacher.run = 'runs/a'".
+
+  Raises:
+    InputError: it holds no run of this project.
+  """
+  path = pathlib.Path(path)
+  try:
+    fields, data, status = (
+      json.loads((path / name).read_text())
+      for name in ('config.json', 'data.json', 'status.json')
+    )
+    log = (path / 'metrics.jsonl').read_text()
+    return RunRecord(
+      path,
+      config_lib.unflatten(fields),
+      data['fingerprint'],
+      status,
+      tuple(filter(None, map(_row, log.splitlines()))),
+    )
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    raise InputError(
+      f'{where}: {error}', allowed='the directory of a run'
+    ) from error
+
+
 class RunLog:
   """Appends rows to `metrics.jsonl` and TensorBoard, or to nothing."""
 
@@ -189,12 +233,13 @@ class RunLog:
         self._board.add_scalar(f'{kind}/{name}', value, step)
 
 
-def _is_kept(line: str, step: int) -> bool:
-  """Whether a row belongs to the first `step` updates; half a row does not."""
+def _row(line: str) -> dict[str, Any] | None:
+  """A row of the log; None for the half that a killed process may leave."""
   try:
-    return json.loads(line)['step'] <= step
-  except (json.JSONDecodeError, KeyError):
-    return False
+    row = json.loads(line)
+  except json.JSONDecodeError:
+    return None
+  return row if isinstance(row, dict) and 'step' in row else None
 
 
 def _lock(file: TextIO, path: pathlib.Path) -> None:

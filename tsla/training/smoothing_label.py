@@ -4,8 +4,6 @@ A source is arrays, placed on the devices with the data set, and a pure function
 that makes of them the ŷ of a batch.
 """
 
-import json
-import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,12 +15,10 @@ from tsla import smoothing
 from tsla.data import augment, batches
 from tsla.data.datasets import Dataset
 from tsla.errors import InputError
-from tsla.models import resnet
 from tsla.training import config as config_lib
-from tsla.training import durations as durations_lib
-from tsla.training import optimizer
+from tsla.training import durations, network, optimizer
 from tsla.training.checkpoint import open_checkpoints
-from tsla.training.rundir import RunDirectory
+from tsla.training.rundir import read_run
 from tsla.training.step import TrainState
 
 # Examples the teacher sees at once before the run.
@@ -93,48 +89,31 @@ def load_teacher(
     InputError: no finished run there, or one of other classes or other input.
   """
   where = f'config.teacher.run = {config.teacher.run!r}'
-  run = pathlib.Path(config.teacher.run)
-  try:
-    fields = json.loads((run / 'config.json').read_text())
-    status = json.loads((run / 'status.json').read_text())
-  except (OSError, json.JSONDecodeError) as error:
+  run = read_run(config.teacher.run, where)
+  if run.status['state'] != 'done':
     raise InputError(
-      f'{where}: {error}',
+      f'{where}: that run is {run.status["state"]}, not done',
       allowed='the directory of a finished run',
       cure='train it first, then --config.teacher.run=ITS_WORKDIR',
-    ) from error
-  if status['state'] != 'done':
-    raise InputError(f'{where}: that run is {status["state"]}, not done')
+    )
+  here, there = config_lib.flatten(config), config_lib.flatten(run.config)
   for name in ('data.name', 'data.mean', 'data.std', 'augment.crop'):
-    mine = config_lib.flatten(config)[name]
-    if fields[name] != mine:
+    if there[name] != here[name]:
       raise InputError(
-        f'{where}: its {name} is {fields[name]}', allowed=f'{mine}, as here'
+        f'{where}: its {name} is {there[name]}',
+        allowed=f'{here[name]}, as here',
       )
-  theirs = config_lib.default_config()
-  theirs.update_from_flattened_dict(
-    {
-      name: tuple(value) if isinstance(value, list) else value
-      for name, value in fields.items()
-    }
-  )
   per_epoch = batches.steps_per_epoch(
-    len(dataset.train.labels), theirs.batch_size
+    len(dataset.train.labels), run.config.batch_size
   )
-  model = resnet.create(
-    theirs.model.name,
-    num_classes=dataset.num_classes,
-    stem=theirs.model.stem,
-    width=theirs.model.width,
-    dtype=jnp.dtype(theirs.model.dtype),
-  )
+  model = network.create(run.config, dataset.num_classes)
   like = TrainState.create(
     model,
-    *optimizer.create(theirs, durations_lib.resolve(theirs, per_epoch)),
+    *optimizer.create(run.config, durations.resolve(run.config, per_epoch)),
     seed=0,
-    image_shape=input_shape(config, dataset),
+    image_shape=network.input_shape(config, dataset),
   )
-  with open_checkpoints(RunDirectory.checkpoints_of(run)) as checkpoints:
+  with open_checkpoints(run.checkpoints) as checkpoints:
     try:
       state = checkpoints.restore(like)
     except ValueError as error:
@@ -143,15 +122,6 @@ def load_teacher(
         f'{dataset.name}: {error}'
       ) from error
   return model.apply, {'params': state.params, 'batch_stats': state.batch_stats}
-
-
-def input_shape(
-  config: ml_collections.ConfigDict, dataset: Dataset
-) -> tuple[int, int, int]:
-  """(H, W, C) of what the network sees."""
-  height, width, channels = dataset.image_shape
-  side = config.augment.crop
-  return side or height, side or width, channels
 
 
 def _on_clean_images(

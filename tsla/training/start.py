@@ -5,8 +5,6 @@ run that begins with the LSR run's state of epoch s ends where TSLA(s) alone
 does: one trunk, many branches.
 """
 
-import json
-import pathlib
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +16,7 @@ from tsla.models import pretrained
 from tsla.training import optimizer
 from tsla.training.checkpoint import Checkpoints, open_checkpoints
 from tsla.training.durations import Durations
-from tsla.training.rundir import RunDirectory
+from tsla.training.rundir import RunRecord, read_run
 from tsla.training.step import TrainState
 
 
@@ -69,25 +67,17 @@ def find_start(
       allowed=f'RUN@EPOCH with an epoch in 1 to {config.epochs - 1}',
     )
   step = int(epoch) * durations.steps_per_epoch
-  run = pathlib.Path(path)
-  try:
-    data = json.loads((run / 'data.json').read_text())
-    log = (run / 'metrics.jsonl').read_text()
-  except (OSError, json.JSONDecodeError) as error:
-    raise InputError(
-      f'{where}: {error}', allowed='the directory of a run, and an epoch of it'
-    ) from error
-  if data['fingerprint'] != fingerprint:
+  run = read_run(path, where)
+  if run.fingerprint != fingerprint:
     raise InputError(f'{where}: that run is on another data set')
   state = _restore_epoch(where, run, step, first, durations)
   opt_state = smoothing.with_schedule(
     state.opt_state, optimizer.smoothing_schedule(config, durations)
   )
-  rows = (json.loads(line) for line in log.splitlines())
   return Start(
     state=state.replace(opt_state=opt_state),
     step=step,
-    rows=tuple(row for row in rows if row['step'] <= step),
+    rows=tuple(row for row in run.rows if row['step'] <= step),
     drops=bool(smoothing.current_theta(state.opt_state) > 0)
     and not smoothing.current_theta(opt_state) > 0,
   )
@@ -115,12 +105,12 @@ def _from_weights(
 
 def _restore_epoch(
   where: str,
-  run: pathlib.Path,
+  run: RunRecord,
   step: int,
   like: TrainState,
   durations: Durations,
 ) -> TrainState:
-  with open_checkpoints(RunDirectory.checkpoints_of(run)) as checkpoints:
+  with open_checkpoints(run.checkpoints) as checkpoints:
     if step not in checkpoints.steps:
       saved = [s / durations.steps_per_epoch for s in checkpoints.steps]
       epoch = step // durations.steps_per_epoch

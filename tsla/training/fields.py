@@ -1,0 +1,232 @@
+"""The table of a run's fields: default, meaning, what each may hold."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+from tsla.models import resnet
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+  """One config field.
+
+  Args:
+    default: its value in `default_config()`. Its type is the field's; a
+      duration is unset at -1, milestones at ().
+    meaning: one line for the reader.
+    allowed: what it may hold, in words.
+    check: the same as a predicate on a set value.
+    identity: whether another value makes another run; False for what only says
+      where the data lies or how the devices share the work.
+  """
+
+  default: Any
+  meaning: str
+  allowed: str
+  check: Callable[[Any], bool]
+  identity: bool = True
+
+
+def _whole(
+  low: int, high: int = 2**31 - 1
+) -> tuple[str, Callable[[Any], bool]]:
+  return f'a whole number >= {low}', lambda v: low <= v <= high
+
+
+def _real(
+  low: float, high: float = math.inf, *, open_low: bool = False
+) -> tuple[str, Callable[[Any], bool]]:
+  def check(value: float) -> bool:
+    above = value > low if open_low else value >= low
+    return math.isfinite(value) and above and value <= high
+
+  sign = '>' if open_low else '>='
+  upper = '' if high == math.inf else f' and <= {high:g}'
+  return f'a number {sign} {low:g}{upper}', check
+
+
+def _one_of(*names: str) -> tuple[str, Callable[[Any], bool]]:
+  return 'one of ' + ', '.join(names), lambda v: v in names
+
+
+def _rising(kind: str) -> tuple[str, Callable[[Any], bool]]:
+  def check(values: tuple[float, ...]) -> bool:
+    numbers = all(type(v) in (int, float) and 0 < v < math.inf for v in values)
+    return numbers and list(values) == sorted(set(values))
+
+  return f'rising {kind} > 0, as (60, 120, 160)', check
+
+
+def _duration(below: float = math.inf) -> Any:
+  words, check = _real(0)
+  words += '' if below == math.inf else f' and < {below:g}'
+  return f'{words}; -1: unset', lambda v: v == -1 or (check(v) and v < below)
+
+
+def _channels(low: float, *, open_low: bool) -> Any:
+  _, check = _real(low, open_low=open_low)
+  sign = '>' if open_low else '>='
+  return (
+    f'one number {sign} {low:g} per channel',
+    lambda v: len(v) > 0 and all(isinstance(x, float) and check(x) for x in v),
+  )
+
+
+_ANY = 'any text', lambda v: True
+_PATH = 'a path of a local or mounted disk', lambda v: '://' not in v
+_SWITCH = 'true or false', lambda v: True
+
+FIELDS: dict[str, Field] = {
+  'seed': Field(
+    0, 'initialisation, batch order, augmentation', *_whole(0, 2**32 - 1)
+  ),
+  'epochs': Field(30, 'passes over the training set', *_whole(1)),
+  'batch_size': Field(32, 'examples an update, all devices', *_whole(1)),
+  'eval_batch_size': Field(
+    500, 'examples a call, evaluation', *_whole(1), identity=False
+  ),
+  'parallel': Field(
+    'auto',
+    'how devices share a batch; auto: pmap on several of one process, or jit',
+    *_one_of('auto', 'pmap', 'jit'),
+    identity=False,
+  ),
+  'log_every_steps': Field(
+    50, 'updates a log row; also the most updates a compiled call', *_whole(1)
+  ),
+  'eval_every_epochs': Field(1, 'epochs between evaluations', *_whole(1)),
+  'checkpoint_every_epochs': Field(1, 'epochs between saves', *_whole(1)),
+  'checkpoint_keep_epochs': Field(
+    (),
+    'epochs that are saved and kept, to fork other runs from',
+    *_rising('whole epochs'),
+    identity=False,
+  ),
+  'init.fork_from': Field(
+    '', 'RUN@EPOCH: begin where that run was after that epoch', *_PATH
+  ),
+  'data.name': Field(
+    'digits', 'digits, cifar100, any prepared TFDS set, folder or npz', *_ANY
+  ),
+  'data.path': Field(
+    '',
+    "TFDS data_dir ('' = ~/tensorflow_datasets), image folder, .npz",
+    *_PATH,
+    identity=False,
+  ),
+  'data.image_size': Field(
+    0, 'resize to this side, square, aspect not kept; 0 = as stored', *_whole(0)
+  ),
+  'data.skip_corrupt': Field(
+    False,
+    'damaged images are left out and counted, not refused',
+    *_SWITCH,
+    identity=False,
+  ),
+  'data.download': Field(
+    True, 'a missing set may be prepared', *_SWITCH, identity=False
+  ),
+  'data.mean': Field(
+    (0.5,), 'subtracted from pixels in [0, 1]', *_channels(0, open_low=False)
+  ),
+  'data.std': Field(
+    (0.5,), 'divides them afterwards', *_channels(0, open_low=True)
+  ),
+  'augment.pad': Field(
+    0, 'zero pixels a side before a random crop to the old size', *_whole(0)
+  ),
+  'augment.crop': Field(
+    0, 'side of a random crop, centre crop in evaluation; 0 = off', *_whole(0)
+  ),
+  'augment.flip': Field(False, 'random horizontal flip', *_SWITCH),
+  'model.name': Field(
+    'resnet18', 'the network', *_one_of(*resnet.ARCHITECTURES)
+  ),
+  'model.stem': Field(
+    'cifar',
+    'cifar: 3x3, no pool; imagenet: 7x7 stride 2 and max-pool',
+    *_one_of(*resnet.STEMS),
+  ),
+  'model.width': Field(64, 'channels of the first stage', *_whole(1)),
+  'model.dtype': Field(
+    'float32',
+    'of activations; parameters, statistics and loss stay float32',
+    *_one_of('float32', 'bfloat16'),
+  ),
+  'model.weights': Field(
+    '',
+    "torchvision's or timm's weights to start from, .safetensors or .pth",
+    *_PATH,
+  ),
+  'model.weights_sha256': Field(
+    '', "that file's SHA-256, checked if it is given", *_ANY
+  ),
+  'smoothing.schedule': Field(
+    'none',
+    'theta over time; two_stage is TSLA, constant is LSR',
+    *_one_of('none', 'constant', 'two_stage', 'linear', 'cosine'),
+  ),
+  'smoothing.theta': Field(
+    0.0, 'mass moved from the label to y_hat, over all K classes', *_real(0, 1)
+  ),
+  'smoothing.target': Field(
+    'uniform',
+    'y_hat; prior: class frequencies of the training set; teacher: its softmax',
+    *_one_of('uniform', 'prior', 'teacher'),
+  ),
+  'smoothing.drop_epochs': Field(
+    -1.0, 'epoch s of TSLA(s): theta is 0 from there on', *_duration()
+  ),
+  'smoothing.drop_steps': Field(-1, 'the same in updates', *_duration()),
+  'smoothing.drop_percent': Field(
+    -1.0, 'the same in percent of the run', *_duration(below=100)
+  ),
+  'teacher.run': Field(
+    '', 'directory of the finished run whose network gives y_hat', *_PATH
+  ),
+  'teacher.view': Field(
+    'augmented',
+    'what it sees: each augmented image, or once each image as it is',
+    *_one_of('augmented', 'clean'),
+  ),
+  'teacher.temperature': Field(
+    1.0, 'its logits are divided by it', *_real(0, open_low=True)
+  ),
+  'optimizer.name': Field(
+    'sgd', 'the base optimiser', *_one_of('sgd', 'adamw', 'lamb')
+  ),
+  'optimizer.learning_rate': Field(
+    0.1, 'the highest rate', *_real(0, open_low=True)
+  ),
+  'optimizer.momentum': Field(0.9, 'of sgd', *_real(0, 1)),
+  'optimizer.nesterov': Field(False, "sgd's Nesterov form", *_SWITCH),
+  'optimizer.weight_decay': Field(
+    0.0, 'sgd: L2 added to the gradient; else decoupled', *_real(0)
+  ),
+  'optimizer.schedule': Field(
+    'constant',
+    'learning rate over time',
+    *_one_of('constant', 'step', 'cosine'),
+  ),
+  'optimizer.milestone_epochs': Field(
+    (), 'step: the rate is multiplied at these', *_rising('epochs')
+  ),
+  'optimizer.milestone_steps': Field(
+    (), 'the same in updates', *_rising('updates')
+  ),
+  'optimizer.milestone_percent': Field(
+    (), 'the same in percent of the run', *_rising('percents')
+  ),
+  'optimizer.decay_factor': Field(
+    0.1, 'step: what it is multiplied by', *_real(0, 1, open_low=True)
+  ),
+  'optimizer.warmup_epochs': Field(
+    -1.0, 'the rate rises linearly until here', *_duration()
+  ),
+  'optimizer.warmup_steps': Field(-1, 'the same in updates', *_duration()),
+  'optimizer.warmup_percent': Field(
+    -1.0, 'the same in percent of the run', *_duration(below=100)
+  ),
+}
