@@ -115,7 +115,7 @@ def test_a_finished_run_is_not_taken_for_one_on_other_data(
     ('{run}@1', r'not saved\n  allowed: epochs 3, 4\n.*keep_epochs=\(1,\)'),
     ('{run}@9', r'an epoch in 1 to 3'),
     ('{run}', r'RUN@EPOCH'),
-    ('{run}/nowhere@3', r'data.json'),
+    ('{run}/nowhere@3', r'config.json'),
   ],
 )
 def test_a_fork_that_cannot_be_is_explained(

@@ -10,7 +10,8 @@ from support import small_config, write_digits_npz
 
 from tsla.data import datasets
 from tsla.errors import InputError
-from tsla.training import loop, smoothing_label
+from tsla.models.pretrained import to_state_dict, write_safetensors
+from tsla.training import loop, smoothing_label, teacher
 
 
 @pytest.fixture(scope='module')
@@ -23,10 +24,10 @@ def config(tmp_path_factory):
 def taught(config, tmp_path_factory):
   """A student's config, its teacher a finished run."""
   run = tmp_path_factory.mktemp('teacher')
-  teacher = config.copy_and_resolve_references()
-  teacher.smoothing.schedule, teacher.smoothing.theta = 'none', 0.0
-  teacher.smoothing.drop_epochs = -1.0
-  loop.train_and_evaluate(teacher, run)
+  baseline = config.copy_and_resolve_references()
+  baseline.smoothing.schedule, baseline.smoothing.theta = 'none', 0.0
+  baseline.smoothing.drop_epochs = -1.0
+  loop.train_and_evaluate(baseline, run)
   student = config.copy_and_resolve_references()
   student.smoothing.target = 'teacher'
   student.teacher.run = str(run)
@@ -45,14 +46,14 @@ def softmax(logits):
 
 def test_the_teacher_s_softmax_in_evaluation_mode_is_y_hat(taught):
   dataset = datasets.load(taught.data)
-  apply, variables = smoothing_label.load_teacher(taught, dataset)
+  model, variables = network = teacher.load(taught, dataset)
   images = normalised(dataset.train.images)
-  logits = apply(variables, images, train=False)
+  logits = model.apply(variables, images, train=False)
   expected = softmax(np.asarray(logits, np.float64) / 2.0)
   assert expected.max() > 0.15  # it has learnt something: not uniform
   indices = jnp.array([3, 60, 0])
 
-  source = smoothing_label.create(taught, dataset)
+  source = smoothing_label.create(taught, dataset, network)
   got = source.y_hat(source.arrays, images[indices], indices)
   np.testing.assert_allclose(got, expected[indices], rtol=1e-5)
   # Another image than the index says: the augmented view is what counts.
@@ -61,16 +62,32 @@ def test_the_teacher_s_softmax_in_evaluation_mode_is_y_hat(taught):
 
   clean = taught.copy_and_resolve_references()
   clean.teacher.view = 'clean'
-  source = smoothing_label.create(clean, dataset)
+  source = smoothing_label.create(clean, dataset, network)
   assert source.arrays.shape == (64, 10)
   assert source.arrays.dtype == jnp.float16
   got = source.y_hat(source.arrays, images[indices + 1], indices)
   np.testing.assert_allclose(got, expected[indices], atol=1e-3)
 
 
+def test_a_run_s_network_is_the_same_teacher_as_a_file(taught, tmp_path):
+  dataset = datasets.load(taught.data)
+  of_run = teacher.load(taught, dataset)
+  path = tmp_path / 'weights.safetensors'
+  write_safetensors(path, to_state_dict(of_run.variables))
+  by_file = taught.copy_and_resolve_references()
+  by_file.teacher.run, by_file.teacher.weights = '', str(path)
+  of_file = teacher.load(by_file, dataset)
+  assert of_file.model == of_run.model
+  jax.tree.map(
+    np.testing.assert_array_equal, of_file.variables, of_run.variables
+  )
+
+
 def test_no_gradient_flows_into_the_teacher(taught):
   dataset = datasets.load(taught.data)
-  source = smoothing_label.create(taught, dataset)
+  source = smoothing_label.create(
+    taught, dataset, teacher.load(taught, dataset)
+  )
   images = normalised(dataset.train.images[:4])
   grads = jax.grad(
     lambda v: source.y_hat(v, images, jnp.arange(4))[0, 0], allow_int=True
@@ -106,13 +123,13 @@ def test_a_teacher_that_cannot_be_used_is_explained(taught, tmp_path):
   missing = taught.copy_and_resolve_references()
   missing.teacher.run = str(tmp_path)
   with pytest.raises(InputError, match='the directory of a run'):
-    smoothing_label.load_teacher(missing, dataset)
+    teacher.load(missing, dataset)
   other_input = taught.copy_and_resolve_references()
   other_input.data.mean = (0.4,)
   with pytest.raises(InputError, match=r'data\.mean'):
-    smoothing_label.load_teacher(other_input, dataset)
+    teacher.load(other_input, dataset)
   classes = tuple('0123456789a')
   more = datasets.Dataset('more', dataset.train, dataset.test, classes, '')
   with pytest.raises(InputError, match='11 classes') as error:
-    smoothing_label.load_teacher(taught, more)
+    teacher.load(taught, more)
   assert len(str(error.value).splitlines()) <= 3

@@ -5,12 +5,14 @@
 """
 
 import argparse
+import os
 import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,14 +21,15 @@ from flax import traverse_util
 from tsla.errors import InputError
 from tsla.models import resnet
 from tsla.models.weight_files import (
-  ANOTHER_FILE,
   FORMATS,
+  another_file,
   read_state_dict,
   write_safetensors,
 )
 
 __all__ = [
   'Row',
+  'load',
   'read_state_dict',
   'to_state_dict',
   'to_variables',
@@ -63,7 +66,9 @@ class Row(NamedTuple):
 
 
 def to_variables(
-  state_dict: Mapping[str, np.ndarray], like: Mapping[str, Any]
+  state_dict: Mapping[str, np.ndarray],
+  like: Mapping[str, Any],
+  field: str = 'config.model.weights',
 ) -> tuple[dict[str, Any], list[Row]]:
   """Fills a flax ResNet's variables from a state dict.
 
@@ -75,6 +80,7 @@ def to_variables(
     state_dict: arrays by torch's names, as `read_state_dict` returns them.
     like: {'params': …, 'batch_stats': …} of the network. Shapes and dtypes
       suffice (`jax.ShapeDtypeStruct`) but for a head that is to be kept.
+    field: the flag that named the file, for errors.
 
   Returns:
     The same tree with the file's weights as NumPy arrays, and a row for every
@@ -122,7 +128,7 @@ def to_variables(
     elif name not in wanted:
       misfits.append(f'{name!r} is not in the network')
   if misfits:
-    raise _misfit(misfits, state_dict, wanted)
+    raise _misfit(misfits, state_dict, wanted, field)
   return traverse_util.unflatten_dict(flat), rows
 
 
@@ -161,12 +167,15 @@ def _another_head(
 
 
 def _misfit(
-  misfits: list[str], state_dict: Mapping[str, Any], wanted: Mapping[str, Any]
+  misfits: list[str],
+  state_dict: Mapping[str, Any],
+  wanted: Mapping[str, Any],
+  field: str,
 ) -> InputError:
   """The error that lists them, with the cure for the usual mistakes."""
   found, model = _architecture(state_dict), _architecture(wanted)
   problem = f'{len(misfits)} misfits: {"; ".join(misfits)}'
-  cure = ANOTHER_FILE
+  cure = another_file(field)
   if found != model:
     problem = f'the file looks like {found or "another network"}; {problem}'
     if found:
@@ -178,7 +187,7 @@ def _misfit(
     elif width != wanted['conv1.weight'].shape[-1]:
       cure = f'--config.model.width={width}'
   return InputError(
-    f'model.weights: {problem}',
+    f'{field}: {problem}',
     allowed=f'the weights of this {model}: same names, shapes, finite numbers',
     cure=cure,
   )
@@ -216,8 +225,29 @@ def to_state_dict(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
   }
 
 
-def _network_of(state_dict: Mapping[str, np.ndarray], field: str) -> Any:
-  """The shapes of the network that a state dict was saved from."""
+def load(
+  path: str | os.PathLike,
+  *,
+  sha256: str = '',
+  field: str = 'config.model.weights',
+  dtype: jax.typing.DTypeLike = jnp.float32,
+) -> tuple[nn.Module, dict[str, Any], list[Row]]:
+  """The whole network that a file was saved from, by its names and shapes.
+
+  Args:
+    path: as for `read_state_dict`, and so are `sha256` and `field`.
+    sha256: what the file's SHA-256 must be; '' for any.
+    field: the flag that named the path, for errors.
+    dtype: type of the network's activations.
+
+  Returns:
+    The network, its variables, and a row for every tensor of the file.
+
+  Raises:
+    InputError: the file cannot be read, is of no known network, misses
+      tensors or has others, or holds NaN or infinity.
+  """
+  state_dict = read_state_dict(path, sha256, field)
   name = _architecture(state_dict)
   stem, head = (state_dict.get(key) for key in ('conv1.weight', 'fc.weight'))
   if (
@@ -227,20 +257,23 @@ def _network_of(state_dict: Mapping[str, np.ndarray], field: str) -> Any:
     or stem.shape[-1] not in _STEMS
   ):
     raise InputError(
-      f'{field}: no known network with a stem conv1 and a head fc',
+      f'{field} = {os.fspath(path)!r}: no known network with a stem conv1 and '
+      'a head fc',
       allowed=f"torchvision's names for {', '.join(resnet.ARCHITECTURES)}",
-      cure='choose another --in',
+      cure=another_file(field),
     )
   model = resnet.create(
     name,
     num_classes=head.shape[0],
     stem=_STEMS[stem.shape[-1]],
     width=stem.shape[0],
+    dtype=dtype,
   )
   images = jnp.zeros((1, 32, 32, stem.shape[1]))
-  return jax.eval_shape(
+  like = jax.eval_shape(
     lambda: model.init(jax.random.key(0), images, train=True)
   )
+  return model, *to_variables(state_dict, like, field)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -253,9 +286,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument('--out', required=True, help='the file to write')
   args = parser.parse_args(argv)
   try:
-    state_dict = read_state_dict(args.source)
-    like = _network_of(state_dict, f'--in={args.source}')
-    variables, rows = to_variables(state_dict, like)
+    _, variables, rows = load(args.source, field='in')
     write_safetensors(args.out, to_state_dict(variables))
   except InputError as error:
     print(error, file=sys.stderr)

@@ -14,7 +14,6 @@ from tsla.errors import InputError
 from tsla.models import torch_zip
 
 FORMATS = 'a .safetensors file, or a .pth file that torch.save wrote as a zip'
-ANOTHER_FILE = 'fetch the file again, or choose another --config.model.weights'
 _DTYPES = {
   'F64': np.float64,
   'F32': np.float32,
@@ -25,7 +24,9 @@ _DTYPES = {
 
 
 def read_state_dict(
-  path: str | os.PathLike, sha256: str = ''
+  path: str | os.PathLike,
+  sha256: str = '',
+  field: str = 'config.model.weights',
 ) -> dict[str, np.ndarray]:
   """Reads a state dict; nothing in the file is executed.
 
@@ -35,6 +36,7 @@ def read_state_dict(
   Args:
     path: a .safetensors file, or a .pth file in torch.save's zip form.
     sha256: what the file's SHA-256 must be, in hexadecimal; '' for any.
+    field: the flag that named the path, for errors.
 
   Returns:
     Arrays by torch's names, in torch's layout and the file's dtypes; they may
@@ -44,25 +46,30 @@ def read_state_dict(
     InputError: no such file, another SHA-256, a damaged file, one that holds
       no state dict, or a pickle that names anything but tensors.
   """
-  field = f'model.weights = {os.fspath(path)!r}'
+  where = f'{field} = {os.fspath(path)!r}'
   try:
     data = pathlib.Path(path).expanduser().read_bytes()
   except (OSError, ValueError) as error:
     why = getattr(error, 'strerror', None) or error
     raise InputError(
-      f'{field}: {why}', allowed=FORMATS, cure='--config.model.weights=FILE'
+      f'{where}: {why}', allowed=FORMATS, cure=f'--{field}=FILE'
     ) from error
   found = hashlib.sha256(data).hexdigest()
   if sha256 and sha256.lower() != found:
     raise InputError(
-      f'model.weights_sha256 = {sha256!r}: not the SHA-256 of {path}',
+      f'{field}_sha256 = {sha256!r}: not the SHA-256 of {path}',
       allowed=f'{found}, if this is the file you mean',
-      cure='fetch the file again, or correct --config.model.weights_sha256',
+      cure=f'fetch the file again, or correct --{field}_sha256',
     )
-  return _state_dict(_load(data, field), field)
+  return _state_dict(_load(data, where, another_file(field)), where)
 
 
-def _load(data: bytes, field: str) -> Any:
+def another_file(field: str) -> str:
+  """What to do about a file that is of no use."""
+  return f'fetch the file again, or choose another --{field}'
+
+
+def _load(data: bytes, where: str, cure: str) -> Any:
   """What the file holds, whichever of the formats it is in."""
   try:
     if data[8:9] == b'{':  # after the length of the header
@@ -76,29 +83,29 @@ def _load(data: bytes, field: str) -> Any:
       return torch_zip.load(data)
   except torch_zip.ForeignNameError as error:
     raise InputError(
-      f'{field}: refused, its pickle names {str(error)!r}; nothing was run',
+      f'{where}: refused, its pickle names {str(error)!r}; nothing was run',
       allowed='tensors in dicts and lists, numbers and texts',
       cure="save the weights alone: torch.save(model.state_dict(), 'NEW.pth')",
     ) from error
   except (safetensors.SafetensorError, KeyError, ValueError) as error:
     raise InputError(
-      f'{field}: damaged, cut short or of an unknown kind: {error}',
+      f'{where}: damaged, cut short or of an unknown kind: {error}',
       allowed=FORMATS,
-      cure=ANOTHER_FILE,
+      cure=cure,
     ) from error
   if data.startswith(b'\x80') or data[257:262] == b'ustar':
     raise InputError(
-      f'{field}: a .pth file in the form from before torch 1.6',
+      f'{where}: a .pth file in the form from before torch 1.6',
       allowed=FORMATS,
       cure='take a newer file, or convert it where torch is: safetensors.torch'
       ".save_file(torch.load('OLD.pth', weights_only=True), 'NEW.safetensors')",
     )
   raise InputError(
-    f'{field}: not a file of weights', allowed=FORMATS, cure=ANOTHER_FILE
+    f'{where}: not a file of weights', allowed=FORMATS, cure=cure
   )
 
 
-def _state_dict(tree: Any, field: str) -> dict[str, np.ndarray]:
+def _state_dict(tree: Any, where: str) -> dict[str, np.ndarray]:
   for key in ('state_dict', 'model'):
     if isinstance(tree, dict) and isinstance(tree.get(key), dict):
       tree = tree[key]
@@ -111,7 +118,7 @@ def _state_dict(tree: Any, field: str) -> dict[str, np.ndarray]:
   ]
   if others:
     raise InputError(
-      f'{field}: no state dict; no tensors by name: {", ".join(others)}',
+      f'{where}: no state dict; no tensors by name: {", ".join(others)}',
       allowed="tensors by name, alone or under 'state_dict' or 'model'",
       cure="save the weights alone: torch.save(model.state_dict(), 'NEW.pth')",
     )

@@ -12,6 +12,7 @@ from tsla.evaluation import metrics
 from tsla.training import network, optimizer, smoothing_label, step
 from tsla.training.durations import Durations
 from tsla.training.parallel import Parallel
+from tsla.training.teacher import Teacher
 
 
 class Run(NamedTuple):
@@ -34,6 +35,7 @@ def build(
   dataset: Dataset,
   durations: Durations,
   mapping: Parallel,
+  teacher: Teacher | None = None,
 ) -> Run:
   """Places the data on the devices and compiles nothing yet.
 
@@ -42,9 +44,7 @@ def build(
     dataset: what `config.data` names; `check_fits` has passed.
     durations: of the config, on this data set.
     mapping: how the devices share the work.
-
-  Raises:
-    InputError: no such network, or a teacher that cannot be used.
+    teacher: what `tsla.training.teacher.load` makes of config and dataset.
   """
   model = network.create(
     config, dataset.num_classes, axis_name=mapping.axis_name
@@ -57,7 +57,7 @@ def build(
     seed=config.seed,
     image_shape=network.input_shape(config, dataset),
   )
-  source = smoothing_label.create(config, dataset)
+  source = smoothing_label.create(config, dataset, teacher)
   train, test = mapping.replicate(
     (
       step.Examples(dataset.train.images, dataset.train.labels, source.arrays),

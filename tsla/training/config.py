@@ -183,12 +183,15 @@ def validate(config: ml_collections.ConfigDict) -> None:
       f'{config.init.fork_from!r}: a run begins in one place',
       cure='--config.model.weights= or --config.init.fork_from=',
     )
-  if (config.smoothing.target == 'teacher') != bool(config.teacher.run):
+  teachers = bool(config.teacher.run) + bool(config.teacher.weights)
+  if teachers != (config.smoothing.target == 'teacher'):
     raise InputError(
-      f'config.teacher.run = {config.teacher.run!r} with smoothing.target = '
+      f'config.teacher.run = {config.teacher.run!r} and teacher.weights = '
+      f'{config.teacher.weights!r} with smoothing.target = '
       f'{config.smoothing.target!r}',
-      allowed='a directory with target teacher, empty with any other',
-      cure='--config.teacher.run=WORKDIR_OF_A_FINISHED_RUN',
+      allowed='exactly one with target teacher, none with any other',
+      cure='--config.teacher.run=WORKDIR_OF_A_FINISHED_RUN, or '
+      '--config.teacher.weights=FILE',
     )
   theta, schedule = config.smoothing.theta, config.smoothing.schedule
   if (theta > 0) != (schedule != 'none'):

@@ -186,6 +186,14 @@ FIELDS: dict[str, Field] = {
   'teacher.run': Field(
     '', 'directory of the finished run whose network gives y_hat', *_PATH
   ),
+  'teacher.weights': Field(
+    '',
+    "or torchvision's or timm's weights of that network, .safetensors or .pth",
+    *_PATH,
+  ),
+  'teacher.weights_sha256': Field(
+    '', "that file's SHA-256, checked if it is given", *_ANY
+  ),
   'teacher.view': Field(
     'augmented',
     'what it sees: each augmented image, or once each image as it is',

@@ -13,6 +13,7 @@ from tsla.data import batches, datasets
 from tsla.training import config as config_lib
 from tsla.training import durations as durations_lib
 from tsla.training import parallel
+from tsla.training import teacher as teacher_lib
 from tsla.training.build import Run, build, check_fits, image_bytes
 from tsla.training.checkpoint import Checkpoints, open_checkpoints
 from tsla.training.durations import Durations
@@ -56,6 +57,7 @@ def train_and_evaluate(
   mapping = parallel.choose(config.parallel, config.batch_size)
   dataset = datasets.load(config.data)
   check_fits(config, dataset, mapping.memory())
+  teacher = teacher_lib.load(config, dataset)
   durations = durations_lib.resolve(
     config,
     batches.steps_per_epoch(len(dataset.train.labels), config.batch_size),
@@ -69,7 +71,7 @@ def train_and_evaluate(
     watch_signals(parallel.is_alone()) as requested,
     open_checkpoints(directory.checkpoints, keep_steps) as checkpoints,
   ):
-    run = build(config, dataset, durations, mapping)
+    run = build(config, dataset, durations, mapping, teacher)
     start = find_start(
       config, run.state, checkpoints, durations, dataset.fingerprint
     )

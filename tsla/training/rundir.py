@@ -28,6 +28,8 @@ from tsla.training import provenance
 
 _CHECKPOINTS = 'checkpoints'
 
+_CHECKPOINTS = 'checkpoints'
+
 
 class RunDirectory:
   """The directory of one run.

@@ -12,14 +12,9 @@ import jax.numpy as jnp
 import ml_collections
 
 from tsla import smoothing
-from tsla.data import augment, batches
+from tsla.data import augment
 from tsla.data.datasets import Dataset
-from tsla.errors import InputError
-from tsla.training import config as config_lib
-from tsla.training import durations, network, optimizer
-from tsla.training.checkpoint import open_checkpoints
-from tsla.training.rundir import read_run
-from tsla.training.step import TrainState
+from tsla.training.teacher import Teacher
 
 # Examples the teacher sees at once before the run.
 _BATCH = 500
@@ -39,89 +34,38 @@ def uniform() -> Source:
   return Source((), lambda arrays, images, indices: None)
 
 
-def create(config: ml_collections.ConfigDict, dataset: Dataset) -> Source:
+def create(
+  config: ml_collections.ConfigDict,
+  dataset: Dataset,
+  teacher: Teacher | None = None,
+) -> Source:
   """The source that `config.smoothing.target` names.
 
   Args:
     config: a validated config.
     dataset: the run's.
-
-  Raises:
-    InputError: the teacher cannot be used.
+    teacher: the run's, where the target is one.
   """
   match config.smoothing.target:
+    case 'uniform':
+      return uniform()
     case 'prior':
       prior = smoothing.class_prior(dataset.train.labels, dataset.num_classes)
       return Source(prior, lambda prior, images, indices: prior)
-    case 'teacher':
-      apply, variables = load_teacher(config, dataset)
-    case _:
-      return uniform()
 
-  temperature = config.teacher.temperature
+  model, temperature = teacher.model, config.teacher.temperature
 
   def predict(variables: Any, images: jax.Array, indices: Any) -> jax.Array:
     del indices
-    logits = apply(variables, images, train=False)
+    logits = model.apply(variables, images, train=False)
     return smoothing.teacher(logits, temperature)
 
   if config.teacher.view == 'augmented':
-    return Source(variables, predict)
-  labels = _on_clean_images(config, dataset, variables, predict)
+    return Source(teacher.variables, predict)
+  labels = _on_clean_images(config, dataset, teacher.variables, predict)
   return Source(
     labels, lambda labels, images, indices: labels[indices].astype(jnp.float32)
   )
-
-
-def load_teacher(
-  config: ml_collections.ConfigDict, dataset: Dataset
-) -> tuple[Callable[..., jax.Array], Any]:
-  """The network of a finished run of this project, frozen.
-
-  Args:
-    config: the student's; `config.teacher.run` is the directory.
-    dataset: the student's.
-
-  Returns:
-    Its apply function and its variables.
-
-  Raises:
-    InputError: no finished run there, or one of other classes or other input.
-  """
-  where = f'config.teacher.run = {config.teacher.run!r}'
-  run = read_run(config.teacher.run, where)
-  if run.status['state'] != 'done':
-    raise InputError(
-      f'{where}: that run is {run.status["state"]}, not done',
-      allowed='the directory of a finished run',
-      cure='train it first, then --config.teacher.run=ITS_WORKDIR',
-    )
-  here, there = config_lib.flatten(config), config_lib.flatten(run.config)
-  for name in ('data.name', 'data.mean', 'data.std', 'augment.crop'):
-    if there[name] != here[name]:
-      raise InputError(
-        f'{where}: its {name} is {there[name]}',
-        allowed=f'{here[name]}, as here',
-      )
-  per_epoch = batches.steps_per_epoch(
-    len(dataset.train.labels), run.config.batch_size
-  )
-  model = network.create(run.config, dataset.num_classes)
-  like = TrainState.create(
-    model,
-    *optimizer.create(run.config, durations.resolve(run.config, per_epoch)),
-    seed=0,
-    image_shape=network.input_shape(config, dataset),
-  )
-  with open_checkpoints(run.checkpoints) as checkpoints:
-    try:
-      state = checkpoints.restore(like)
-    except ValueError as error:
-      raise InputError(
-        f'{where}: does not fit the {dataset.num_classes} classes of '
-        f'{dataset.name}: {error}'
-      ) from error
-  return model.apply, {'params': state.params, 'batch_stats': state.batch_stats}
 
 
 def _on_clean_images(

@@ -1,0 +1,141 @@
+"""A teacher from a file of pretrained weights, and those that are refused."""
+
+import hashlib
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from tsla.data.datasets import Dataset, Split
+from tsla.errors import InputError
+from tsla.training import config as config_lib
+from tsla.training import smoothing_label, teacher
+
+GOLDEN = pathlib.Path(__file__).parent / 'golden'
+WEIGHTS = GOLDEN / 'torch_resnet18.safetensors'
+
+
+def dataset(num_classes=5, channels=3):
+  images = np.zeros((6, 64, 64, channels), np.uint8)
+  split = Split(images, np.arange(6, dtype=np.int32) % num_classes)
+  names = tuple(map(str, range(num_classes)))
+  return Dataset('birds', split, split, names, 'f' * 64)
+
+
+@pytest.fixture
+def config():
+  config = config_lib.default_config()
+  config.smoothing.schedule, config.smoothing.theta = 'constant', 0.1
+  config.smoothing.target = 'teacher'
+  config.teacher.weights = str(WEIGHTS)
+  config_lib.validate(config)
+  return config
+
+
+@pytest.mark.parametrize('suffix', ['.safetensors', '.pth'])
+def test_y_hat_is_pytorchs_softmax(config, suffix):
+  golden = np.load(GOLDEN / 'torch_resnet18.npz')
+  config.teacher.weights = str(WEIGHTS.with_suffix(suffix))
+  config.teacher.temperature = 0.1
+  network = teacher.load(config, dataset())
+  source = smoothing_label.create(config, dataset(), network)
+  images = golden['images'].transpose(0, 2, 3, 1)
+  got = jax.jit(source.y_hat)(source.arrays, images, None)
+  exp = np.exp(golden['logits'].astype(np.float64) / 0.1)
+  expected = exp / exp.sum(-1, keepdims=True)
+  assert np.abs(expected - 0.2).max() > 0.1  # not uniform
+  np.testing.assert_allclose(got, expected, rtol=5e-4)
+
+
+def changed_file(tmp_path, change):
+  """The golden weights after `change(state_dict)`."""
+  state_dict = safetensors.numpy.load_file(WEIGHTS)
+  change(state_dict)
+  path = tmp_path / 'changed.safetensors'
+  path.write_bytes(safetensors.numpy.save(state_dict))
+  return path
+
+
+def truncated(tmp_path):
+  path = tmp_path / 'cut.safetensors'
+  path.write_bytes(WEIGHTS.read_bytes()[:-1000])
+  return path
+
+
+def with_nan(tmp_path):
+  return changed_file(
+    tmp_path, lambda d: d.update({'bn1.bias': np.full(3, np.nan, np.float32)})
+  )
+
+
+def of_another_network(tmp_path):
+  return changed_file(
+    tmp_path, lambda d: [d.pop(name) for name in list(d) if 'layer4' in name]
+  )
+
+
+def without_a_tensor(tmp_path):
+  return changed_file(tmp_path, lambda d: d.pop('layer3.1.bn2.running_var'))
+
+
+@pytest.mark.parametrize(
+  ('make', 'message'),
+  [
+    (lambda tmp_path: tmp_path / 'none.pth', 'No such file'),
+    (truncated, 'damaged, cut short'),
+    (with_nan, 'bn1.bias holds NaN'),
+    (of_another_network, 'no known network'),
+    (without_a_tensor, r'layer3\.1\.bn2\.running_var is missing'),
+  ],
+)
+def test_a_file_of_no_use_is_refused(config, tmp_path, make, message):
+  config.teacher.weights = str(make(tmp_path))
+  with pytest.raises(InputError, match=message) as error:
+    teacher.load(config, dataset())
+  lines = str(error.value).splitlines()
+  assert lines[0].startswith('config.teacher.weights') and len(lines) == 3
+  assert '--config.teacher.weights' in lines[2]
+
+
+@pytest.mark.parametrize(
+  ('shape', 'allowed'),
+  [
+    ({'num_classes': 7}, '7 classes, images of 3 channels, as of birds'),
+    ({'channels': 1}, '5 classes, images of 1 channels, as of birds'),
+  ],
+)
+def test_a_network_of_other_classes_or_images_is_refused(
+  config, shape, allowed
+):
+  with pytest.raises(InputError, match='5 classes, images of 3') as error:
+    teacher.load(config, dataset(**shape))
+  lines = str(error.value).splitlines()
+  assert lines[1] == f'  allowed: {allowed}' and len(lines) == 3
+
+
+def test_the_sha256_is_checked(config):
+  config.teacher.weights_sha256 = hashlib.sha256(
+    WEIGHTS.read_bytes()
+  ).hexdigest()
+  assert teacher.load(config, dataset()).model.num_classes == 5
+  config.teacher.weights_sha256 = '0' * 64
+  with pytest.raises(InputError, match=r'config\.teacher\.weights_sha256 = '):
+    teacher.load(config, dataset())
+
+
+@pytest.mark.parametrize(
+  ('target', 'fields'),
+  [
+    ('teacher', {}),
+    ('teacher', {'run': 'a', 'weights': 'b'}),
+    ('uniform', {'run': 'a'}),
+    ('prior', {'weights': 'b'}),
+  ],
+)
+def test_a_teacher_comes_from_one_place(config, target, fields):
+  config.smoothing.target, config.teacher.weights = target, ''
+  config.teacher.update(fields)
+  with pytest.raises(InputError, match='exactly one with target teacher'):
+    config_lib.validate(config)

@@ -1,0 +1,104 @@
+"""The network whose predictions are ŷ: of a finished run, or of a file."""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+import ml_collections
+
+from tsla.data import batches
+from tsla.data.datasets import Dataset
+from tsla.errors import InputError
+from tsla.models import pretrained
+from tsla.training import config as config_lib
+from tsla.training import durations, network, optimizer
+from tsla.training.checkpoint import open_checkpoints
+from tsla.training.rundir import read_run
+from tsla.training.step import TrainState
+
+
+class Teacher(NamedTuple):
+  """A network that is trained no more."""
+
+  model: nn.Module
+  variables: Any  # {'params': …, 'batch_stats': …}
+
+
+def load(config: ml_collections.ConfigDict, dataset: Dataset) -> Teacher | None:
+  """The teacher that `config.teacher` names; None where ŷ needs none.
+
+  Args:
+    config: the student's, validated.
+    dataset: the student's.
+
+  Raises:
+    InputError: there is no such run or file, the run is not finished, or the
+      network is of other classes or other input.
+  """
+  if config.smoothing.target != 'teacher':
+    return None
+  if config.teacher.run:
+    return _of_run(config, dataset)
+  return _of_file(config, dataset)
+
+
+def _of_run(config: ml_collections.ConfigDict, dataset: Dataset) -> Teacher:
+  where = f'config.teacher.run = {config.teacher.run!r}'
+  run = read_run(config.teacher.run, where)
+  if run.status['state'] != 'done':
+    raise InputError(
+      f'{where}: that run is {run.status["state"]}, not done',
+      allowed='the directory of a finished run',
+      cure='train it first, then --config.teacher.run=ITS_WORKDIR',
+    )
+  here, there = config_lib.flatten(config), config_lib.flatten(run.config)
+  for name in ('data.name', 'data.mean', 'data.std', 'augment.crop'):
+    if there[name] != here[name]:
+      raise InputError(
+        f'{where}: its {name} is {there[name]}',
+        allowed=f'{here[name]}, as here',
+      )
+  per_epoch = batches.steps_per_epoch(
+    len(dataset.train.labels), run.config.batch_size
+  )
+  model = network.create(run.config, dataset.num_classes)
+  like = TrainState.create(
+    model,
+    *optimizer.create(run.config, durations.resolve(run.config, per_epoch)),
+    seed=0,
+    image_shape=network.input_shape(config, dataset),
+  )
+  with open_checkpoints(run.checkpoints) as checkpoints:
+    try:
+      state = checkpoints.restore(like)
+    except ValueError as error:
+      raise InputError(
+        f'{where}: does not fit the {dataset.num_classes} classes of '
+        f'{dataset.name}: {error}'
+      ) from error
+  return Teacher(
+    model, {'params': state.params, 'batch_stats': state.batch_stats}
+  )
+
+
+def _of_file(config: ml_collections.ConfigDict, dataset: Dataset) -> Teacher:
+  """The file says which network it is; its input is normalised as here."""
+  field, path = 'config.teacher.weights', config.teacher.weights
+  model, variables, _ = pretrained.load(
+    path,
+    sha256=config.teacher.weights_sha256,
+    field=field,
+    dtype=jnp.dtype(config.model.dtype),
+  )
+  *_, channels, _ = variables['params']['conv1']['kernel'].shape
+  there = f'{model.num_classes} classes, images of {channels} channels'
+  here = f'{dataset.num_classes} classes, images of {dataset.image_shape[-1]} '
+  here += 'channels'
+  if there != here:
+    raise InputError(
+      f'{field} = {path!r}: a network for {there}',
+      allowed=f'{here}, as of {dataset.name}',
+      cure='fine-tune it on this data set with --config.model.weights, then '
+      '--config.teacher.run=THAT_WORKDIR',
+    )
+  return Teacher(model, variables)
