@@ -20,6 +20,7 @@ from ml_collections import config_flags
 from tsla.errors import InputError
 from tsla.training import config as config_lib
 from tsla.training import parallel
+from tsla.training.compilation import keep_compiled
 from tsla.training.interrupt import Interrupted
 from tsla.training.loop import train_and_evaluate
 from tsla.training.reporter import Diverged
@@ -126,6 +127,7 @@ def main(argv: list[str]) -> int:
     return 0
   try:
     config, workdir = parse(argv)
+    keep_compiled()
     if _DISTRIBUTED.value:
       parallel.join()
     test = train_and_evaluate(config, workdir)

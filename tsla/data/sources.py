@@ -86,7 +86,7 @@ class TfdsSource:
   @property
   def homes(self) -> tuple[pathlib.Path, ...]:
     """Beside the sets; the user's own cache where nothing can be written."""
-    return self.root / '.decoded', _user_cache()
+    return self.root / '.decoded', user_cache('decoded')
 
   def state(self) -> str:
     """As of `Source`."""
@@ -147,7 +147,7 @@ class FolderSource:
   @property
   def homes(self) -> tuple[pathlib.Path, ...]:
     """The user's cache: nothing is written into a folder of images."""
-    return (_user_cache(),)
+    return (user_cache('decoded'),)
 
   def state(self) -> str:
     """As of `Source`."""
@@ -317,6 +317,7 @@ def _digest(
   return digest.hexdigest()
 
 
-def _user_cache() -> pathlib.Path:
+def user_cache(name: str) -> pathlib.Path:
+  """The folder for what the user may delete at any time, `name` in it."""
   cache = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
-  return pathlib.Path(cache).expanduser() / 'tsla' / 'decoded'
+  return pathlib.Path(cache).expanduser() / 'tsla' / name

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import ml_collections
+import numpy as np
 
 from tsla.data.datasets import Dataset
 from tsla.errors import InputError
@@ -60,7 +61,13 @@ def build(
   source = smoothing_label.create(config, dataset, teacher)
   train, test = mapping.replicate(
     (
-      step.Examples(dataset.train.images, dataset.train.labels, source.arrays),
+      step.Inputs(
+        step.Examples(
+          dataset.train.images, dataset.train.labels, source.arrays
+        ),
+        np.uint32(config.seed),
+        optimizer.tabulate(config, durations),
+      ),
       step.Examples(dataset.test.images, dataset.test.labels),
     )
   )

@@ -2,10 +2,12 @@
 
 import dataclasses
 import itertools
-
-import ml_collections
+from typing import TYPE_CHECKING
 
 from tsla.errors import InputError
+
+if TYPE_CHECKING:  # else the standard library suffices
+  import ml_collections
 
 _MOST_STEPS = 2**31 - 1  # they are counted in int32
 
@@ -32,7 +34,7 @@ class Durations:
 
 
 def resolve(
-  config: ml_collections.ConfigDict, steps_per_epoch: int
+  config: 'ml_collections.ConfigDict', steps_per_epoch: int
 ) -> Durations:
   """Turns epochs, updates and percents of `config` into updates.
 
@@ -66,13 +68,13 @@ def resolve(
   )
 
 
-def check(config: ml_collections.ConfigDict) -> None:
+def check(config: 'ml_collections.ConfigDict') -> None:
   """Raises InputError for what is wrong whatever the size of the data set."""
   resolve(config, steps_per_epoch=_MOST_STEPS // config.epochs)
 
 
 def _resolve(
-  config: ml_collections.ConfigDict,
+  config: 'ml_collections.ConfigDict',
   section: str,
   stem: str,
   steps_per_epoch: int,
@@ -123,7 +125,7 @@ def _resolve(
 
 
 def _match(
-  config: ml_collections.ConfigDict,
+  config: 'ml_collections.ConfigDict',
   section: str,
   stem: str,
   steps: tuple[int, ...],

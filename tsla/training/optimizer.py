@@ -1,16 +1,32 @@
 """config → schedules and the optax chain."""
 
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
 import jax.numpy as jnp
-import ml_collections
 import optax
 
 from tsla import smoothing
 from tsla.errors import InputError
 from tsla.training.durations import Durations
 
+if TYPE_CHECKING:  # else jax and optax suffice for a step of training
+  import ml_collections
+
+
+class Tables(NamedTuple):
+  """θ and the learning rate at every count: schedules as arrays.
+
+  Handed to a compiled function they leave none of their numbers in it, so that
+  one compilation serves a whole sweep.
+  """
+
+  theta: jax.Array  # f32[T + 1], of a run with T updates
+  learning_rate: jax.Array  # f32[T + 1]
+
 
 def smoothing_schedule(
-  config: ml_collections.ConfigDict, durations: Durations
+  config: 'ml_collections.ConfigDict', durations: Durations
 ) -> optax.Schedule:
   """θ as a function of the update count, from `config.smoothing`."""
   theta, drop_step = config.smoothing.theta, durations.drop_step
@@ -29,7 +45,7 @@ def smoothing_schedule(
 
 
 def learning_rate_schedule(
-  config: ml_collections.ConfigDict, durations: Durations
+  config: 'ml_collections.ConfigDict', durations: Durations
 ) -> optax.Schedule:
   """The learning rate as a function of the update count.
 
@@ -55,8 +71,23 @@ def learning_rate_schedule(
   return lambda count: main(count) * jnp.minimum(1.0, (count + 1) / warmup)
 
 
+def tabulate(
+  config: 'ml_collections.ConfigDict', durations: Durations
+) -> Tables:
+  """The schedules of a run at counts 0 to its last update, and after it."""
+  theta = smoothing_schedule(config, durations)
+  rate = learning_rate_schedule(config, durations)
+
+  @jax.jit
+  def at(counts: jax.Array) -> Tables:
+    columns = Tables(jax.vmap(theta)(counts), jax.vmap(rate)(counts))
+    return jax.tree.map(lambda c: c.astype(jnp.float32), columns)
+
+  return at(jnp.arange(durations.total_steps + 1))
+
+
 def create(
-  config: ml_collections.ConfigDict, durations: Durations
+  config: 'ml_collections.ConfigDict', durations: Durations
 ) -> tuple[optax.GradientTransformationExtraArgs, optax.Schedule]:
   """The transformation that applies a gradient, and the learning rate it uses.
 
@@ -72,8 +103,27 @@ def create(
   Returns:
     The chained transformation and the learning-rate schedule.
   """
-  options = config.optimizer
   rate = learning_rate_schedule(config, durations)
+  return _chain(config, smoothing_schedule(config, durations), rate), rate
+
+
+def from_tables(
+  config: 'ml_collections.ConfigDict', tables: Tables
+) -> tuple[optax.GradientTransformationExtraArgs, optax.Schedule]:
+  """What `create` returns, with its schedules read from traced `tables`."""
+
+  def rate(count: jax.Array) -> jax.Array:
+    return tables.learning_rate[count]
+
+  return _chain(config, lambda count: tables.theta[count], rate), rate
+
+
+def _chain(
+  config: 'ml_collections.ConfigDict',
+  theta: optax.Schedule,
+  rate: optax.Schedule,
+) -> optax.GradientTransformationExtraArgs:
+  options = config.optimizer
   match options.name:
     case 'sgd':
       base = optax.chain(
@@ -86,5 +136,4 @@ def create(
       base = optax.lamb(rate, weight_decay=options.weight_decay)
     case unknown:
       raise InputError(f'config.optimizer.name = {unknown!r}')
-  theta = smoothing.label_smoothing(smoothing_schedule(config, durations))
-  return optax.chain(theta, base), rate
+  return optax.chain(smoothing.label_smoothing(theta), base)

@@ -67,10 +67,10 @@ class Parallel:
   def map(
     self, fn: Callable[..., Any], *, donate_state: bool = False
   ) -> Callable[..., Any]:
-    """Compiles `fn(state, examples, slots, static)` for all devices.
+    """Compiles `fn(state, inputs, slots, static)` for all devices.
 
     Args:
-      fn: `state` and `examples` are the same everywhere, `slots` differ, and
+      fn: `state` and `inputs` are the same everywhere, `slots` differ, and
         the last argument is a Python number to compile for. What it returns
         must be the same everywhere.
       donate_state: the caller's `state` is gone after the call.

@@ -5,19 +5,22 @@ Everything here is a function of arrays: no device, no file, no clock.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
-import ml_collections
+import numpy as np
 import optax
-from clu import metrics as clu_metrics
 
 from tsla import smoothing
 from tsla.data import augment, batches
 from tsla.evaluation import metrics
+from tsla.training import optimizer
+
+if TYPE_CHECKING:  # else jax, flax and optax suffice
+  import ml_collections
 
 
 class Examples(NamedTuple):
@@ -27,6 +30,17 @@ class Examples(NamedTuple):
   labels: jax.Array  # i32[N]
   # In a batch ŷ: f32[K], f32[B, K], None for uniform; in a set what makes it.
   y_hat: Any = None
+
+
+class Inputs(NamedTuple):
+  """What every update of a run reads and none changes.
+
+  All that tells the runs of a sweep apart, so that they share one compilation.
+  """
+
+  examples: Examples
+  seed: jax.Array  # u32[]
+  tables: optimizer.Tables
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -70,21 +84,33 @@ class TrainState(flax.struct.PyTreeNode):
     )
 
 
-@flax.struct.dataclass
-class TrainMetrics(clu_metrics.Collection):
-  """What a log row says of its updates: means, and the values last used.
+class TrainMetrics(NamedTuple):
+  """What a log row says of its updates, one number for each.
 
-  `smoothed` is the part of the updates with θ > 0, `next_theta` the θ of the
-  update to come: together they say where in a row smoothing ended.
+  `next_theta` is the θ of the update to come: with `smoothed` it says where in
+  a row smoothing ended.
   """
 
-  loss: clu_metrics.Average.from_output('loss')
-  hard_loss: clu_metrics.Average.from_output('hard_loss')
-  accuracy: clu_metrics.Average.from_output('accuracy')
-  theta: clu_metrics.LastValue.from_output('theta')
-  next_theta: clu_metrics.LastValue.from_output('next_theta')
-  smoothed: clu_metrics.Average.from_output('smoothed')
-  learning_rate: clu_metrics.LastValue.from_output('learning_rate')
+  loss: jax.Array  # f32[], from a chunk of n updates f32[n]; and so on
+  hard_loss: jax.Array
+  accuracy: jax.Array
+  theta: jax.Array
+  next_theta: jax.Array
+  smoothed: jax.Array  # 1 where θ > 0
+  learning_rate: jax.Array
+
+  def compute(self) -> dict[str, np.floating]:
+    """Means over the updates; of θ and the learning rate the last.
+
+    On the host: an operation of the device would wait for the chunk that runs
+    there by now.
+    """
+    columns = {name: np.atleast_1d(v) for name, v in self._asdict().items()}
+    last = {'theta', 'next_theta', 'learning_rate'}
+    return {
+      name: column[-1] if name in last else column.mean()
+      for name, column in columns.items()
+    }
 
 
 def train_step(
@@ -128,13 +154,13 @@ def train_step(
       (grads, loss, hard_loss, accuracy), axis_name
     )
   updates, opt_state = state.tx.update(grads, state.opt_state, state.params)
-  row = TrainMetrics.single_from_model_output(
+  row = TrainMetrics(
     loss=loss,
     hard_loss=hard_loss,
     accuracy=accuracy,
     theta=theta,
     next_theta=smoothing.current_theta(opt_state),
-    smoothed=theta > 0,
+    smoothed=jnp.float32(theta > 0),
     learning_rate=jnp.asarray(state.learning_rate(state.step), jnp.float32),
   )
   state = state.replace(
@@ -169,39 +195,38 @@ def eval_step(
 
 
 def make_train_chunk(
-  config: ml_collections.ConfigDict,
+  config: 'ml_collections.ConfigDict',
   make_y_hat: Callable[[Any, jax.Array, jax.Array], jax.Array | None],
   *,
   axis_name: str | None = None,
 ) -> Callable[..., tuple[TrainState, TrainMetrics]]:
-  """`chunk(state, examples, slots, length)`: `length` updates in one scan.
+  """`chunk(state, inputs, slots, length)`: `length` updates in one scan.
 
   The batch of an update is a function of (seed, state.step): shuffle, gather
   and augmentation happen here, on the device. `slots` are this device's places
   in the global batch. A chunk stays within one epoch. `make_y_hat` makes the ŷ
-  of a batch of `examples.y_hat`, the augmented images and their indices.
+  of a batch of `examples.y_hat`, the augmented images and their indices. The
+  schedules are those of `inputs`, not of `state`.
   """
   dtype = jnp.dtype(config.model.dtype)
 
   def chunk(
-    state: TrainState, examples: Examples, slots: jax.Array, length: int
+    state: TrainState, inputs: Inputs, slots: jax.Array, length: int
   ) -> tuple[TrainState, TrainMetrics]:
+    examples, seed = inputs.examples, inputs.seed
     num_examples = len(examples.labels)
     epoch = state.step // batches.steps_per_epoch(
       num_examples, config.batch_size
     )
-    order = batches.epoch_order(config.seed, epoch, num_examples)
+    order = batches.epoch_order(seed, epoch, num_examples)
 
-    def body(
-      carry: tuple[TrainState, TrainMetrics], _: None
-    ) -> tuple[tuple[TrainState, TrainMetrics], None]:
-      state, row = carry
+    def body(state: TrainState, _: None) -> tuple[TrainState, TrainMetrics]:
       picked = batches.train_indices(
         order, state.step, slots, config.batch_size
       )
       images = augment.augment_train(
         examples.images[picked],
-        augment.example_keys(config.seed, epoch, picked),
+        augment.example_keys(seed, epoch, picked),
         pad=config.augment.pad,
         crop=config.augment.crop,
         flip=config.augment.flip,
@@ -214,17 +239,18 @@ def make_train_chunk(
         examples.labels[picked],
         make_y_hat(examples.y_hat, images, picked),
       )
-      state, update = train_step(state, batch, axis_name=axis_name)
-      return (state, row.merge(update)), None
+      return train_step(state, batch, axis_name=axis_name)
 
-    start = state, TrainMetrics.empty()
-    return jax.lax.scan(body, start, length=length)[0]
+    tx, rate = optimizer.from_tables(config, inputs.tables)
+    start = state.replace(tx=tx, learning_rate=rate)
+    end, rows = jax.lax.scan(body, start, length=length)
+    return end.replace(tx=state.tx, learning_rate=state.learning_rate), rows
 
   return chunk
 
 
 def make_evaluation(
-  config: ml_collections.ConfigDict, *, axis_name: str | None = None
+  config: 'ml_collections.ConfigDict', *, axis_name: str | None = None
 ) -> Callable[..., metrics.EvalSums]:
   """`evaluate(state, examples, slots, batch_size)`: the sums over a whole set.
 

@@ -1,0 +1,64 @@
+"""Trains the runs of a sweep a little, with a cache of compiled programs.
+
+Prints where the cache is, which programs the first run put there and which the
+others did, and what each run's log would say.
+"""
+
+import json
+import pathlib
+import sys
+
+import jax
+from support import small_config, write_digits_npz
+
+from tsla.data import datasets
+from tsla.training import durations, parallel
+from tsla.training.build import build
+from tsla.training.compilation import keep_compiled
+
+KINDS = {
+  'none': (0.0, -1.0),
+  'constant': (0.1, -1.0),
+  'two_stage': (0.1, 2.0),
+  'linear': (0.3, 1.0),
+}
+
+
+def main():
+  folder = pathlib.Path(sys.argv[1])
+  jax.config.update('jax_enable_compilation_cache', True)
+  keep_compiled()
+  cache = pathlib.Path(jax.config.jax_compilation_cache_dir)
+  npz = write_digits_npz(folder / 'digits.npz')
+  rows, programs = [], []
+  for seed, rate in ((0, 0.1), (2**32 - 1, 0.05)):
+    for kind, (theta, drop_epochs) in KINDS.items():
+      config = small_config(npz)
+      config.seed = seed
+      config.optimizer.learning_rate = rate
+      config.smoothing.schedule = kind
+      config.smoothing.theta = theta
+      config.smoothing.drop_epochs = drop_epochs
+      run = build(
+        config,
+        datasets.load(config.data),
+        durations.resolve(config, steps_per_epoch=4),
+        parallel.choose('auto', config.batch_size),
+      )
+      state, row = run.train_chunk(run.state, 4)
+      run.evaluate(state)
+      assert run.is_finite(state)
+      row = {name: float(value) for name, value in row.compute().items()}
+      rows.append({'seed': seed, 'kind': kind, **row})
+      programs.append({path.name for path in cache.glob('*-cache')})
+  result = {
+    'cache': str(cache),
+    'first': [name.split('-')[0] for name in programs[0]],
+    'later': [name.split('-')[0] for name in programs[-1] - programs[0]],
+    'rows': rows,
+  }
+  print(json.dumps(result))
+
+
+if __name__ == '__main__':
+  sys.exit(main())
