@@ -32,7 +32,8 @@ def get_table():
     Row('baseline', baseline), Row('LSR', lsr), Row('TSLA(2)', tsla)))
 """
 _ENV = os.environ | {
-  'PYTHONPATH': os.pathsep.join([str(ROOT), str(ROOT / 'tests')])
+  'PYTHONPATH': os.pathsep.join([str(ROOT), str(ROOT / 'tests')]),
+  'JAX_ENABLE_COMPILATION_CACHE': 'true',  # in the tests' own XDG_CACHE_HOME
 }
 _SWEEP = (sys.executable, '-m', 'tsla.experiments.sweep')
 
@@ -96,6 +97,7 @@ def test_a_table_is_trained_once_and_a_branch_equals_its_run_alone(
   assert code == 0, err
   assert '10 epochs instead of 12' in out
   assert 'TSLA(2) seed 0: top-1' in err
+  assert (shared / 'report.html').stat().st_size > 10_000
   runs = folders(shared)
   config = json.loads((runs['TSLA(2)', 0] / 'config.json').read_text())
   assert config['init.fork_from'] == f'{runs["LSR", 0]}@2'

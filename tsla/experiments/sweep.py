@@ -19,11 +19,14 @@ import shlex
 import sys
 from collections.abc import Sequence
 
+import jax
+
 from tsla.data import batches, datasets
 from tsla.errors import InputError
 from tsla.experiments import plan, scheduler, worker
 from tsla.experiments import table as table_lib
 from tsla.experiments.plan import PlannedRun
+from tsla.experiments.report import write_report
 from tsla.experiments.table import Table
 from tsla.models import pretrained
 from tsla.training import config as config_lib
@@ -138,6 +141,8 @@ def _train_all(
   command: str,
 ) -> int:
   _check_inputs(table)
+  # The runs need the accelerator for themselves.
+  jax.config.update('jax_platforms', 'cpu')
   failures, signum = scheduler.run_all(runs, workdir, jobs)
   if signum is not None:
     print(f'saved and stopped; go on with\n  {command}', file=sys.stderr)
@@ -145,6 +150,10 @@ def _train_all(
   for run in runs:
     if run.directory in failures:
       print(f'failed: {run.label}: {failures[run.directory]}', file=sys.stderr)
+  settled = [plan.settle(run, workdir) for run in runs]
+  plan.write(workdir / 'table.json', table, settled, command)
+  markdown, page = write_report([workdir], workdir)
+  print(f'report: {page}, {markdown}')
   return 1 if failures else 0
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from tsla.errors import InputError
 from tsla.experiments import plan
 from tsla.experiments.plan import PlannedRun
+from tsla.training.compilation import keep_compiled
 from tsla.training.interrupt import Interrupted
 from tsla.training.loop import train_and_evaluate
 from tsla.training.reporter import Diverged
@@ -31,6 +32,7 @@ def train(run: PlannedRun, workdir: pathlib.Path) -> Outcome:
     run: one of the plan.
     workdir: the sweep's folder.
   """
+  keep_compiled()
   run = plan.settle(run, workdir)
   config = plan.config_to_train(run, workdir)
   try:
