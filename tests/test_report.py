@@ -242,6 +242,15 @@ def test_no_run_at_all_still_makes_a_report(tmp_path):
   assert '<svg' not in page.split('<main>')[1]
 
 
+def test_a_log_without_training_rows_still_makes_a_report(table):
+  for log in table.glob('*/metrics.jsonl'):
+    lines = log.read_text().split('\n')
+    log.write_text('\n'.join(line for line in lines if 'train' not in line))
+  markdown, _ = report(table)
+  assert cells(markdown, 1)['LSR'][0] == '3'
+  assert cells(markdown, 3)['all'] == ['0', '0:00:00', '0', '0:00:00']
+
+
 def test_published_figures_carry_their_label(tmp_path):
   assert 'unverified transcription' in published.__doc__
   folder = write_table(

@@ -18,7 +18,7 @@ from PIL import Image
 
 from tsla.experiments import summary
 from tsla.experiments.blocks import Key, Picture
-from tsla.experiments.results import Run, Table
+from tsla.experiments.results import Run, Table, is_number
 
 # Okabe and Ito's colours, without the yellow that white paper swallows: told
 # apart by colour-blind readers too.
@@ -128,7 +128,13 @@ def _draw_row(
     alpha=0.12,
     linewidth=0,
   )
-  for epoch in sorted({row['epoch'] for r in runs for row in r.rows('switch')}):
+  switches = {
+    row['epoch']
+    for run in runs
+    for row in run.rows('switch')
+    if is_number(row.get('epoch'))
+  }
+  for epoch in sorted(switches):
     axes.axvline(epoch, color=key.colour, linewidth=0.9, linestyle=':')
     axes.plot(
       [epoch],
@@ -175,9 +181,10 @@ def schedules(table: Table) -> Picture:
 def _draw_schedules(axes: Axes, table: Table, name: str) -> None:
   """A line a row; rows that share one lie below each other, wider and wider."""
   lines = [
-    (key, *summary.schedule(runs[0], name))
+    (key, *line)
     for key in keys(table)
     if (runs := table.done(key.label))
+    and len((line := summary.schedule(runs[0], name))[0])
   ]
   seen: list[bytes] = [values.tobytes() for _, _, values in lines]
   if len(lines) > 1 and len(set(seen)) == 1:
@@ -196,7 +203,7 @@ def _draw_schedules(axes: Axes, table: Table, name: str) -> None:
       drawstyle='steps-pre' if few else 'default',
       zorder=2 - 0.01 * index,
     )
-  top = max((values.max(initial=0) for _, _, values in lines), default=0) or 1
+  top = max((values.max() for _, _, values in lines), default=0) or 1
   axes.set_ylim(-0.04 * top, 1.08 * top)
 
 
