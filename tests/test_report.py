@@ -1,6 +1,7 @@
 """The report: its numbers, its honesty, its two files."""
 
 import html.parser
+import io
 import json
 import os
 import pathlib
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import stats
 from support import ROOT, small_config, write_digits_npz
 
@@ -240,6 +242,15 @@ def test_no_run_at_all_still_makes_a_report(tmp_path):
   assert '<svg' not in page.split('<main>')[1]
 
 
+def test_a_log_without_training_rows_still_makes_a_report(table):
+  for log in table.glob('*/metrics.jsonl'):
+    lines = log.read_text().split('\n')
+    log.write_text('\n'.join(line for line in lines if 'train' not in line))
+  markdown, _ = report(table)
+  assert cells(markdown, 1)['LSR'][0] == '3'
+  assert cells(markdown, 3)['all'] == ['0', '0:00:00', '0', '0:00:00']
+
+
 def test_published_figures_carry_their_label(tmp_path):
   assert 'unverified transcription' in published.__doc__
   folder = write_table(
@@ -449,6 +460,22 @@ def test_the_sample_is_what_the_first_updates_train_on(tmp_path, monkeypatch):
   assert 'data:image/png' in report(folder)[1]
 
 
+def test_the_sheet_keeps_small_images_to_the_pixel_and_large_ones_light():
+  rng = np.random.default_rng(0)
+  small = rng.integers(0, 256, (32, 8, 8, 1), np.uint8)
+  picture = samples.contact_sheet(small)
+  sheet = np.asarray(Image.open(io.BytesIO(picture.png)))
+  assert sheet.shape == (4 * 9 - 1, 8 * 9 - 1)
+  np.testing.assert_array_equal(sheet[9:17, 18:26], small[8 + 2, ..., 0])
+  assert picture.width % sheet.shape[1] == 0  # whole pixels become squares
+  few = rng.integers(0, 256, (3, 32, 32, 3), np.uint8)
+  sheet = np.asarray(Image.open(io.BytesIO(samples.contact_sheet(few).png)))
+  assert sheet.shape == (32, 3 * 32 + 2 * 2, 3)
+  np.testing.assert_array_equal(sheet[:, -32:], few[2])
+  noise = rng.integers(0, 256, (32, 224, 224, 3), np.uint8)
+  assert len(samples.contact_sheet(noise).png) < 300_000
+
+
 def test_data_that_is_gone_or_another_costs_one_line(tmp_path):
   config = small_config(write_digits_npz(tmp_path / 'digits.npz'))
   folder = write_table(tmp_path / 't', ['TSLA(2)'], (0,))
@@ -477,12 +504,12 @@ def test_plain_runs_are_rows_by_config_and_tables_by_data(tmp_path):
     write_run(tmp_path / 'plain', top1=0.8),
     write_run(tmp_path / 'plain-1', top1=0.9, seed=1),
     write_run(tmp_path / 'lsr', top1=0.7, config=lsr),
-    write_run(tmp_path / 'again', top1=0.6),
+    write_run(tmp_path / 'plain-0', top1=0.6),
     write_run(tmp_path / 'elsewhere', top1=0.5, fingerprint='e' * 64),
   ]
   tables = read_tables([*paths, paths[0]])
   assert [table.rows for table in tables] == [
-    ('plain', 'lsr', 'again'),
+    ('plain', 'lsr', 'plain-0'),
     ('elsewhere',),
   ]
   assert [run.seed for run in tables[0].done('plain')] == [0, 1]

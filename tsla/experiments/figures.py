@@ -18,7 +18,7 @@ from PIL import Image
 
 from tsla.experiments import summary
 from tsla.experiments.blocks import Key, Picture
-from tsla.experiments.results import Table
+from tsla.experiments.results import Run, Table, is_number
 
 # Okabe and Ito's colours, without the yellow that white paper swallows: told
 # apart by colour-blind readers too.
@@ -123,12 +123,18 @@ def _draw_row(
     curve.epochs,
     low,
     high,
-    where=curve.epochs >= min(run.first_epoch for run in runs),
+    where=curve.epochs >= _first_own_epoch(table, runs),
     color=key.colour,
     alpha=0.12,
     linewidth=0,
   )
-  for epoch in sorted({row['epoch'] for r in runs for row in r.rows('switch')}):
+  switches = {
+    row['epoch']
+    for run in runs
+    for row in run.rows('switch')
+    if is_number(row.get('epoch'))
+  }
+  for epoch in sorted(switches):
     axes.axvline(epoch, color=key.colour, linewidth=0.9, linestyle=':')
     axes.plot(
       [epoch],
@@ -141,6 +147,14 @@ def _draw_row(
       zorder=3,
     )
   return mean
+
+
+def _first_own_epoch(table: Table, runs: Sequence[Run]) -> int:
+  """Where a row leaves the one it began in; 0 if that is not in the table."""
+  drawn = {run.directory.name for run in table.runs if run.done}
+  if not all(run.trunk in drawn for run in runs):
+    return 0
+  return min(run.first_epoch for run in runs)
 
 
 def _leave_out_the_beginning(axes: Axes, curves: Sequence[np.ndarray]) -> None:
@@ -167,9 +181,10 @@ def schedules(table: Table) -> Picture:
 def _draw_schedules(axes: Axes, table: Table, name: str) -> None:
   """A line a row; rows that share one lie below each other, wider and wider."""
   lines = [
-    (key, *summary.schedule(runs[0], name))
+    (key, *line)
     for key in keys(table)
     if (runs := table.done(key.label))
+    and len((line := summary.schedule(runs[0], name))[0])
   ]
   seen: list[bytes] = [values.tobytes() for _, _, values in lines]
   if len(lines) > 1 and len(set(seen)) == 1:
@@ -188,7 +203,7 @@ def _draw_schedules(axes: Axes, table: Table, name: str) -> None:
       drawstyle='steps-pre' if few else 'default',
       zorder=2 - 0.01 * index,
     )
-  top = max((values.max(initial=0) for _, _, values in lines), default=0) or 1
+  top = max((values.max() for _, _, values in lines), default=0) or 1
   axes.set_ylim(-0.04 * top, 1.08 * top)
 
 
@@ -213,12 +228,12 @@ def _picture(figure: Figure, name: str) -> Picture:
   file = io.StringIO()
   # The salt keeps ids apart that two figures of a page would share.
   with matplotlib.rc_context({'svg.hashsalt': name}):
-    figure.savefig(file, format='svg', metadata={'Date': None})
+    figure.savefig(file, format='svg')
   svg = _inline(file.getvalue())
   if len(svg) <= _LARGEST_SVG:
     return Picture(svg=svg)
   png = io.BytesIO()
-  figure.savefig(png, format='png', dpi=160, metadata={'Software': None})
+  figure.savefig(png, format='png', dpi=160)
   few = io.BytesIO()
   Image.open(png).convert('RGB').quantize(128).save(few, 'png', optimize=True)
   return Picture(png=few.getvalue(), width=round(100 * figure.get_figwidth()))

@@ -36,7 +36,7 @@ th:last-child, td:last-child { padding-right: 0.25rem; }
 thead th { font-weight: 600; vertical-align: bottom;
   border-bottom: 1px solid #1b1f24; }
 tbody tr + tr > * { border-top: 1px solid #e6e9ed; }
-tbody th { font-weight: 600; white-space: nowrap; }
+tbody th { font-weight: 600; min-width: 8rem; overflow-wrap: break-word; }
 .r { text-align: right; white-space: nowrap; }
 thead .r { white-space: normal; }
 td:not(.r) { overflow-wrap: anywhere; }

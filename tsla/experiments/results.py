@@ -6,6 +6,7 @@ Only a run that is done, and whose log says so too, is `done` here.
 """
 
 import dataclasses
+import itertools
 import json
 import math
 import pathlib
@@ -237,9 +238,16 @@ def _method(config: dict[str, Any]) -> str:
 
 
 def _table_of_rows(rows: list[list[Run]]) -> Table:
-  names = [runs[0].directory.name for runs in rows]
-  if len(set(names)) < len(names):
-    names = [runs[0].row for runs in rows]  # their whole paths
+  # The shortest names that are one of a kind: what the directories of a row
+  # begin with, the first one's name, its path.
+  for name_of in (
+    _common_name,
+    lambda r: r[0].directory.name,
+    lambda r: r[0].row,
+  ):
+    names = [name_of(runs) for runs in rows]
+    if len(set(names)) == len(names):
+      break
   runs = [
     dataclasses.replace(run, row=name)
     for name, row in zip(names, rows, strict=True)
@@ -253,6 +261,14 @@ def _table_of_rows(rows: list[list[Run]]) -> Table:
     rows=tuple(names),
     runs=tuple(runs),
   )
+
+
+def _common_name(runs: list[Run]) -> str:
+  names = [run.directory.name for run in runs]
+  alike = itertools.takewhile(
+    lambda c: len(set(c)) == 1, zip(*names, strict=False)
+  )
+  return ''.join(c[0] for c in alike).rstrip('-_') or names[0]
 
 
 def _read_run(planned: Run) -> Run:

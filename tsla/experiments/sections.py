@@ -150,7 +150,10 @@ def _configs(table: Table) -> Iterator[b.Block]:
       }
     else:
       fields = _differing_fields(run.config, base)
-    text = ', '.join(f'{name} = {value}' for name, value in fields.items())
+    text = ', '.join(
+      f'{name}\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{value}'
+      for name, value in fields.items()
+    )
     begins = f'{run.trunk}, epoch {run.first_epoch}' if run.trunk else 'epoch 0'
     rows.append((row, text or 'none', begins))
   yield b.Table(
