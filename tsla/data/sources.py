@@ -86,7 +86,7 @@ class TfdsSource:
   @property
   def homes(self) -> tuple[pathlib.Path, ...]:
     """Beside the sets; the user's own cache where nothing can be written."""
-    return self.root / '.decoded', _user_cache()
+    return self.root / '.decoded', user_cache('decoded')
 
   def state(self) -> str:
     """As of `Source`."""
@@ -147,7 +147,7 @@ class FolderSource:
   @property
   def homes(self) -> tuple[pathlib.Path, ...]:
     """The user's cache: nothing is written into a folder of images."""
-    return (_user_cache(),)
+    return (user_cache('decoded'),)
 
   def state(self) -> str:
     """As of `Source`."""
@@ -193,6 +193,12 @@ class FolderSource:
       ]
       for folder in folders
     }
+
+
+def user_cache(kind: str) -> pathlib.Path:
+  """Returns the folder of the user's own cache for what is of one kind."""
+  cache = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
+  return pathlib.Path(cache).expanduser() / 'tsla' / kind
 
 
 def find_tfds(name: str, path: str, *, download: bool) -> TfdsSource:
@@ -315,8 +321,3 @@ def _digest(
     name = os.path.relpath(file, root)
     digest.update(repr((name, facts.st_size, facts.st_mtime_ns)).encode())
   return digest.hexdigest()
-
-
-def _user_cache() -> pathlib.Path:
-  cache = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
-  return pathlib.Path(cache).expanduser() / 'tsla' / 'decoded'
