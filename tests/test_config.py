@@ -183,6 +183,15 @@ def test_the_hash_names_what_makes_the_run():
   folder = changed(data__name='folder', data__path='a')
   other = changed(data__name='folder', data__path='b')
   assert config_lib.config_hash(folder) != config_lib.config_hash(other)
+  taught = changed(teacher__run='a')
+  assert config_lib.config_hash(taught) != plain
+  other = changed(teacher__run='b')
+  assert config_lib.config_hash(taught) != config_lib.config_hash(other)
+  # Once it has been read, its content is what counts.
+  identities = (
+    config_lib.identity(config_lib.flatten(c)) for c in (taught, other)
+  )
+  assert list(identities) == [{}, {}]
 
 
 def test_a_run_of_an_earlier_version_keeps_its_identity():

@@ -1,5 +1,6 @@
 """ŷ from the class frequencies and from a trained network."""
 
+import dataclasses
 import json
 
 import jax
@@ -12,6 +13,7 @@ from tsla.data import datasets
 from tsla.errors import InputError
 from tsla.models.pretrained import to_state_dict, write_safetensors
 from tsla.training import loop, smoothing_label, teacher
+from tsla.training.rundir import RunDirectory
 
 
 @pytest.fixture(scope='module')
@@ -35,6 +37,23 @@ def taught(config, tmp_path_factory):
   return student
 
 
+@pytest.fixture(scope='module')
+def network(taught):
+  return teacher.load(taught, datasets.load(taught.data))
+
+
+@pytest.fixture(scope='module')
+def student_run(taught, tmp_path_factory):
+  """A run that is taught alone, for one of two epochs."""
+  student = taught.copy_and_resolve_references()
+  student.smoothing.theta = 1.0
+  student.smoothing.drop_epochs = 1.0
+  student.epochs = 2
+  path = tmp_path_factory.mktemp('student')
+  loop.train_and_evaluate(student, path)
+  return path, student
+
+
 def normalised(images):
   return ((images / 255 - 0.5) / 0.5).astype(np.float32)
 
@@ -44,9 +63,9 @@ def softmax(logits):
   return exp / exp.sum(-1, keepdims=True)
 
 
-def test_the_teacher_s_softmax_in_evaluation_mode_is_y_hat(taught):
+def test_the_teacher_s_softmax_in_evaluation_mode_is_y_hat(taught, network):
   dataset = datasets.load(taught.data)
-  model, variables = network = teacher.load(taught, dataset)
+  model, variables = network
   images = normalised(dataset.train.images)
   logits = model.apply(variables, images, train=False)
   expected = softmax(np.asarray(logits, np.float64) / 2.0)
@@ -62,6 +81,7 @@ def test_the_teacher_s_softmax_in_evaluation_mode_is_y_hat(taught):
 
   clean = taught.copy_and_resolve_references()
   clean.teacher.view = 'clean'
+  clean.eval_batch_size = 24  # does not divide the 64 images
   source = smoothing_label.create(clean, dataset, network)
   assert source.arrays.shape == (64, 10)
   assert source.arrays.dtype == jnp.float16
@@ -69,28 +89,97 @@ def test_the_teacher_s_softmax_in_evaluation_mode_is_y_hat(taught):
   np.testing.assert_allclose(got, expected[indices], atol=1e-3)
 
 
-def test_a_run_s_network_is_the_same_teacher_as_a_file(taught, tmp_path):
+@pytest.mark.parametrize(
+  ('of_config', 'of_others'),
+  [
+    ({'teacher.temperature': 4.0}, {}),
+    ({'data.mean': (0.4,)}, {}),
+    ({'data.std': (0.4,)}, {}),
+    ({'augment.crop': 6}, {}),
+    ({'model.dtype': 'bfloat16'}, {}),
+    ({'eval_batch_size': 24}, {}),
+    ({}, {'fingerprint': '0' * 64}),
+    ({}, {'dtype': 'bfloat16'}),
+    ({}, {'weights': 1e-6}),
+  ],
+)
+def test_clean_labels_are_kept_and_never_taken_for_others(
+  taught, network, monkeypatch, tmp_path, of_config, of_others
+):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+  rng = np.random.default_rng(0)
+  monkeypatch.setattr(
+    smoothing_label,
+    '_on_clean_images',
+    lambda *args: rng.random((64, 10)).astype(np.float16),
+  )
+
+  def labels(of_config, fingerprint=None, dtype='float32', weights=0.0):
+    config = taught.copy_and_resolve_references()
+    config.teacher.view = 'clean'
+    config.update_from_flattened_dict(of_config)
+    dataset = datasets.load(config.data)
+    return smoothing_label.create(
+      config,
+      dataclasses.replace(
+        dataset, fingerprint=fingerprint or dataset.fingerprint
+      ),
+      teacher.Teacher(
+        network.model.clone(dtype=jnp.dtype(dtype)),
+        jax.tree.map(lambda leaf: leaf + weights, network.variables),
+      ),
+    ).arrays
+
+  first = labels({})
+  other = labels(of_config, **of_others)
+  assert (other != first).any()
+  for again in (labels({}), labels({'seed': 3, 'augment.pad': 2})):
+    np.testing.assert_array_equal(again, first, strict=True)
+  again = labels(of_config, **of_others)
+  np.testing.assert_array_equal(again, other, strict=True)
+
+
+def test_a_run_keeps_its_teacher_wherever_that_lies(
+  taught, network, student_run, tmp_path
+):
+  path, config = student_run
+  data = json.loads((path / 'data.json').read_text())
+  assert data['teacher'] == network.fingerprint()
+  moved = config.copy_and_resolve_references()
+  moved.teacher.run = str(tmp_path / 'moved')
+  with RunDirectory(path, moved).claim(data['fingerprint'], data['teacher']):
+    pass
+
+  another = config.copy_and_resolve_references()
+  weights = to_state_dict(network.variables)
+  weights['fc.bias'] = weights['fc.bias'] + np.float32(1e-6)
+  file = tmp_path / 'weights.safetensors'
+  write_safetensors(file, weights)
+  another.teacher.run, another.teacher.weights = '', str(file)
+  with pytest.raises(InputError, match='a run of another teacher') as error:
+    loop.train_and_evaluate(another, path)
+  assert len(str(error.value).splitlines()) <= 3
+
+
+def test_a_run_s_network_is_the_same_teacher_as_a_file(
+  taught, network, tmp_path
+):
   dataset = datasets.load(taught.data)
-  of_run = teacher.load(taught, dataset)
   path = tmp_path / 'weights.safetensors'
-  write_safetensors(path, to_state_dict(of_run.variables))
+  write_safetensors(path, to_state_dict(network.variables))
   by_file = taught.copy_and_resolve_references()
   by_file.teacher.run, by_file.teacher.weights = '', str(path)
   of_file = teacher.load(by_file, dataset)
-  assert of_file.model == of_run.model
-  jax.tree.map(
-    np.testing.assert_array_equal, of_file.variables, of_run.variables
-  )
+  assert of_file.model == network.model
+  assert of_file.fingerprint() == network.fingerprint()
 
 
-def test_no_gradient_flows_into_the_teacher(taught):
+def test_no_gradient_flows_into_the_teacher(taught, network):
   dataset = datasets.load(taught.data)
-  source = smoothing_label.create(
-    taught, dataset, teacher.load(taught, dataset)
-  )
+  source = smoothing_label.create(taught, dataset, network)
   images = normalised(dataset.train.images[:4])
-  grads = jax.grad(
-    lambda v: source.y_hat(v, images, jnp.arange(4))[0, 0], allow_int=True
+  grads = jax.jit(
+    jax.grad(lambda v: source.y_hat(v, images, jnp.arange(4))[0, 0])
   )(source.arrays)
   assert all(float(jnp.abs(leaf).max()) == 0 for leaf in jax.tree.leaves(grads))
 
@@ -106,13 +195,9 @@ def test_prior_is_the_training_set_s_class_frequencies(config):
   np.testing.assert_allclose(got, expected, rtol=1e-6)
 
 
-def test_a_run_uses_the_teacher_until_the_switch(taught, tmp_path):
-  student = taught.copy_and_resolve_references()
-  student.smoothing.theta = 1.0  # the loss is the teacher's alone
-  student.smoothing.drop_epochs = 1.0
-  student.epochs = 2
-  loop.train_and_evaluate(student, tmp_path)
-  log = (tmp_path / 'metrics.jsonl').read_text().splitlines()
+def test_a_run_uses_the_teacher_until_the_switch(student_run):
+  path, _ = student_run
+  log = (path / 'metrics.jsonl').read_text().splitlines()
   rows = {r['step']: r for r in map(json.loads, log) if r['kind'] == 'train'}
   assert rows[4]['loss'] != pytest.approx(rows[4]['hard_loss'], rel=1e-3)
   assert rows[5]['loss'] == pytest.approx(rows[5]['hard_loss'], rel=1e-6)

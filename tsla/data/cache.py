@@ -180,7 +180,7 @@ def _build(
     }
     with open(building / _ABOUT, 'w') as file:
       json.dump(about, file)
-      _sync(file)
+      sync(file)
     if source.state() != target.name:
       raise InputError(
         f'{source.location}: it changed while it was read',
@@ -189,7 +189,7 @@ def _build(
     target.parent.mkdir()
     building.rename(target)
     for folder in (target, target.parent, home):
-      _sync_folder(folder)
+      sync_folder(folder)
   finally:
     shutil.rmtree(building, ignore_errors=True)
 
@@ -240,12 +240,12 @@ def _write_split(
         )
       file.write(image)
       labels.append(label)
-    _sync(file)
+    sync(file)
   if not labels:
     raise InputError(f'{examples.where}: no readable image')
   with open(folder / f'{split}.labels', 'wb') as file:
     file.write(data := np.array(labels, '<i4').tobytes())
-    _sync(file)
+    sync(file)
   return {
     'shape': [len(labels), *shape],
     'labels_sha256': hashlib.sha256(data).hexdigest(),
@@ -257,12 +257,14 @@ def _words(shape: tuple[int, ...]) -> str:
   return '×'.join(map(str, shape)) + ' (height, width, channels)'
 
 
-def _sync(file: IO) -> None:
+def sync(file: IO) -> None:
+  """Waits until what was written to a file is on the disk."""
   file.flush()
   os.fsync(file.fileno())
 
 
-def _sync_folder(folder: pathlib.Path) -> None:
+def sync_folder(folder: pathlib.Path) -> None:
+  """Waits until a folder's entries, a rename among them, are on the disk."""
   descriptor = os.open(folder, os.O_RDONLY)
   try:
     os.fsync(descriptor)

@@ -195,6 +195,12 @@ class FolderSource:
     }
 
 
+def user_cache(kind: str) -> pathlib.Path:
+  """Returns the folder of the user's own cache for what is of one kind."""
+  cache = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
+  return pathlib.Path(cache).expanduser() / 'tsla' / kind
+
+
 def find_tfds(name: str, path: str, *, download: bool) -> TfdsSource:
   """Finds one of the project's own sets or another that TFDS prepared.
 
@@ -315,9 +321,3 @@ def _digest(
     name = os.path.relpath(file, root)
     digest.update(repr((name, facts.st_size, facts.st_mtime_ns)).encode())
   return digest.hexdigest()
-
-
-def user_cache(name: str) -> pathlib.Path:
-  """The folder for what the user may delete at any time, `name` in it."""
-  cache = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
-  return pathlib.Path(cache).expanduser() / 'tsla' / name

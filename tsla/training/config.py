@@ -93,13 +93,17 @@ def identity(flat: dict[str, Any]) -> dict[str, Any]:
 
 
 def config_hash(config: ml_collections.ConfigDict) -> str:
-  """Eight hex digits that name this config's `identity` and its data.
+  """Eight hex digits that name this config's `identity`, data and teacher.
 
-  A folder or an .npz is known by its path only, a TFDS set by its name.
+  A TFDS set is known by its name. Before they are read, a folder, an .npz and
+  a teacher are known by their paths only.
   """
-  fields = identity(flatten(config))
+  flat = flatten(config)
+  fields = identity(flat)
+  paths = ['teacher.run', 'teacher.weights']
   if config.data.name in ('folder', 'npz'):
-    fields['data.path'] = config.data.path
+    paths.append('data.path')
+  fields |= {name: flat[name] for name in paths if flat[name]}
   text = json.dumps(fields, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:8]
 

@@ -19,7 +19,8 @@ class Field:
     allowed: what it may hold, in words.
     check: the same as a predicate on a set value.
     identity: whether another value makes another run; False for what only says
-      where the data lies or how the devices share the work.
+      where data or teacher lie, which are known by their content, or how the
+      devices share the work.
   """
 
   default: Any
@@ -184,15 +185,22 @@ FIELDS: dict[str, Field] = {
     -1.0, 'the same in percent of the run', *_duration(below=100)
   ),
   'teacher.run': Field(
-    '', 'directory of the finished run whose network gives y_hat', *_PATH
+    '',
+    'directory of the finished run whose network gives y_hat',
+    *_PATH,
+    identity=False,
   ),
   'teacher.weights': Field(
     '',
     "or torchvision's or timm's weights of that network, .safetensors or .pth",
     *_PATH,
+    identity=False,
   ),
   'teacher.weights_sha256': Field(
-    '', "that file's SHA-256, checked if it is given", *_ANY
+    '',
+    "that file's SHA-256, checked if it is given",
+    *_ANY,
+    identity=False,
   ),
   'teacher.view': Field(
     'augmented',

@@ -67,7 +67,9 @@ def train_and_evaluate(
   ]
 
   with (
-    directory.claim(dataset.fingerprint),
+    directory.claim(
+      dataset.fingerprint, teacher.fingerprint() if teacher else ''
+    ),
     watch_signals(parallel.is_alone()) as requested,
     open_checkpoints(directory.checkpoints, keep_steps) as checkpoints,
   ):

@@ -1,9 +1,9 @@
 """A run's directory: what is in it, and how it is written.
 
 - `config.json`: the fields this run was started with; `data.json`: the SHA-256
-  of its data set; `.lock`: held while a process trains here;
-- `environment.json`: versions, devices, git revision and command line of the
-  process that trained here last;
+  of its data set, and of its teacher if it has one; `.lock`: held while a
+  process trains here;
+        self._write_json('environment.json', provenance.describe())
 - `status.json`: running, done, diverged or interrupted, and at which update;
 - `metrics.jsonl`: one row an interval, an evaluation, an event: the truth;
 - `tensorboard/`: the same numbers, derived;
@@ -82,19 +82,23 @@ class RunDirectory:
     return self._status['test'] if done else None
 
   @contextlib.contextmanager
-  def claim(self, fingerprint: str) -> Iterator[None]:
+  def claim(self, fingerprint: str, teacher: str = '') -> Iterator[None]:
     """Makes the directory this run's own, and this process's while inside.
 
     Args:
       fingerprint: of the data set; a run goes on with the same data only.
+      teacher: of the teacher, for which the same is true; '' for none.
 
     Raises:
-      InputError: the run began on other data, or another process is at it.
+      InputError: the run began on other data or with another teacher, or
+        another process is at it.
     """
+    facts = {'fingerprint': fingerprint, 'teacher': teacher}
     with self._explained():
-      before = self._read_json('data.json') or {'fingerprint': fingerprint}
-    if before['fingerprint'] != fingerprint:
-      self._refuse_another('data set', [f'its SHA-256 is {fingerprint}'])
+      before = self._read_json('data.json') or facts
+    for name, what in (('fingerprint', 'data set'), ('teacher', 'teacher')):
+      if before.get(name, '') != facts[name]:
+        self._refuse_another(what, [f'its SHA-256 is {facts[name]}'])
     if not self._writes:
       yield
       return
@@ -104,7 +108,7 @@ class RunDirectory:
         lock = stack.enter_context((self.path / '.lock').open('w'))
         _lock(lock, self.path)
         self._write_json('config.json', self._fields)
-        self._write_json('data.json', {'fingerprint': fingerprint})
+        self._write_json('data.json', facts)
         self._write_json('environment.json', provenance.describe())
       yield
 
@@ -174,6 +178,7 @@ class RunRecord(NamedTuple):
   path: pathlib.Path
   config: ml_collections.ConfigDict
   fingerprint: str  # SHA-256 of its data set
+  teacher: str  # SHA-256 of its teacher; '' where it has none
   status: dict[str, Any]
   rows: tuple[dict[str, Any], ...]  # of its log, in order
 
@@ -204,6 +209,7 @@ def read_run(path: str | os.PathLike, where: str) -> RunRecord:
       path,
       config_lib.unflatten(fields),
       data['fingerprint'],
+      data.get('teacher', ''),
       status,
       tuple(filter(None, map(_row, log.splitlines()))),
     )

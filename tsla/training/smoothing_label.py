@@ -10,14 +10,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 
 from tsla import smoothing
-from tsla.data import augment
+from tsla.data import array_cache, augment
 from tsla.data.datasets import Dataset
 from tsla.training.teacher import Teacher
-
-# Examples the teacher sees at once before the run.
-_BATCH = 500
 
 
 class Source(NamedTuple):
@@ -62,10 +60,33 @@ def create(
 
   if config.teacher.view == 'augmented':
     return Source(teacher.variables, predict)
-  labels = _on_clean_images(config, dataset, teacher.variables, predict)
+  labels = array_cache.load(
+    'y_hat',
+    _facts(config, dataset, teacher),
+    lambda: _on_clean_images(config, dataset, teacher.variables, predict),
+  )
   return Source(
     labels, lambda labels, images, indices: labels[indices].astype(jnp.float32)
   )
+
+
+def _facts(
+  config: ml_collections.ConfigDict, dataset: Dataset, teacher: Teacher
+) -> dict[str, Any]:
+  """All that ŷ of the clean images follows from, to the last bit."""
+  return {
+    'data': dataset.fingerprint,
+    'crop': config.augment.crop,
+    'mean': config.data.mean,
+    'std': config.data.std,
+    'images': config.model.dtype,
+    'teacher': teacher.fingerprint(),
+    'network': jnp.dtype(teacher.model.dtype).name,
+    'temperature': config.teacher.temperature,
+    'batch': config.eval_batch_size,
+    'jax': jax.__version__,
+    'device': jax.local_devices()[0].device_kind,
+  }
 
 
 def _on_clean_images(
@@ -73,8 +94,8 @@ def _on_clean_images(
   dataset: Dataset,
   variables: Any,
   predict: Callable[[Any, jax.Array, Any], jax.Array],
-) -> jax.Array:
-  """ŷ of every training image as it is, `f16[N, K]`, computed once."""
+) -> np.ndarray:
+  """ŷ of every training image as it is, `f16[N, K]`."""
 
   @jax.jit
   def of_batch(variables: Any, images: jax.Array) -> jax.Array:
@@ -87,8 +108,10 @@ def _on_clean_images(
     return predict(variables, images, None).astype(jnp.float16)
 
   images = dataset.train.images
-  parts = [
-    of_batch(variables, images[first : first + _BATCH])
-    for first in range(0, len(images), _BATCH)
-  ]
-  return jnp.concatenate(parts)
+  size = min(config.eval_batch_size, len(images))
+  parts = []
+  for first in range(0, len(images), size):
+    # The last batch is filled up: another size would be compiled anew.
+    picked = np.arange(first, first + size).clip(max=len(images) - 1)
+    parts.append(np.asarray(of_batch(variables, images[picked])))
+  return np.concatenate(parts)[: len(images)]

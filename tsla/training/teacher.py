@@ -1,10 +1,13 @@
 """The network whose predictions are ŷ: of a finished run, or of a file."""
 
+import hashlib
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 
 from tsla.data import batches
 from tsla.data.datasets import Dataset
@@ -22,6 +25,15 @@ class Teacher(NamedTuple):
 
   model: nn.Module
   variables: Any  # {'params': …, 'batch_stats': …}
+
+  def fingerprint(self) -> str:
+    """SHA-256 over the variables: names, shapes, types and bits."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(self.variables):
+      array, name = np.asarray(leaf), jax.tree_util.keystr(path)
+      digest.update(repr((name, array.shape, array.dtype.name)).encode())
+      digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def load(config: ml_collections.ConfigDict, dataset: Dataset) -> Teacher | None:
