@@ -318,6 +318,49 @@ def test_integer_labels_and_uniform_build_no_k_wide_target():
   )
 
 
+def test_many_classes_are_taken_in_parts_and_nothing_as_wide_is_kept():
+  logits, labels, _ = problem(2**16, batch=9)
+  logits = logits.at[4, :1000].set(-jnp.inf)
+  labels[4] = 2000
+  loss, found = smoothed_loss(logits, labels, 0.1)
+  target = np.full(logits.shape, 0.1 / 2**16)
+  target[np.arange(9), labels] += 0.9
+  kept = 2**16 - 1000
+  target[4] = np.where(np.arange(2**16) < 1000, 0, 0.1 / kept)
+  target[4, 2000] += 0.9
+  with np.errstate(invalid='ignore'):
+    log_p = scipy.special.log_softmax(float64(logits), -1)
+    expected = -np.where(target, target * log_p, 0).sum(-1)
+  np.testing.assert_allclose(loss, expected, rtol=2e-6)
+  expected = scipy.special.softmax(float64(logits), -1) - target
+  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+
+  lowered = compiled.lower(logits, labels, 0.1, of=tsla.smoothed_cross_entropy)
+  memory = lowered.compile().memory_analysis()
+  assert memory.temp_size_in_bytes < logits.nbytes / 2
+
+
+@pytest.mark.parametrize('soft', [False, True])
+def test_higher_derivatives_in_either_mode(soft):
+  # The Hessian of the loss is that of log Σ exp: diag(p) − p pᵀ.
+  with jax.enable_x64(True):
+    logits = np.array([0.5, -1.0, 2.0, 0.1])
+    p = scipy.special.softmax(logits)
+    labels = np.eye(4)[1] if soft else 1
+    y_hat = np.array([0.4, 0.3, 0.2, 0.1]) if soft else None
+
+    def loss(z):
+      return tsla.smoothed_cross_entropy(z, labels, 0.3, y_hat)
+
+    for second in (
+      jax.jacfwd(jax.jacrev(loss)),
+      jax.jacrev(jax.jacrev(loss)),
+      jax.jacrev(jax.jacfwd(loss)),
+    ):
+      expected = np.diag(p) - np.outer(p, p)
+      np.testing.assert_allclose(second(logits), expected, atol=1e-15)
+
+
 @pytest.mark.parametrize('theta', [0.0, 0.1, 0.4, 1.0])
 def test_the_divergence_is_scipys_and_has_the_losss_gradient(theta):
   logits, labels, y_hat = problem(10)
