@@ -1,13 +1,16 @@
 """Label smoothing and its schedule: pure JAX and optax.
 
 `schedules` say how strong (θ), `targets` say towards what (ŷ), `losses` apply
-both, `transform` moves θ on with the optimiser.
+both, `transform` moves θ on with the optimiser, `variance` and `last_layer`
+measure what it does to the gradient's error.
 
 Reference:
   Xu, Xu, Qian, Li, Jin: Towards Understanding Label Smoothing,
   arXiv:2006.11653.
 """
 
+from tsla.smoothing.estimates import Estimate, GradientStatistics
+from tsla.smoothing.last_layer import last_layer_statistics
 from tsla.smoothing.losses import (
   convert_theta,
   hard_cross_entropy,
@@ -30,16 +33,21 @@ from tsla.smoothing.transform import (
   smoothing_state,
   with_schedule,
 )
+from tsla.smoothing.variance import gradient_statistics
 
 __all__ = [
+  'Estimate',
+  'GradientStatistics',
   'LabelSmoothingState',
   'class_prior',
   'constant',
   'convert_theta',
   'cosine_decay',
   'current_theta',
+  'gradient_statistics',
   'hard_cross_entropy',
   'label_smoothing',
+  'last_layer_statistics',
   'linear_decay',
   'none',
   'piecewise',

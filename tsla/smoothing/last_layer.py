@@ -1,0 +1,183 @@
+"""The gradient's error in the last linear layer, without a backward pass.
+
+With logits `z = Wᵀa + β` from features `a`, and `ã = (a, 1)`, the gradient of
+an example's cross-entropy with respect to `(W, β)` is the outer product `ã rᵀ`
+of its features and its residual `r = softmax(z) − label`. Two of them have the
+scalar product `(ã·ã′)(r·r′)`, so features and residuals alone make of every
+example a mini-batch of one, and the result holds for mini-batches of any size.
+
+It speaks of that layer only. On the digits (one hidden layer of 10 or 32 units,
+batch 32, uniform ŷ, five seeds) its δ was 0.7 to 1.2 times that of all layers
+at initialisation, 1.8 to 2.7 times after one epoch and 2.7 to 6 times from the
+tenth on; with 40 % of the labels drawn anew 1.0 to 2.1 times from the first on.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from tsla.smoothing.estimates import GradientStatistics, Products
+from tsla.smoothing.losses import hard_cross_entropy, smoothed_cross_entropy
+from tsla.smoothing.variance import (
+  GradientMeans,
+  init_means,
+  statistics,
+  update_means,
+)
+
+
+def last_layer_statistics(
+  forward: Callable[[Any], tuple[jax.Array, ...]],
+  batches: Any,
+  theta: jax.typing.ArrayLike,
+  *,
+  at_batch_size: int,
+  num_examples: int | None = None,
+  axis_name: str | None = None,
+) -> GradientStatistics:
+  """`gradient_statistics` of the last linear layer and its bias alone.
+
+  Two forward passes over the mini-batches, n examples in all, and no backward
+  pass. The errors are jackknifed over examples, so they are shorter than those
+  over as many examples in mini-batches.
+
+  Args:
+    forward: from a mini-batch to `(features, logits, labels, y_hat)`:
+      f32[B, D], f32[B, K] and the last two as for `smoothed_cross_entropy`. The
+      examples must not see each other: BatchNorm with running statistics.
+    batches: a pytree of arrays [m, ...], mini-batches or what makes them.
+    theta: θ for the quantities that depend on it; may be traced.
+    at_batch_size: the mini-batch size to speak of.
+    num_examples: N, if the n examples are distinct ones out of N; None if they
+      are independent.
+    axis_name: mapped axis whose devices each hold a part of every mini-batch;
+      all of them find the same.
+
+  Returns:
+    The statistics, a value and a standard error each.
+
+  Raises:
+    ValueError: as `tsla.smoothing.variance.statistics`.
+
+  Example:
+    >>> import tsla
+    >>> features = jax.random.normal(jax.random.key(0), (20, 16, 4))
+    >>> labels = (features[..., 0] > 0).astype(int)
+    >>> def forward(batch):  # of a layer with W = 0 and β = 0
+    ...   features, labels = batch
+    ...   return features, jnp.zeros((16, 2)), labels, None
+    >>> found = tsla.last_layer_statistics(
+    ...   forward, (features, labels), theta=0.1, at_batch_size=16
+    ... )
+    >>> float(found.smoothing_variance.value)  # h = 0: a uniform prediction
+    0.0
+
+  Reference:
+    arXiv:2006.11653: δ and θ = 1/(1+δ).
+  """
+
+  def outer_products(batch: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+    features, logits, labels, y_hat = forward(batch)
+    return _with_one(features), *residuals(logits, labels, y_hat)
+
+  def first_pass(
+    means: GradientMeans, batch: Any
+  ) -> tuple[GradientMeans, None]:
+    features, r, r_hat = outer_products(batch)
+    pair = tuple(_matmul(features.T, x) / len(features) for x in (r, r_hat))
+    if axis_name is not None:
+      pair = jax.lax.pmean(pair, axis_name)
+    return update_means(means, *pair), None
+
+  def second_pass(_: None, batch: Any) -> tuple[None, Products]:
+    return None, _products(means, *outer_products(batch))
+
+  one = jax.tree.map(lambda leaf: leaf[0], batches)
+  features, r, _ = jax.eval_shape(outer_products, one)
+  shape = jax.ShapeDtypeStruct((features.shape[-1], r.shape[-1]), r.dtype)
+  means, _ = jax.lax.scan(first_pass, init_means(shape), batches)
+  _, rows = jax.lax.scan(second_pass, None, batches)
+  if axis_name is not None:
+    rows = jax.lax.all_gather(rows, axis_name)
+  return statistics(
+    means,
+    jax.tree.map(jnp.ravel, rows),
+    theta,
+    batch_size=1,
+    num_examples=num_examples,
+    at_batch_size=at_batch_size,
+  )
+
+
+def residuals(
+  logits: jax.typing.ArrayLike,
+  labels: jax.typing.ArrayLike,
+  y_hat: jax.typing.ArrayLike | None = None,
+) -> tuple[jax.Array, jax.Array]:
+  """The losses' gradients with respect to the logits, against y and against ŷ.
+
+  Args:
+    logits: f32[B, K].
+    labels: y, as for `smoothed_cross_entropy`.
+    y_hat: ŷ, as there.
+
+  Returns:
+    `softmax(z) − y` and `softmax(z) − ŷ`, f32[B, K].
+
+  Example:
+    >>> r, r_hat = residuals(jnp.zeros((1, 2)), jnp.array([0]))
+    >>> r
+    Array([[-0.5,  0.5]], dtype=float32)
+    >>> r_hat
+    Array([[0., 0.]], dtype=float32)
+  """
+  logits = jnp.asarray(logits)
+  logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+  return (
+    jax.grad(lambda z: hard_cross_entropy(z, labels).sum())(logits),
+    jax.grad(lambda z: smoothed_cross_entropy(z, labels, 1.0, y_hat).sum())(
+      logits
+    ),
+  )
+
+
+def _products(
+  means: GradientMeans, features: jax.Array, r: jax.Array, r_hat: jax.Array
+) -> Products:
+  """f32[B]: of each example's `ã rᵀ` and `ã uᵀ` with the means taken off.
+
+  Here the squares come first, and are small: one example's ‖ã rᵀ‖² is seldom
+  far below ‖ḡ‖².
+  """
+  u = r_hat - r  # of c = h − g
+  size = _sum(features * features)
+  toward_g, toward_c = _matmul(features, means.g), _matmul(features, means.c)
+  g_along_g, g_along_c = _sum(toward_g * r), _sum(toward_g * u)
+  c_along_g, c_along_c = _sum(toward_c * r), _sum(toward_c * u)
+  gg, gc = jnp.sum(means.g * means.g), jnp.sum(means.g * means.c)
+  cc = jnp.sum(means.c * means.c)
+  return Products(
+    gg=size * _sum(r * r) - 2 * g_along_g + gg,
+    gc=size * _sum(r * u) - g_along_c - c_along_g + gc,
+    cc=size * _sum(u * u) - 2 * c_along_c + cc,
+    mean_g_g=g_along_g - gg,
+    mean_g_c=g_along_c - gc,
+    mean_c_g=c_along_g - gc,
+    mean_c_c=c_along_c - cc,
+  )
+
+
+def _with_one(features: jax.Array) -> jax.Array:
+  """ã: the bias is the weight of a feature that is 1."""
+  features = features.astype(jnp.promote_types(features.dtype, jnp.float32))
+  return jnp.pad(features, ((0, 0), (0, 1)), constant_values=1)
+
+
+def _matmul(a: jax.Array, b: jax.Array) -> jax.Array:
+  return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+
+
+def _sum(x: jax.Array) -> jax.Array:
+  return x.sum(-1)
