@@ -121,6 +121,17 @@ def write_cub2011(folder, test=30, seed=0):
   return written | {'archives': [item], 'class_names': tuple(classes)}
 
 
+def write_folder(folder, train=10, test=4, seed=0):
+  """Writes FOLDER/{train,test}/CLASS with that many JPEGs of varied sizes."""
+  rng = np.random.default_rng(seed)
+  for split, count in (('train', train), ('test', test)):
+    for name in ('ant', 'bee'):
+      place = folder / split / name
+      place.mkdir(parents=True)
+      for index in range(count):
+        (place / f'{index:03d}.jpg').write_bytes(_jpeg(rng, index))
+
+
 def _jpeg(rng, index):
   """Encodes noise, some of it grey, CMYK or one pixel high."""
   height, width = rng.integers(20, 40, 2).tolist()
