@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from tqdm import tqdm
 
 from tsla.experiments import plan
+from tsla.experiments.placement import environment, find_devices
 from tsla.experiments.plan import PlannedRun
 from tsla.experiments.worker import Worker
 from tsla.training.interrupt import watch_signals
@@ -33,6 +34,7 @@ def run_all(
     signal that stopped the sweep, None if it came to its end.
   """
   queue = _Queue(runs, workdir)
+  devices = find_devices() if jobs > 1 else ('', 0)
   running: list[Worker] = []
   stopping = False
   with (
@@ -45,7 +47,9 @@ def run_all(
         for worker in running:
           worker.stop()
       while not stopping and len(running) < jobs and (run := queue.next()):
-        running.append(Worker(run, workdir))
+        slot = min(set(range(jobs)) - {worker.slot for worker in running})
+        variables = environment(slot, jobs, *devices, os.environ)
+        running.append(Worker(run, workdir, slot, variables))
       if not running:
         return queue.failures, requested.signum
       multiprocessing.connection.wait(

@@ -7,6 +7,7 @@ import pathlib
 import sys
 import threading
 import traceback
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from tsla.errors import InputError
@@ -53,17 +54,27 @@ class Worker:
   Args:
     run: one of the plan.
     workdir: the sweep's folder.
+    slot: its place among the runs that run at a time.
+    variables: what its environment has in addition.
   """
 
-  def __init__(self, run: PlannedRun, workdir: pathlib.Path):
-    self.run = run
+  def __init__(
+    self,
+    run: PlannedRun,
+    workdir: pathlib.Path,
+    slot: int,
+    variables: Mapping[str, str],
+  ):
+    self.run, self.slot = run, slot
     self.log = workdir / 'logs' / f'{run.directory}.log'
     self.log.parent.mkdir(parents=True, exist_ok=True)
     # A fork of a process that runs XLA would hang; a new one is spawned.
     context = multiprocessing.get_context('spawn')
     self._outcome, sender = context.Pipe(duplex=False)
     self._process = context.Process(
-      target=_work, args=(run, workdir, self.log, sender), name=run.directory
+      target=_work,
+      args=(run, workdir, self.log, sender, variables),
+      name=run.directory,
     )
     self._process.start()
     sender.close()
@@ -98,8 +109,10 @@ def _work(
   workdir: pathlib.Path,
   log: pathlib.Path,
   sender: multiprocessing.connection.Connection,
+  variables: Mapping[str, str],
 ) -> None:
   os.setsid()
+  os.environ.update(variables)
   with log.open('a') as file:
     os.dup2(file.fileno(), 1)
     os.dup2(file.fileno(), 2)

@@ -1,0 +1,74 @@
+"""Which device a run of a sweep gets, where several run at a time.
+
+A run per device beats a batch that is split over devices: nothing is averaged
+between them. What a process may use is decided by its environment, before its
+jax looks for devices.
+"""
+
+import subprocess
+import sys
+from collections.abc import Mapping
+
+
+def find_devices() -> tuple[str, int]:
+  """The platform and the number of this machine's devices.
+
+  A process of its own asks, which lets them go again: the runs need them.
+  """
+  result = subprocess.run(
+    [
+      sys.executable,
+      '-c',
+      'import jax; print(jax.default_backend(), jax.local_device_count())',
+    ],
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  platform, count = result.stdout.split()[-2:]
+  return platform, int(count)
+
+
+def environment(
+  slot: int,
+  jobs: int,
+  platform: str,
+  devices: int,
+  inherited: Mapping[str, str],
+) -> dict[str, str]:
+  """What a run's process gets in addition, so that it uses its own device.
+
+  Args:
+    slot: the place of the run among those that run, in 0 .. jobs - 1.
+    jobs: runs at a time; beyond `devices` they share, in turn.
+    platform: 'cpu', 'gpu' or 'tpu'.
+    devices: of this machine.
+    inherited: the environment of the sweep; devices it hides stay hidden.
+
+  Returns:
+    Variables; none on CPUs, where all runs share the cores, and none for one
+    run at a time, which takes every device.
+
+  Example:
+    >>> environment(5, 6, 'gpu', 4, {'CUDA_VISIBLE_DEVICES': '2,3,6,7'})
+    {'CUDA_VISIBLE_DEVICES': '3', 'XLA_PYTHON_CLIENT_MEM_FRACTION': '0.45'}
+  """
+  if platform == 'cpu' or jobs == 1:
+    return {}
+  device = slot % devices
+  if platform == 'tpu':
+    return {
+      'TPU_VISIBLE_CHIPS': str(device),
+      'TPU_CHIPS_PER_PROCESS_BOUNDS': '1,1,1',
+      'TPU_PROCESS_BOUNDS': '1,1,1',
+    }
+  visible = inherited.get('CUDA_VISIBLE_DEVICES') or ','.join(
+    map(str, range(devices))
+  )
+  variables = {'CUDA_VISIBLE_DEVICES': visible.split(',')[device]}
+  sharing = -(-jobs // devices)
+  if sharing > 1:  # a process would take three quarters of the memory
+    fraction = f'{0.9 / sharing:.2f}'
+    name = 'XLA_PYTHON_CLIENT_MEM_FRACTION'
+    variables[name] = inherited.get(name) or fraction
+  return variables
