@@ -3,15 +3,19 @@
 import json
 import os
 import pathlib
+import pickle
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
+from safetensors.numpy import load_file, save_file
 from sklearn.datasets import load_digits
 
 from tsla.training.config import default_config
 
 ROOT = pathlib.Path(__file__).parent.parent
+WEIGHTS = ROOT / 'tests/golden/torch_resnet18.safetensors'
 
 
 def write_digits_npz(path, train=64, test=40):
@@ -45,6 +49,48 @@ def small_config(npz):
   config.smoothing.theta = 0.4
   config.smoothing.drop_epochs = 2.0
   return config
+
+
+def bad_weights(folder):
+  """Files of no use to a network like torch_resnet18's: what is said → path."""
+
+  def changed(name, change):
+    state_dict = load_file(WEIGHTS)
+    change(state_dict)
+    path = folder / f'{name}.safetensors'
+    save_file(state_dict, path)
+    return path
+
+  def cut_off(state_dict):
+    for name in [name for name in state_dict if 'layer4' in name]:
+      del state_dict[name]
+
+  truncated = folder / 'truncated.safetensors'
+  truncated.write_bytes(WEIGHTS.read_bytes()[:-1000])
+  command = folder / 'command.pth'
+  with zipfile.ZipFile(command, 'w') as file:
+    file.writestr('x/data.pkl', pickle.dumps(Command(folder / 'trace')))
+  nan = {'bn1.bias': np.full(3, np.nan, np.float32)}
+  return {
+    'No such file': folder / 'missing.pth',
+    'damaged, cut short': truncated,
+    'bn1.bias holds NaN': changed('nan', lambda d: d.update(nan)),
+    'another network|no known network': changed('another', cut_off),
+    r'bn2\.bias is missing': changed(
+      'less', lambda d: d.pop('layer1.1.bn2.bias')
+    ),
+    r"pickle names '\w+\.system'; nothing was run": command,
+  }
+
+
+class Command:
+  """Unpickled, it runs a command that leaves `trace`."""
+
+  def __init__(self, trace):
+    self.trace = trace
+
+  def __reduce__(self):
+    return os.system, (f'touch {self.trace}',)
 
 
 def run_worker(name, *args, devices=1):

@@ -39,6 +39,27 @@ BAD = {
     [DIGITS, '--config.data.name=npz', '--config.data.path=nowhere.npz'],
     'nowhere.npz',
   ),
+  'teacher of two places': (
+    [
+      DIGITS,
+      '--config.smoothing.target=teacher',
+      '--config.teacher.run=a',
+      '--config.teacher.weights=b.pth',
+    ],
+    'exactly one with target teacher',
+  ),
+  'no such teacher': (
+    [
+      DIGITS,
+      '--config.smoothing.target=teacher',
+      '--config.teacher.weights=nowhere.pth',
+    ],
+    'nowhere.pth',
+  ),
+  'teacher not trained': (
+    ['--config=configs/digits_tsla_pre.py', '--config.teacher.run=nowhere'],
+    "config.teacher.run = 'nowhere'",
+  ),
   'batch too large': ([DIGITS, '--config.batch_size=5000'], '1 to '),
 }
 

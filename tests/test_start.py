@@ -1,12 +1,13 @@
 """A run that begins with pretrained weights."""
 
-import pathlib
+import functools
 import types
 
 import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from support import WEIGHTS, bad_weights
 
 from tsla.errors import InputError
 from tsla.models import resnet
@@ -15,21 +16,26 @@ from tsla.training.config import default_config, validate
 from tsla.training.start import find_start
 from tsla.training.step import TrainState
 
-WEIGHTS = pathlib.Path(__file__).parent / 'golden/torch_resnet18.safetensors'
 NO_CHECKPOINTS = types.SimpleNamespace(latest_step=None)
 
 
-def start(config, num_classes):
-  steps = durations.resolve(config, steps_per_epoch=4)
+@functools.cache
+def first_state(num_classes):
+  config = default_config()
   model = resnet.create(
     'resnet18', num_classes=num_classes, stem='imagenet', width=3
   )
-  first = TrainState.create(
+  return TrainState.create(
     model,
-    *optimizer.create(config, steps),
+    *optimizer.create(config, durations.resolve(config, steps_per_epoch=4)),
     seed=0,
     image_shape=(32, 32, 3),
   )
+
+
+def start(config, num_classes):
+  first = first_state(num_classes)
+  steps = durations.resolve(config, steps_per_epoch=4)
   return first, find_start(config, first, NO_CHECKPOINTS, steps, '')
 
 
@@ -60,6 +66,16 @@ def test_another_class_count_draws_the_head_anew(config):
   np.testing.assert_array_equal(
     begin.state.params['fc']['kernel'], first.params['fc']['kernel']
   )
+
+
+def test_weights_of_no_use_are_refused_with_their_reason(config, tmp_path):
+  for message, path in bad_weights(tmp_path).items():
+    config.model.weights = str(path)
+    with pytest.raises(InputError, match=message) as error:
+      start(config, num_classes=5)
+    lines = str(error.value).splitlines()
+    assert lines[0].startswith('config.model.weights') and len(lines) == 3
+  assert not (tmp_path / 'trace').exists()
 
 
 def test_a_run_cannot_begin_in_two_places(config):

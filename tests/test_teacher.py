@@ -1,20 +1,16 @@
 """A teacher from a file of pretrained weights, and those that are refused."""
 
 import hashlib
-import pathlib
 
 import jax
 import numpy as np
 import pytest
-import safetensors.numpy
+from support import WEIGHTS, bad_weights
 
 from tsla.data.datasets import Dataset, Split
 from tsla.errors import InputError
 from tsla.training import config as config_lib
 from tsla.training import smoothing_label, teacher
-
-GOLDEN = pathlib.Path(__file__).parent / 'golden'
-WEIGHTS = GOLDEN / 'torch_resnet18.safetensors'
 
 
 def dataset(num_classes=5, channels=3):
@@ -36,7 +32,7 @@ def config():
 
 @pytest.mark.parametrize('suffix', ['.safetensors', '.pth'])
 def test_y_hat_is_pytorchs_softmax(config, suffix):
-  golden = np.load(GOLDEN / 'torch_resnet18.npz')
+  golden = np.load(WEIGHTS.with_suffix('.npz'))
   config.teacher.weights = str(WEIGHTS.with_suffix(suffix))
   config.teacher.temperature = 0.1
   network = teacher.load(config, dataset())
@@ -49,54 +45,14 @@ def test_y_hat_is_pytorchs_softmax(config, suffix):
   np.testing.assert_allclose(got, expected, rtol=5e-4)
 
 
-def changed_file(tmp_path, change):
-  """The golden weights after `change(state_dict)`."""
-  state_dict = safetensors.numpy.load_file(WEIGHTS)
-  change(state_dict)
-  path = tmp_path / 'changed.safetensors'
-  path.write_bytes(safetensors.numpy.save(state_dict))
-  return path
-
-
-def truncated(tmp_path):
-  path = tmp_path / 'cut.safetensors'
-  path.write_bytes(WEIGHTS.read_bytes()[:-1000])
-  return path
-
-
-def with_nan(tmp_path):
-  return changed_file(
-    tmp_path, lambda d: d.update({'bn1.bias': np.full(3, np.nan, np.float32)})
-  )
-
-
-def of_another_network(tmp_path):
-  return changed_file(
-    tmp_path, lambda d: [d.pop(name) for name in list(d) if 'layer4' in name]
-  )
-
-
-def without_a_tensor(tmp_path):
-  return changed_file(tmp_path, lambda d: d.pop('layer3.1.bn2.running_var'))
-
-
-@pytest.mark.parametrize(
-  ('make', 'message'),
-  [
-    (lambda tmp_path: tmp_path / 'none.pth', 'No such file'),
-    (truncated, 'damaged, cut short'),
-    (with_nan, 'bn1.bias holds NaN'),
-    (of_another_network, 'no known network'),
-    (without_a_tensor, r'layer3\.1\.bn2\.running_var is missing'),
-  ],
-)
-def test_a_file_of_no_use_is_refused(config, tmp_path, make, message):
-  config.teacher.weights = str(make(tmp_path))
-  with pytest.raises(InputError, match=message) as error:
-    teacher.load(config, dataset())
-  lines = str(error.value).splitlines()
-  assert lines[0].startswith('config.teacher.weights') and len(lines) == 3
-  assert '--config.teacher.weights' in lines[2]
+def test_a_file_of_no_use_is_refused(config, tmp_path):
+  for message, path in bad_weights(tmp_path).items():
+    config.teacher.weights = str(path)
+    with pytest.raises(InputError, match=message) as error:
+      teacher.load(config, dataset())
+    lines = str(error.value).splitlines()
+    assert lines[0].startswith('config.teacher.weights') and len(lines) == 3
+  assert not (tmp_path / 'trace').exists()
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,9 @@ def _of_run(config: ml_collections.ConfigDict, dataset: Dataset) -> Teacher:
     except ValueError as error:
       raise InputError(
         f'{where}: does not fit the {dataset.num_classes} classes of '
-        f'{dataset.name}: {error}'
+        f'{dataset.name}: {error}',
+        allowed='a run on this data set',
+        cure='--config.teacher.run=ITS_WORKDIR',
       ) from error
   return Teacher(
     model, {'params': state.params, 'batch_stats': state.batch_stats}
