@@ -1,0 +1,157 @@
+"""The benchmarks run, on a bare image too, and say what they measured."""
+
+import ast
+import importlib
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from support import ROOT
+
+BENCHMARKS = ROOT / 'benchmarks'
+
+
+@pytest.fixture
+def load(monkeypatch):
+  monkeypatch.syspath_prepend(str(BENCHMARKS))
+  return importlib.import_module
+
+
+def python(*argv):
+  return subprocess.run(
+    [sys.executable, *map(str, argv)],
+    cwd=ROOT,
+    env=os.environ,
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+
+
+def test_they_import_nothing_that_a_bare_image_lacks():
+  own = {path.stem for path in BENCHMARKS.glob('*.py')} | {'tsla'}
+  allowed = own | {'jax', 'flax', 'optax', 'numpy', 'torch'}
+  for path in BENCHMARKS.glob('*.py'):
+    for node in ast.walk(ast.parse(path.read_text())):
+      names = []
+      if isinstance(node, ast.Import):
+        names = [alias.name for alias in node.names]
+      elif isinstance(node, ast.ImportFrom):
+        names = [node.module]
+      for name in names:
+        top = name.split('.')[0]
+        assert top in allowed | sys.stdlib_module_names, (path, name)
+  code = (
+    'import sys\n'
+    "for name in ('ml_collections', 'clu', 'tensorboardX', 'PIL', 'sklearn',\n"
+    "             'tensorflow_datasets', 'safetensors', 'tqdm'):\n"
+    '  sys.modules[name] = None\n'
+    "sys.path.insert(0, 'benchmarks')\n"
+    'import ours'
+  )
+  result = python('-c', code)
+  assert result.returncode == 0, result.stderr
+
+
+def test_a_ratio_is_the_median_round_by_round(load):
+  common = load('common')
+  found = common.ratio([2.0, 30.0, 4.0, 5.0, 6.0], [1.0, 10.0, 1.0, 1.0, 1.0])
+  assert found['ratio'] == 4.0  # of 2, 3, 4, 5, 6
+  assert 2 <= found['low'] < 4 < found['high'] <= 6
+  same = common.ratio([3.0, 3.0, 3.0], [2.0, 2.0, 2.0])
+  assert same == {'ratio': 1.5, 'low': 1.5, 'high': 1.5}
+
+
+def test_contenders_take_turns_there_and_back(load):
+  calls = []
+  contenders = {n: lambda n=n: calls.append(n) for n in 'abc'}
+  seconds = load('common').in_turn(contenders, rounds=2)
+  assert ''.join(calls) == 'abc' + 'abc' + 'cba'
+  assert {name: len(times) for name, times in seconds.items()} == {
+    'a': 2,
+    'b': 2,
+    'c': 2,
+  }
+
+
+def test_the_table_is_the_newest_line_of_each_setting(load, tmp_path):
+  table = load('table')
+  line = {
+    'benchmark': 'loss',
+    'device': 'GPU',
+    'size': 'cifar',
+    'dtype': 'bfloat16',
+    'batch': 128,
+    'figures': {'ours': {'milliseconds': 5.0}},
+  }
+  newer = line | {
+    'figures': {
+      'images_per_second': 12345.0,
+      'ours': {'ratio': 0.5, 'low': 0.4, 'high': 0.6},
+    }
+  }
+  with (tmp_path / 'loss.jsonl').open('w') as file:
+    for each in (line, newer):
+      file.write(json.dumps(each) + '\n')
+  rows = table.table(table.newest(tmp_path)).splitlines()
+  start = '| GPU | cifar, bfloat16, batch 128 | loss | '
+  assert rows[2:] == [
+    start + 'images per second: 12,345 |',
+    start + 'ours: ratio 0.5 (0.4 to 0.6) |',
+  ]
+
+
+def test_the_work_of_the_cifar_network(load, monkeypatch):
+  """Against the multiply-adds of its layers, added up by hand."""
+  monkeypatch.setattr(sys, 'argv', ['roofline.py', '--examples=256'])
+  common, ours, roofline = map(load, ('common', 'ours', 'roofline'))
+  args = common.parse(common.arguments(''))
+  rows = roofline.layers(ours.Ours(args))
+  stem = 32 * 32 * 9 * 3 * 64
+  rest = 4 * 32 * 32 * 9 * 64 * 64
+  for side, before in ((16, 64), (8, 128), (4, 256)):
+    after = 2 * before
+    rest += side * side * after * (9 * before + 3 * 9 * after + before)
+  expected = (4 * stem + 6 * rest) / 1e9
+  assert sum(row['gigaflop'] for row in rows) == pytest.approx(expected)
+  # Activations behind the 20 convolutions, in bf16, eight passes; two more
+  # for the eight shortcuts.
+  sizes = np.array([32 * 32 * 64, 16 * 16 * 128, 8 * 8 * 256, 4 * 4 * 512])
+  passes = 8 * (sizes * 5).sum() + 2 * (sizes * 2).sum()
+  outside = sum(row['megabyte'] for row in rows if not row['convolution'])
+  assert outside == pytest.approx(2 * passes / 1e6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  'script',
+  [
+    'epoch',
+    'loss',
+    'peer_flax_loop',
+    'roofline',
+    'startup',
+    'step',
+    'sweep_time',
+  ],
+)
+def test_each_runs_and_prints_its_line(script):
+  result = python(BENCHMARKS / f'{script}.py', '--size=tiny')
+  assert result.returncode == 0, result.stderr
+  line = json.loads(result.stdout.splitlines()[-1])
+  assert line['benchmark'] == script
+  assert line['size'] == 'tiny'
+  assert 'jax' in line['versions']
+  assert line['figures']
+
+
+@pytest.mark.slow
+def test_compare_lets_processes_take_turns():
+  result = python(BENCHMARKS / 'compare.py', '--size=tiny', '--forms=')
+  assert result.returncode == 0, result.stderr
+  figures = json.loads(result.stdout.splitlines()[-1])['figures']
+  assert list(figures) == ['real', 'bare', 'flax_loop', 'busy_cores']
+  assert figures['flax_loop']['ratio'] > 0
