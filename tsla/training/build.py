@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import ml_collections
 
@@ -27,8 +26,6 @@ class Run(NamedTuple):
   ]
   # (state) -> the metrics on the test set
   evaluate: Callable[[step.TrainState], dict[str, float]]
-  # (state) -> whether every number in it is finite
-  is_finite: Callable[[step.TrainState], bool]
 
 
 def build(
@@ -76,7 +73,6 @@ def build(
     donate_state=True,
   )
   sums = mapping.map(step.make_evaluation(config, axis_name=mapping.axis_name))
-  finite = jax.jit(step.is_finite)
   slots = mapping.slots(config.batch_size)
   eval_size = mapping.round_up(min(config.eval_batch_size, len(test.labels)))
   eval_slots = mapping.slots(eval_size)
@@ -86,7 +82,6 @@ def build(
     evaluate=lambda state: metrics.finalize(
       sums(state, test, eval_slots, eval_size)
     ),
-    is_finite=lambda state: bool(finite(state)),
   )
 
 

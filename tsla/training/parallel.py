@@ -10,10 +10,12 @@ not know how many devices wrote it:
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -93,6 +95,24 @@ class Parallel:
       out_shardings=NamedSharding(self.mesh, PartitionSpec()),
     )
 
+  def highest(self, value: int, after: Any) -> int:
+    """The largest `value` of all processes, which call this together.
+
+    Args:
+      value: of this process.
+      after: what was computed last. On the CPU two programs that exchange
+        numbers must not run at once.
+    """
+    if is_alone():
+      return value
+    jax.block_until_ready(after)
+    values = jax.make_array_from_callback(
+      (self.mesh.size,),
+      NamedSharding(self.mesh, PartitionSpec(_AXIS)),
+      lambda index: np.full(1, value, np.int32),
+    )
+    return int(_largest(self.mesh)(values))
+
   def describe(self) -> str:
     """The devices and the mapping, in words."""
     first = self.mesh.devices[0]
@@ -108,6 +128,11 @@ class Parallel:
   def round_up(self, batch_size: int) -> int:
     """The next multiple of the device count."""
     return -(-batch_size // self.mesh.size) * self.mesh.size
+
+
+@functools.cache
+def _largest(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
+  return jax.jit(jnp.max, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
 def join() -> None:

@@ -4,10 +4,11 @@
   of its data set; `.lock`: held while a process trains here;
 - `environment.json`: versions, devices, git revision and command line of the
   process that trained here last;
-- `status.json`: running, done, diverged or interrupted, and at which update;
+- `status.json`: running, done, diverged, interrupted or stuck, and at which
+  update;
 - `metrics.jsonl`: one row an interval, an evaluation, an event: the truth;
 - `tensorboard/`: the same numbers, derived;
-- `checkpoints/`: the state.
+- `checkpoints/`: the state; `stacks-PROCESS.txt`: where a run stood still.
 """
 
 import contextlib
@@ -16,9 +17,10 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
 
+import jax
 import ml_collections
 from tensorboardX import SummaryWriter
 
@@ -117,32 +119,39 @@ class RunDirectory:
     """Where the state is saved."""
     return self.checkpoints_of(self.path)
 
+  @property
+  def stacks(self) -> pathlib.Path:
+    """Where this process says what it was at when it stood still."""
+    return self.path / f'stacks-{jax.process_index()}.txt'
+
   @staticmethod
   def checkpoints_of(path: pathlib.Path) -> pathlib.Path:
     """Where the run in `path` saves its state."""
     return path / 'checkpoints'
 
   def write_status(self, state: str, step: int, **more: Any) -> None:
-    """Says how the run stands: running, done, diverged, interrupted."""
+    """Says how the run stands: running, done, diverged, interrupted, stuck."""
     self._write_json('status.json', {'state': state, 'step': step, **more})
 
   @contextlib.contextmanager
   def log(self, step: int) -> Iterator['RunLog']:
     """The run's log from update `step` on; later rows are cut away."""
-    if not self._writes:
-      yield RunLog(None, None)
-      return
     metrics = self.path / 'metrics.jsonl'
-    if metrics.exists():
-      rows = metrics.read_text().splitlines(keepends=True)
-      _replace(metrics, ''.join(r for r in rows if _is_kept(r, step)))
+    with self._explained():
+      lines = metrics.read_text() if metrics.exists() else ''
+      rows = [r for r in lines.splitlines(keepends=True) if _is_kept(r, step)]
+      if self._writes and metrics.exists():
+        _replace(metrics, ''.join(rows))
+    if not self._writes:
+      yield RunLog(None, None, rows)
+      return
     with (
       metrics.open('a') as file,
       contextlib.closing(
         SummaryWriter(str(self.path / 'tensorboard'), purge_step=step + 1)
       ) as board,
     ):
-      yield RunLog(file, board)
+      yield RunLog(file, board, rows)
 
   @contextlib.contextmanager
   def _explained(self) -> Iterator[None]:
@@ -168,17 +177,35 @@ class RunDirectory:
 
 
 class RunLog:
-  """Appends rows to `metrics.jsonl` and TensorBoard, or to nothing."""
+  """Appends rows to `metrics.jsonl` and TensorBoard, or to nothing.
 
-  def __init__(self, file: TextIO | None, board: SummaryWriter | None):
+  Args:
+    file: `metrics.jsonl`, None for the processes that do not write.
+    board: TensorBoard's file.
+    rows: what the log holds already.
+
+  Attributes:
+    evaluations: step -> the values of its `eval` row.
+  """
+
+  def __init__(
+    self,
+    file: TextIO | None,
+    board: SummaryWriter | None,
+    rows: Sequence[str] = (),
+  ):
     self._file = file
     self._board = board
+    self.evaluations: dict[int, dict[str, float]] = {}
+    for row in map(json.loads, rows):
+      self._note(**row)
 
   def write(self, kind: str, step: int, **values: float | None) -> None:
     """One row: `kind` is train, eval or switch, `step` the updates done.
 
     A value that is not finite is written as null, as JSON has no other word.
     """
+    self._note(kind, step, **values)
     if self._file is None:
       return
     values = {
@@ -191,6 +218,10 @@ class RunLog:
     for name, value in values.items():
       if value is not None:
         self._board.add_scalar(f'{kind}/{name}', value, step)
+
+  def _note(self, kind: str, step: int, **values: float | None) -> None:
+    if kind == 'eval':
+      self.evaluations[step] = values
 
 
 def _is_kept(line: str, step: int) -> bool:

@@ -70,12 +70,44 @@ class TrainState(flax.struct.PyTreeNode):
     )
 
 
+# What `Smallest` holds where there is nothing to hold.
+NONE = 2**31 - 1
+
+
+@flax.struct.dataclass
+class Smallest(clu_metrics.Metric):
+  """The smallest of whole numbers; NONE of none."""
+
+  value: jax.Array  # i32[]
+
+  @classmethod
+  def empty(cls) -> 'Smallest':
+    """Of none."""
+    return cls(jnp.full((), NONE, jnp.int32))
+
+  @classmethod
+  def from_model_output(cls, value: jax.Array, **_: Any) -> 'Smallest':
+    """Of one."""
+    return cls(value)
+
+  def merge(self, other: 'Smallest') -> 'Smallest':
+    """Of both."""
+    return type(self)(jnp.minimum(self.value, other.value))
+
+  def compute(self) -> jax.Array:
+    """The number, `i32[]`."""
+    return self.value
+
+
 @flax.struct.dataclass
 class TrainMetrics(clu_metrics.Collection):
   """What a log row says of its updates: means, and the values last used.
 
   `smoothed` is the part of the updates with θ > 0, `next_theta` the θ of the
   update to come: together they say where in a row smoothing ended.
+  `bad_update` is the first whose loss is not finite, counted from 1;
+  `bad_array` the place in `jax.tree.leaves(state)` of the first array with a
+  NaN or an infinity, after the last update. NONE where there is none.
   """
 
   loss: clu_metrics.Average.from_output('loss')
@@ -85,6 +117,8 @@ class TrainMetrics(clu_metrics.Collection):
   next_theta: clu_metrics.LastValue.from_output('next_theta')
   smoothed: clu_metrics.Average.from_output('smoothed')
   learning_rate: clu_metrics.LastValue.from_output('learning_rate')
+  bad_update: Smallest.from_output('bad_update')
+  bad_array: Smallest.from_output('bad_array')
 
 
 def train_step(
@@ -136,6 +170,8 @@ def train_step(
     next_theta=smoothing.current_theta(opt_state),
     smoothed=theta > 0,
     learning_rate=jnp.asarray(state.learning_rate(state.step), jnp.float32),
+    bad_update=jnp.where(jnp.isfinite(loss), NONE, state.step + 1),
+    bad_array=jnp.full((), NONE, jnp.int32),  # looked for once a chunk
   )
   state = state.replace(
     step=state.step + 1,
@@ -146,11 +182,12 @@ def train_step(
   return state, row
 
 
-def is_finite(state: TrainState) -> jax.Array:
-  """bool[]: no array of the state holds a NaN or an infinity."""
-  return jnp.all(
-    jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)])
+def first_bad_array(state: TrainState) -> jax.Array:
+  """i32[]: the first leaf that holds a NaN or an infinity, or NONE."""
+  finite = jnp.array(
+    [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]
   )
+  return jnp.where(finite.all(), NONE, finite.argmin().astype(jnp.int32))
 
 
 def eval_step(
@@ -218,7 +255,9 @@ def make_train_chunk(
       return (state, row.merge(update)), None
 
     start = state, TrainMetrics.empty()
-    return jax.lax.scan(body, start, length=length)[0]
+    (state, row), _ = jax.lax.scan(body, start, length=length)
+    bad = Smallest(first_bad_array(state))
+    return state, row.replace(bad_array=row.bad_array.merge(bad))
 
   return chunk
 
