@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import ml_collections
 
@@ -45,22 +46,7 @@ def build(
   Raises:
     InputError: no such network, or a teacher that cannot be used.
   """
-  model = resnet.create(
-    config.model.name,
-    num_classes=dataset.num_classes,
-    stem=config.model.stem,
-    width=config.model.width,
-    dtype=jnp.dtype(config.model.dtype),
-    axis_name=mapping.axis_name,
-  )
-  tx, learning_rate = optimizer.create(config, durations)
-  state = step.TrainState.create(
-    model,
-    tx,
-    learning_rate,
-    seed=config.seed,
-    image_shape=smoothing_label.input_shape(config, dataset),
-  )
+  state = _first_state(config, dataset, durations, mapping)
   source = smoothing_label.create(config, dataset)
   train, test = mapping.replicate(
     (
@@ -82,6 +68,45 @@ def build(
     evaluate=lambda state: metrics.finalize(
       sums(state, test, eval_slots, eval_size)
     ),
+  )
+
+
+def state_shapes(
+  config: ml_collections.ConfigDict,
+  dataset: Dataset,
+  durations: Durations,
+  mapping: Parallel,
+) -> step.TrainState:
+  """Shapes and dtypes of the state, without computing it.
+
+  Args: as of `build`.
+  """
+  return jax.eval_shape(
+    lambda: _first_state(config, dataset, durations, mapping)
+  )
+
+
+def _first_state(
+  config: ml_collections.ConfigDict,
+  dataset: Dataset,
+  durations: Durations,
+  mapping: Parallel,
+) -> step.TrainState:
+  model = resnet.create(
+    config.model.name,
+    num_classes=dataset.num_classes,
+    stem=config.model.stem,
+    width=config.model.width,
+    dtype=jnp.dtype(config.model.dtype),
+    axis_name=mapping.axis_name,
+  )
+  tx, learning_rate = optimizer.create(config, durations)
+  return step.TrainState.create(
+    model,
+    tx,
+    learning_rate,
+    seed=config.seed,
+    image_shape=smoothing_label.input_shape(config, dataset),
   )
 
 

@@ -135,6 +135,7 @@ class Checkpoints:
       ValueError: it is of another network or optimiser.
     """
     step = self.latest_step if step is None else step
+    self._meet()
     with self._whole(step):
       saved = self._checked(step)
       # Orbax would notice some of it too, but leave half-done reads behind.
@@ -308,8 +309,13 @@ def saved_steps(directory: pathlib.Path) -> list[int]:
 
 
 def check_space(directory: pathlib.Path, state: Any) -> None:
-  """Raises InputError if the disk has no room for three of `state`."""
-  need = _SPACE * sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+  """Raises InputError if the disk has no room for three of `state`.
+
+  Its shapes and dtypes are enough.
+  """
+  need = _SPACE * sum(
+    leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)
+  )
   home = next(
     p for p in (directory, *directory.absolute().parents) if p.exists()
   )

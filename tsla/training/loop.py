@@ -15,7 +15,13 @@ from tsla.data.datasets import Dataset
 from tsla.training import config as config_lib
 from tsla.training import durations as durations_lib
 from tsla.training import parallel
-from tsla.training.build import Run, build, check_fits, image_bytes
+from tsla.training.build import (
+  Run,
+  build,
+  check_fits,
+  image_bytes,
+  state_shapes,
+)
 from tsla.training.checkpoint import (
   Checkpoints,
   check_space,
@@ -59,6 +65,7 @@ def train_and_evaluate(
   """
   config_lib.validate(config)
   durations_lib.check(config)
+  parallel.check_platform()
   directory = RunDirectory(workdir, config, writes=parallel.is_first())
   if directory.result is not None:
     print(f'{directory.path}: this run is finished')
@@ -71,6 +78,8 @@ def train_and_evaluate(
     config,
     batches.steps_per_epoch(len(dataset.train.labels), config.batch_size),
   )
+  shapes = state_shapes(config, dataset, durations, mapping)
+  check_space(directory.checkpoints, shapes)
   keep_steps = [
     epoch * durations.steps_per_epoch for epoch in config.checkpoint_keep_epochs
   ]
@@ -88,7 +97,6 @@ def train_and_evaluate(
     open_checkpoints(directory.checkpoints, keep_steps) as checkpoints,
   ):
     run = build(config, dataset, durations, mapping)
-    check_space(directory.checkpoints, run.state)
     start = find_start(
       config, run.state, checkpoints, durations, dataset.fingerprint
     )
@@ -97,7 +105,7 @@ def train_and_evaluate(
     )
     for line in _announce(dataset, mapping, directory, start, durations):
       progress.say(line)
-    directory.write_status('running', start.step)
+    directory.begin(dataset.fingerprint, start.step)
     with directory.log(0 if start.rows else start.step) as log:
       reporter = Reporter(
         log, progress, durations, list(named(start.state)), alive

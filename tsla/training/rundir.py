@@ -81,7 +81,7 @@ class RunDirectory:
 
   @contextlib.contextmanager
   def claim(self, fingerprint: str) -> Iterator[None]:
-    """Makes the directory this run's own, and this process's while inside.
+    """Makes the directory this process's while inside, if this run may go on.
 
     Args:
       fingerprint: of the data set; a run goes on with the same data only.
@@ -101,9 +101,6 @@ class RunDirectory:
         self.path.mkdir(parents=True, exist_ok=True)
         lock = stack.enter_context((self.path / '.lock').open('w'))
         _lock(lock, self.path)
-        self._write_json('config.json', self._fields)
-        self._write_json('data.json', {'fingerprint': fingerprint})
-        self._write_json('environment.json', provenance.describe())
       yield
 
   def _refuse_another(self, what: str, differences: list[str]) -> None:
@@ -129,6 +126,18 @@ class RunDirectory:
     """Where the run in `path` saves its state."""
     return path / 'checkpoints'
 
+  def begin(self, fingerprint: str, step: int) -> None:
+    """Says what is trained here, on what; from here on nothing else may be.
+
+    Args:
+      fingerprint: of the data set.
+      step: updates done before.
+    """
+    self._write_json('config.json', self._fields)
+    self._write_json('data.json', {'fingerprint': fingerprint})
+    self._write_json('environment.json', provenance.describe())
+    self.write_status('running', step)
+
   def write_status(self, state: str, step: int, **more: Any) -> None:
     """Says how the run stands: running, done, diverged, interrupted, stuck."""
     self._write_json('status.json', {'state': state, 'step': step, **more})
@@ -146,6 +155,7 @@ class RunDirectory:
       yield RunLog(None, None, rows)
       return
     with (
+      self._explained(),  # a disk that fills up in the run
       metrics.open('a') as file,
       contextlib.closing(
         SummaryWriter(str(self.path / 'tensorboard'), purge_step=step + 1)
