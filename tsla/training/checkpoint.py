@@ -104,10 +104,10 @@ class Checkpoints:
     if self._good.get(step):
       return  # an interruption right after a regular save
     with self._explained():
-      partial = self._folder(f'{step}.partial')
-      first = jax.process_index() == 0
-      arrays = manifest.host_copy(state) if first else {}
-      self._checkpointer.save(partial.absolute(), state, force=True)
+      partial = self._folder(f'{step}.partial').absolute()
+      # The first process writes arrays of NumPy, for all of them.
+      arrays = manifest.host_copy(state)
+      self._checkpointer.save(partial, arrays, force=True)
     self._saving = self._worker.submit(
       self._finish, step, arrays, dict(scores or {})
     )
@@ -138,7 +138,7 @@ class Checkpoints:
     self._meet()
     with self._whole(step):
       saved = self._checked(step)
-      # Orbax would notice some of it too, but leave half-done reads behind.
+      # Before anything is read: this is the usual reason for a misfit.
       here = manifest.named(like)
       for name in sorted(saved.arrays.keys() | here.keys()):
         there = _describe(saved.arrays.get(name))
@@ -146,10 +146,9 @@ class Checkpoints:
           raise ValueError(
             f'{name} is {there} there and {_describe(here.get(name))} here'
           )
-      target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-      state = self._checkpointer.restore(self._folder(step).absolute(), target)
-      saved.check_arrays(manifest.host_copy(state))
-    return state
+      arrays = self._read(step, saved)
+    placed = [_place(arrays[name], leaf) for name, leaf in here.items()]
+    return jax.tree.unflatten(jax.tree.structure(like), placed)
 
   def discard(self, step: int) -> None:
     """Deletes the checkpoint of `step`, if there is one."""
@@ -170,15 +169,20 @@ class Checkpoints:
       Damaged: it is not what was saved.
     """
     saved = self._checked(step)
-    folder = self._folder(step).absolute()
-    tree = self._checkpointer.metadata(folder).item_metadata.tree
-    target = jax.tree.map(
-      lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), tree
-    )
-    saved.check_arrays(
-      manifest.host_copy(self._checkpointer.restore(folder, target))
-    )
+    self._read(step, saved)
     return saved
+
+  def _read(self, step: int, saved: manifest.Manifest) -> dict[str, np.ndarray]:
+    """The arrays by name; raises Damaged if one is not what was saved."""
+    # With arrays of NumPy as the target nothing depends on the devices.
+    target = {
+      name: np.broadcast_to(np.zeros((), entry['dtype']), entry['shape'])
+      for name, entry in saved.arrays.items()
+    }
+    folder = self._folder(step).absolute()
+    arrays = self._checkpointer.restore(folder, target)
+    saved.check_arrays(arrays)
+    return arrays
 
   def _meet(self) -> None:
     """Waits for what any process still has to write."""
@@ -270,6 +274,15 @@ class Checkpoints:
         allowed='room for it, and the right to write',
         cure='make room, then the same command again goes on',
       ) from error
+
+
+def _place(array: np.ndarray, like: Any) -> jax.Array:
+  """The array on the devices of `like`, each process its own."""
+  if not isinstance(like, jax.Array):
+    return array
+  return jax.make_array_from_callback(
+    array.shape, like.sharding, lambda index: array[index]
+  )
 
 
 def _describe(array: Any) -> str:

@@ -71,14 +71,10 @@ def host_copy(tree: Any) -> dict[str, np.ndarray]:
   """
   leaves = named(tree)
   for leaf in leaves.values():
-    if isinstance(leaf, jax.Array):
-      leaf.copy_to_host_async()
+    leaf.copy_to_host_async()
   # A view would keep the device from reusing a donated array.
   return {
-    name: np.array(
-      leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf
-    )
-    for name, leaf in leaves.items()
+    name: np.array(leaf.addressable_data(0)) for name, leaf in leaves.items()
   }
 
 
