@@ -3,8 +3,8 @@
   python main.py --config=configs/digits_tsla.py
   python main.py --config=configs/cifar100_tsla.py:160 --config.seed=1
 
-Exit codes: 0 finished, 2 bad input, 3 diverged, 143 and 130 interrupted after a
-save (start the same command again to go on).
+Exit codes: 0 finished, 2 bad input, 3 diverged, 4 stuck, 143 and 130
+interrupted after a save (start the same command again to go on).
 """
 
 import difflib
@@ -12,6 +12,7 @@ import os
 import pathlib
 import re
 import sys
+import traceback
 
 import ml_collections
 from absl import flags
@@ -33,6 +34,20 @@ _WORKDIR = flags.DEFINE_string(
 )
 _DISTRIBUTED = flags.DEFINE_boolean(
   'distributed', False, 'join the other processes of a pod slice or Slurm job'
+)
+_BY_HAND = (
+  flags.DEFINE_string(
+    'coordinator', None, 'HOST:PORT of process 0, to join processes by hand'
+  ),
+  flags.DEFINE_integer(
+    'num_processes', None, 'how many share the run, with --coordinator'
+  ),
+  flags.DEFINE_integer(
+    'process_index', None, 'which this one is, from 0, with --coordinator'
+  ),
+)
+_DEBUG = flags.DEFINE_boolean(
+  'debug', False, 'show where in the code bad input was found'
 )
 
 
@@ -76,6 +91,36 @@ def parse(argv: list[str]) -> tuple[ml_collections.ConfigDict, pathlib.Path]:
   return config, pathlib.Path(workdir)
 
 
+def join() -> None:
+  """Joins the other processes that the flags speak of, if they do.
+
+  Raises:
+    InputError: they contradict each other, or there are none.
+  """
+  given = [flag for flag in _BY_HAND if flag.value is not None]
+  if not given:
+    if _DISTRIBUTED.value:
+      parallel.join()
+    return
+  if missing := [flag.name for flag in _BY_HAND if flag.value is None]:
+    raise InputError(
+      f'--{given[0].name}={given[0].value} without --{missing[0]}',
+      allowed='--coordinator, --num_processes and --process_index together',
+      cure=f'--{missing[0]}=…',
+    )
+  address, count, index = (flag.value for flag in _BY_HAND)
+  if not re.fullmatch(r'.+:\d+', address):
+    raise InputError(
+      f'--coordinator={address}: no address', allowed='HOST:PORT of process 0'
+    )
+  if not 0 <= index < count:
+    raise InputError(
+      f'--process_index={index} of --num_processes={count}',
+      allowed='0 to num_processes - 1',
+    )
+  parallel.join(address, count, index)
+
+
 def _explain(error: Exception) -> InputError:
   """What went wrong between the command line and a config, in three lines."""
   chain: list[BaseException] = [error]
@@ -91,7 +136,9 @@ def _explain(error: Exception) -> InputError:
       allowed=config_lib.FIELDS[field[1]].allowed,
       cure=f'--config.{field[1]}=…',
     )
-  if isinstance(error, flags.UnrecognizedFlagError):
+  unknown = isinstance(error, flags.UnrecognizedFlagError)
+  illegal = isinstance(error, flags.IllegalFlagValueError)
+  if unknown or (illegal and not str(error).startswith('flag --config=')):
     return InputError(str(error), cure='python main.py --help lists every flag')
   return InputError(
     f'--config: {type(root).__name__}: {root}',
@@ -120,7 +167,7 @@ def main(argv: list[str]) -> int:
   """
   if {'-h', '--help'} & set(argv):
     print(__doc__)
-    for flag in (_WORKDIR, _DISTRIBUTED):
+    for flag in (_WORKDIR, _DISTRIBUTED, *_BY_HAND, _DEBUG):
       print(f'  --{flag.name}: {flags.FLAGS[flag.name].help}')
     print('\nFields, with their defaults before the config file:')
     print(config_lib.help_text())
@@ -128,10 +175,11 @@ def main(argv: list[str]) -> int:
   try:
     config, workdir = parse(argv)
     keep_compiled()
-    if _DISTRIBUTED.value:
-      parallel.join()
+    join()
     test = train_and_evaluate(config, workdir)
   except InputError as error:
+    if '--debug' in argv:  # the flags may not be parsed
+      traceback.print_exception(error)
     print(error, file=sys.stderr)
     return 2
   except (Diverged, Interrupted) as stop:

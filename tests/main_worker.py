@@ -10,19 +10,27 @@ import time
 
 from absl import flags
 
+FLAGS = {'config', 'workdir', 'distributed', 'debug'} | {
+  'coordinator',
+  'num_processes',
+  'process_index',
+}
+
 
 def run(argv):
   """The command line, as a process of its own would see it."""
   for name in list(flags.FLAGS):
-    if name.split('.')[0] in ('config', 'workdir', 'distributed'):
+    if name.split('.')[0] in FLAGS:
       delattr(flags.FLAGS, name)
   sys.modules.pop('main', None)
   main = importlib.import_module('main')
   sys.argv = ['main.py', *argv]  # config_flags looks there for overrides
-  error, start = io.StringIO(), time.monotonic()
+  error, start, used = io.StringIO(), time.monotonic(), time.process_time()
   with contextlib.redirect_stderr(error):
     code = main.main(sys.argv)
-  return code, error.getvalue(), time.monotonic() - start
+  # On a busy machine the clock also counts what others do.
+  took = min(time.monotonic() - start, time.process_time() - used)
+  return code, error.getvalue(), took
 
 
 def main():

@@ -1,26 +1,56 @@
-"""One of several processes that train one run together."""
+"""One of several processes that train one run together.
+
+With a place and a signal it sends itself that signal when its update `place` is
+reported; the exit code is that of main.py.
+"""
 
 import json
+import os
 import pathlib
 import sys
+from unittest import mock
 
-import jax
+import faults
 from support import small_config
 
-from tsla.training import loop
+from tsla.training import loop, manifest, parallel
+from tsla.training.checkpoint import Checkpoints
+from tsla.training.interrupt import Interrupted
+from tsla.training.reporter import Reporter
 
 
 def main():
-  address, count, index, npz, workdir = sys.argv[1:]
+  address, count, index, npz, workdir, place, signum = sys.argv[1:]
   if int(count) > 1:
-    jax.distributed.initialize(address, int(count), int(index))
+    parallel.join(address, int(count), int(index))
   config = small_config(npz)
-  config.epochs = 3
+  config.epochs = 8  # 32 updates, the switch at update 16
+  config.smoothing.drop_epochs = 4.0
   config.parallel = 'jit'
-  loop.train_and_evaluate(config, workdir)
-  log = pathlib.Path(workdir, 'metrics.jsonl').read_text().splitlines()
-  rows = [json.loads(line) for line in log]
-  print(json.dumps([row['loss'] for row in rows if row['kind'] == 'train']))
+  chunk, seen = Reporter.chunk, {}
+  save = Checkpoints.save
+
+  def remember(self, step, state, *args):
+    # Of this process's own memory, not of what the first one writes.
+    seen[step] = manifest.digests(manifest.host_copy(state))
+    save(self, step, state, *args)
+
+  def signal_at(self, before, step, row):
+    chunk(self, before, step, row)
+    if step == int(place):
+      os.kill(os.getpid(), int(signum))
+
+  with (
+    mock.patch.object(Reporter, 'chunk', signal_at),
+    mock.patch.object(Checkpoints, 'save', remember),
+  ):
+    try:
+      loop.train_and_evaluate(config, workdir)
+    except Interrupted as stop:
+      sys.exit(stop.exit_code)
+  print(
+    json.dumps({'rows': faults.rows(pathlib.Path(workdir)), 'end': seen[32]})
+  )
 
 
 if __name__ == '__main__':

@@ -19,8 +19,8 @@ def test_baseline_lsr_tsla_and_every_seed_and_rate_are_one_program(
   assert pathlib.Path(result['cache']) == (
     tmp_path / f'cache/tsla/xla/{len(os.sched_getaffinity(0))}-cores'
   )
-  large = {'jit_init', 'jit_chunk', 'jit_evaluate', 'jit_is_finite', 'jit__fun'}
-  assert len(large & set(result['first'])) >= 3
+  large = {'jit_init', 'jit_chunk', 'jit_evaluate', 'jit__fun'}
+  assert len(large & set(result['first'])) >= 2
   assert not large & set(result['later'])
   # They were different runs all the same.
   rows = result['rows']

@@ -112,7 +112,7 @@ def test_a_finished_run_is_not_taken_for_one_on_other_data(
 @pytest.mark.parametrize(
   ('source', 'message'),
   [
-    ('{run}@1', r'not saved\n  allowed: epochs 3, 4\n.*keep_epochs=\(1,\)'),
+    ('{run}@1', r'not saved\n  allowed: epochs 2, 3, 4\n.*keep_epochs=\(1,\)'),
     ('{run}@9', r'an epoch in 1 to 3'),
     ('{run}', r'RUN@EPOCH'),
     ('{run}/nowhere@3', r'config.json'),

@@ -1,11 +1,8 @@
 """The device count and the mapping never change the result."""
 
-import concurrent.futures
-import socket
-
 import numpy as np
 import pytest
-from support import run_worker, write_digits_npz
+from support import run_worker
 
 from tsla.errors import InputError
 from tsla.training import parallel
@@ -47,23 +44,3 @@ def test_a_batch_that_does_not_divide_is_refused(monkeypatch):
   monkeypatch.setattr('jax.devices', lambda: [object()] * 8)
   with pytest.raises(InputError, match=r'batch_size = 20.*\n.*multiple of 8'):
     parallel.choose('auto', 20)
-
-
-@pytest.mark.slow
-def test_two_processes_train_the_run_of_one(tmp_path):
-  npz = write_digits_npz(tmp_path / 'digits.npz')
-  with socket.socket() as free:
-    free.bind(('127.0.0.1', 0))
-    address = f'127.0.0.1:{free.getsockname()[1]}'
-
-  def process(count, index):
-    workdir = tmp_path / f'processes{count}'
-    args = address, count, index, npz, workdir
-    return run_worker('process_worker.py', *args, devices=4 // count)
-
-  with concurrent.futures.ThreadPoolExecutor() as pool:
-    first, second = pool.map(process, (2, 2), (0, 1))
-  alone = process(1, 0)
-  assert len(alone) == 12
-  assert first == second
-  np.testing.assert_allclose(first, alone, rtol=1e-4)

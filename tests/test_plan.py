@@ -3,7 +3,7 @@
 import json
 import pathlib
 
-import numpy as np
+import jax.numpy as jnp
 import pytest
 
 from tsla.errors import InputError
@@ -179,7 +179,7 @@ def test_a_row_added_to_a_finished_trunk_begins_where_it_can(
   trunk.mkdir()
   with open_checkpoints(trunk / 'checkpoints', range(100)) as checkpoints:
     for epoch in saved:
-      checkpoints.save(5 * epoch, {'step': np.zeros(1)})
+      checkpoints.save(5 * epoch, {'step': jnp.zeros(1)})
   fields = config_lib.flatten(lsr())
   (trunk / 'config.json').write_text(json.dumps(fields))
   (trunk / 'data.json').write_text(json.dumps({'fingerprint': ''}))

@@ -8,7 +8,6 @@ import pathlib
 import re
 import subprocess
 import sys
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,16 +21,11 @@ from tsla.data import augment, datasets
 from tsla.experiments import published, samples, summary
 from tsla.experiments.report import main, write_report
 from tsla.experiments.results import read_tables
-from tsla.training import step
+from tsla.training import durations, parallel, step
+from tsla.training.build import build
 from tsla.training.config import default_config, flatten
 
 COUNT = 360
-
-
-class State(NamedTuple):
-  """As much of a TrainState as decides what is trained on."""
-
-  step: jax.Array
 
 
 # What a title may hold at the worst.
@@ -446,15 +440,18 @@ def test_the_sample_is_what_the_first_updates_train_on(tmp_path, monkeypatch):
 
   def record(state, batch, *, axis_name):
     jax.debug.callback(lambda x: seen.append(np.asarray(x)), batch.images)
-    return state._replace(step=state.step + 1), step.TrainMetrics.empty()
+    row = step.TrainMetrics(*7 * [jnp.float32(0)])
+    return state.replace(step=state.step + 1), row
 
   monkeypatch.setattr(step, 'train_step', record)
   monkeypatch.setattr(augment, 'normalize', lambda images, *rest: images)
-  chunk = step.make_train_chunk(config, lambda *_: None)
-  examples = step.Examples(
-    *map(jnp.asarray, (data.train.images, data.train.labels))
+  run = build(
+    config,
+    data,
+    durations.resolve(config, steps_per_epoch=4),
+    parallel.choose('jit', config.batch_size),
   )
-  chunk(State(jnp.int32(0)), examples, jnp.arange(16), 2)
+  run.train_chunk(run.state, 2)
   jax.effects_barrier()
   np.testing.assert_array_equal(images, np.concatenate(seen))
   assert 'data:image/png' in report(folder)[1]

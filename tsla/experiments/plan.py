@@ -22,7 +22,7 @@ from tsla.errors import InputError
 from tsla.experiments.table import ENDLESS, Row, Table
 from tsla.training import config as config_lib
 from tsla.training import durations
-from tsla.training.checkpoint import open_checkpoints
+from tsla.training.checkpoint import saved_steps
 from tsla.training.rundir import read_run
 
 
@@ -225,8 +225,7 @@ def settle(run: PlannedRun, workdir: pathlib.Path) -> PlannedRun:
     return run
   record = read_run(trunk, f'the trunk of {run.label}')
   per_epoch = record.status['step'] // record.config.epochs
-  with open_checkpoints(record.checkpoints) as checkpoints:
-    epochs = [step // per_epoch for step in checkpoints.steps]
+  epochs = [step // per_epoch for step in saved_steps(record.checkpoints)]
   at = [epoch for epoch in epochs if 0 < epoch <= run.first_epoch]
   if not at:
     return dataclasses.replace(run, trunk='', first_epoch=0)

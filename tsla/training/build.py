@@ -27,8 +27,6 @@ class Run(NamedTuple):
   ]
   # (state) -> the metrics on the test set
   evaluate: Callable[[step.TrainState], dict[str, float]]
-  # (state) -> whether every number in it is finite
-  is_finite: Callable[[step.TrainState], bool]
 
 
 def build(
@@ -47,17 +45,7 @@ def build(
     mapping: how the devices share the work.
     teacher: what `tsla.training.teacher.load` makes of config and dataset.
   """
-  model = network.create(
-    config, dataset.num_classes, axis_name=mapping.axis_name
-  )
-  tx, learning_rate = optimizer.create(config, durations)
-  state = step.TrainState.create(
-    model,
-    tx,
-    learning_rate,
-    seed=config.seed,
-    image_shape=network.input_shape(config, dataset),
-  )
+  state = _first_state(config, dataset, durations, mapping)
   source = smoothing_label.create(config, dataset, teacher)
   train, test = mapping.replicate(
     (
@@ -76,7 +64,6 @@ def build(
     donate_state=True,
   )
   sums = mapping.map(step.make_evaluation(config, axis_name=mapping.axis_name))
-  finite = jax.jit(step.is_finite)
   slots = mapping.slots(config.batch_size)
   eval_size = mapping.round_up(min(config.eval_batch_size, len(test.labels)))
   eval_slots = mapping.slots(eval_size)
@@ -86,7 +73,40 @@ def build(
     evaluate=lambda state: metrics.finalize(
       sums(state, test, eval_slots, eval_size)
     ),
-    is_finite=lambda state: bool(finite(state)),
+  )
+
+
+def state_shapes(
+  config: ml_collections.ConfigDict,
+  dataset: Dataset,
+  durations: Durations,
+  mapping: Parallel,
+) -> step.TrainState:
+  """Shapes and dtypes of the state, without computing it.
+
+  Args: as of `build`.
+  """
+  return jax.eval_shape(
+    lambda: _first_state(config, dataset, durations, mapping)
+  )
+
+
+def _first_state(
+  config: ml_collections.ConfigDict,
+  dataset: Dataset,
+  durations: Durations,
+  mapping: Parallel,
+) -> step.TrainState:
+  model = network.create(
+    config, dataset.num_classes, axis_name=mapping.axis_name
+  )
+  tx, learning_rate = optimizer.create(config, durations)
+  return step.TrainState.create(
+    model,
+    tx,
+    learning_rate,
+    seed=config.seed,
+    image_shape=network.input_shape(config, dataset),
   )
 
 

@@ -1,73 +1,297 @@
-"""Saving and restoring a run's state with Orbax.
+"""Saving and restoring a run's state with Orbax, and trusting what was saved.
 
 A checkpoint holds the whole `TrainState` (step, parameters, BatchNorm
 statistics, optimiser state with θ), so a restored run goes on with the same
 bits, in whichever stage it was. It does not know how many devices wrote it.
+
+It is written beside its place, brought to the disk, given a manifest and only
+then renamed into place; it is renamed away before it is deleted. So a folder
+`STEP` is whole, whenever the process ends; and it counts while its files are
+those of its manifest.
+
+  python -m tsla.training.checkpoint WORKDIR    # verifies all of a run
 """
 
 import contextlib
 import pathlib
-from collections.abc import Iterator, Sequence
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers
+from jax.experimental import multihost_utils
+
+from tsla.errors import InputError
+from tsla.training import manifest
 
 _KEEP = 2
+_SPACE = 3  # times the state: two on disk, one being written
 
 
 class Checkpoints:
-  """The checkpoints of one run; made by `open_checkpoints`."""
+  """The checkpoints of one run; made by `open_checkpoints`.
 
-  def __init__(self, manager: ocp.CheckpointManager):
-    self._manager = manager
+  Only `save` and `discard` change anything on the disk.
 
-  @property
-  def latest_step(self) -> int | None:
-    """Updates done in the newest checkpoint; None where there is none."""
-    return self._manager.latest_step()
+  Attributes:
+    passed_over: a line for each checkpoint that was found damaged.
+  """
 
-  def save(self, step: int, state: Any) -> None:
-    """Writes `state` in the background; the caller may donate it at once."""
-    if self._manager.latest_step() == step:
-      return  # an interruption right after a regular save
-    if not self._manager.save(step, args=ocp.args.StandardSave(state)):
-      raise RuntimeError(f'the checkpoint of step {step} was not written')
+  def __init__(
+    self,
+    directory: pathlib.Path,
+    keep_steps: Sequence[int],
+    checkpointer: ocp.StandardCheckpointer,
+  ):
+    self.passed_over: list[str] = []
+    self._directory = directory
+    self._keep_steps = frozenset(keep_steps)
+    self._checkpointer = checkpointer
+    self._good: dict[int, bool] = {}
+    self._worker = ThreadPoolExecutor(1)
+    self._saving: Future[None] | None = None
 
   @property
   def steps(self) -> list[int]:
-    """All that are there, oldest first."""
-    return sorted(self._manager.all_steps())
+    """All that are there, whole or damaged since, oldest first."""
+    self.wait()
+    return saved_steps(self._directory)
+
+  @property
+  def latest_step(self) -> int | None:
+    """Updates done in the newest that verifies; None where there is none.
+
+    The first process looks, for all of them.
+
+    Raises:
+      InputError: there are some, and none verifies.
+    """
+    self._meet()
+    step = -1
+    if jax.process_index() == 0:
+      step = next(filter(self._is_good, reversed(self.steps)), -1)
+      if step < 0 and self.passed_over:
+        raise InputError(
+          f'{self._directory}: no checkpoint is whole: '
+          + '; '.join(self.passed_over),
+          cure=f'rm -r {self._directory} begins anew',
+        )
+    if jax.process_count() > 1:
+      step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
+    return step if step >= 0 else None
+
+  def save(
+    self, step: int, state: Any, scores: Mapping[int, float] | None = None
+  ) -> None:
+    """Writes `state` in the background; the caller may donate it at once.
+
+    Then deletes all but the newest two, the best, those of `keep_steps`.
+
+    Args:
+      step: updates done.
+      state: what to save.
+      scores: of the steps that were evaluated; the highest is the best.
+
+    Raises:
+      InputError: the save before this one could not be written.
+    """
+    self.wait()
+    if self._good.get(step):
+      return  # an interruption right after a regular save
+    with self._explained():
+      partial = self._folder(f'{step}.partial').absolute()
+      # The first process writes arrays of NumPy, for all of them.
+      arrays = manifest.host_copy(state)
+      self._checkpointer.save(partial, arrays, force=True)
+    self._saving = self._worker.submit(
+      self._finish, step, arrays, dict(scores or {})
+    )
+
+  def wait(self) -> None:
+    """Returns when what was saved last is on the disk.
+
+    Raises:
+      InputError: it could not be written.
+    """
+    saving, self._saving = self._saving, None
+    if saving is not None:
+      with self._explained():
+        saving.result()
 
   def restore(self, like: Any, step: int | None = None) -> Any:
     """A checkpoint with the shapes, dtypes and placing of `like`.
 
     Args:
       like: what was saved, or a state of the same structure.
-      step: which; None: the newest.
+      step: which; None: the newest that verifies.
 
     Raises:
-      ValueError: it is of another network.
+      InputError: it is damaged.
+      ValueError: it is of another network or optimiser.
     """
     step = self.latest_step if step is None else step
-    # Orbax would notice too, but leave half-done reads behind.
-    saved = self._manager.item_metadata(step).tree
-    for part in ('params', 'batch_stats'):
-      there, here = _shapes(saved[part]), _shapes(getattr(like, part))
-      for name in sorted(there.keys() | here.keys()):
-        if there.get(name) != here.get(name):
+    self._meet()
+    with self._whole(step):
+      saved = self._checked(step)
+      # Before anything is read: this is the usual reason for a misfit.
+      here = manifest.named(like)
+      for name in sorted(saved.arrays.keys() | here.keys()):
+        there = _describe(saved.arrays.get(name))
+        if there != _describe(here.get(name)):
           raise ValueError(
-            f'{part}{name} is {there.get(name, "missing")} there and '
-            f'{here.get(name, "missing")} here'
+            f'{name} is {there} there and {_describe(here.get(name))} here'
           )
-    target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-    return self._manager.restore(step, args=ocp.args.StandardRestore(target))
+      arrays = self._read(step, saved)
+    placed = [_place(arrays[name], leaf) for name, leaf in here.items()]
+    return jax.tree.unflatten(jax.tree.structure(like), placed)
+
+  def discard(self, step: int) -> None:
+    """Deletes the checkpoint of `step`, if there is one."""
+    self._meet()
+    if jax.process_index() == 0:
+      self._remove(self._folder(step))
+
+  def confirm(self, step: int) -> None:
+    """Raises InputError unless `step` comes back as it was saved."""
+    self._meet()
+    with self._whole(step):
+      self.verify(step)
+
+  def verify(self, step: int) -> manifest.Manifest:
+    """Reads a checkpoint back, whatever it is of, and compares every array.
+
+    Raises:
+      Damaged: it is not what was saved.
+    """
+    saved = self._checked(step)
+    self._read(step, saved)
+    return saved
+
+  def _read(self, step: int, saved: manifest.Manifest) -> dict[str, np.ndarray]:
+    """The arrays by name; raises Damaged if one is not what was saved."""
+    # With arrays of NumPy as the target nothing depends on the devices.
+    target = {
+      name: np.broadcast_to(np.zeros((), entry['dtype']), entry['shape'])
+      for name, entry in saved.arrays.items()
+    }
+    folder = self._folder(step).absolute()
+    arrays = self._checkpointer.restore(folder, target)
+    saved.check_arrays(arrays)
+    return arrays
+
+  def _meet(self) -> None:
+    """Waits for what any process still has to write."""
+    self.wait()
+    if jax.process_count() > 1:
+      multihost_utils.sync_global_devices('checkpoints')
+
+  def _checked(self, step: int) -> manifest.Manifest:
+    saved = manifest.read(self._folder(step))
+    saved.check_files(self._folder(step))
+    return saved
+
+  def _is_good(self, step: int) -> bool:
+    if step not in self._good:
+      try:
+        self._checked(step)
+      except manifest.Damaged as error:
+        self.passed_over.append(
+          f'the checkpoint of update {step} is damaged: {error}'
+        )
+        self._good[step] = False
+      else:
+        self._good[step] = True
+    return self._good[step]
+
+  def _folder(self, name: int | str) -> pathlib.Path:
+    return self._directory / str(name)
+
+  def _finish(
+    self, step: int, arrays: dict[str, np.ndarray], scores: dict[int, float]
+  ) -> None:
+    """Beside the main thread: waits for the writing, puts it in its place."""
+    digests = manifest.digests(arrays)
+    self._checkpointer.wait_until_finished()
+    if jax.process_index() == 0:
+      partial = self._folder(f'{step}.partial')
+      manifest.write(partial, digests)
+      self._remove(self._folder(step))  # a damaged one
+      partial.rename(self._folder(step))
+      manifest.sync(self._directory)
+      self._good[step] = True
+      self._tidy(scores)
+    self._good[step] = True
+
+  def _tidy(self, scores: dict[int, float]) -> None:
+    """Deletes what retention does not keep, and what kills left behind."""
+    there = [
+      int(path.name)
+      for path in self._directory.iterdir()
+      if path.name.isdigit() and self._good.get(int(path.name), True)
+    ]
+    keep = set(sorted(there)[-_KEEP:]) | (self._keep_steps & set(there))
+    # Of equals the first: it took the fewest updates.
+    if rated := sorted(scores.keys() & set(there)):
+      keep.add(max(rated, key=scores.__getitem__))
+    for path in list(self._directory.iterdir()):
+      name = path.name
+      if re.match(r'\d+(\.|$)', name) and name not in map(str, keep):
+        self._remove(path)
+
+  def _remove(self, folder: pathlib.Path) -> None:
+    """Deletes a folder; a kill in between leaves no half checkpoint."""
+    if not folder.exists():
+      return
+    if folder.name.isdigit():
+      old = folder.with_name(folder.name + '.old')
+      self._remove(old)
+      folder = folder.rename(old)
+    shutil.rmtree(folder)
+
+  @contextlib.contextmanager
+  def _whole(self, step: int) -> Iterator[None]:
+    try:
+      yield
+    except manifest.Damaged as error:
+      raise InputError(
+        f'{self._folder(step)}: damaged: {error}',
+        allowed='a checkpoint as it was saved',
+        cure='python -m tsla.training.checkpoint WORKDIR shows which are whole',
+      ) from error
+
+  @contextlib.contextmanager
+  def _explained(self) -> Iterator[None]:
+    try:
+      yield
+    except OSError as error:
+      raise InputError(
+        f'{self._directory}: a checkpoint could not be written: {error}',
+        allowed='room for it, and the right to write',
+        cure='make room, then the same command again goes on',
+      ) from error
 
 
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-  leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-  return {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}
+def _place(array: np.ndarray, like: Any) -> jax.Array:
+  """The array on the devices of `like`, each process its own."""
+  if not isinstance(like, jax.Array):
+    return array
+  return jax.make_array_from_callback(
+    array.shape, like.sharding, lambda index: array[index]
+  )
+
+
+def _describe(array: Any) -> str:
+  """Shape and dtype of an array, or of its entry in a manifest."""
+  if array is None:
+    return 'missing'
+  if not isinstance(array, dict):
+    array = {'shape': array.shape, 'dtype': array.dtype}
+  return f'{array["dtype"]}{list(array["shape"])}'
 
 
 @contextlib.contextmanager
@@ -77,20 +301,75 @@ def open_checkpoints(
   """The checkpoints under `directory`; leaving waits until all are on disk.
 
   Args:
-    directory: made if missing.
-    keep_steps: updates whose checkpoints are kept beside the newest two.
+    directory: made by the first save; only saves change it.
+    keep_steps: updates whose checkpoints are kept beside the newest two and
+      the best.
   """
-  options = ocp.CheckpointManagerOptions(
-    preservation_policy=checkpoint_managers.AnyPreservationPolicy(
-      [
-        checkpoint_managers.LatestN(_KEEP),
-        checkpoint_managers.CustomSteps(keep_steps),
-      ]
-    )
+  with ocp.StandardCheckpointer() as checkpointer:
+    checkpoints = Checkpoints(directory, keep_steps, checkpointer)
+    try:
+      yield checkpoints
+    finally:
+      checkpoints.wait()
+
+
+def saved_steps(directory: pathlib.Path) -> list[int]:
+  """The updates of the checkpoints in `directory`, oldest first."""
+  if not directory.exists():
+    return []
+  names = (path.name for path in directory.iterdir())
+  return sorted(int(name) for name in names if name.isdigit())
+
+
+def check_space(directory: pathlib.Path, state: Any) -> None:
+  """Raises InputError if the disk has no room for three of `state`.
+
+  Its shapes and dtypes are enough.
+  """
+  need = _SPACE * sum(
+    leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)
   )
-  with ocp.CheckpointManager(
-    directory.absolute(),
-    options=options,
-    item_handlers=ocp.StandardCheckpointHandler(),
-  ) as manager:
-    yield Checkpoints(manager)
+  home = next(
+    p for p in (directory, *directory.absolute().parents) if p.exists()
+  )
+  free = shutil.disk_usage(home).free
+  if free < need:
+    raise InputError(
+      f'workdir = {directory.parent}: {free / 1e6:,.1f} MB are free there',
+      allowed=f'{need / 1e6:,.1f} MB or more, {_SPACE} times the state',
+      cure='make room, or another --workdir',
+    )
+
+
+def main(argv: Sequence[str]) -> int:
+  """Verifies and prints the checkpoints of a run.
+
+  Args:
+    argv: the run's directory.
+
+  Returns:
+    0 if all are whole, 1 if one is damaged, 2 if there are none.
+  """
+  if len(argv) != 1 or argv[0].startswith('-'):
+    print(__doc__)
+    return 0 if argv in (['-h'], ['--help']) else 2
+  directory = pathlib.Path(argv[0], 'checkpoints')
+  with open_checkpoints(directory) as checkpoints:
+    steps = checkpoints.steps
+    if not steps:
+      print(f'{directory}: no checkpoints', file=sys.stderr)
+      return 2
+    damaged = 0
+    for step in steps:
+      try:
+        arrays = checkpoints.verify(step).arrays
+      except manifest.Damaged as error:
+        damaged += 1
+        print(f'update {step:>9,}  damaged: {error}')
+      else:
+        print(f'update {step:>9,}  whole: {len(arrays)} arrays')
+  return int(bool(damaged))
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv[1:]))

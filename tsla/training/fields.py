@@ -105,6 +105,12 @@ FIELDS: dict[str, Field] = {
     *_rising('whole epochs'),
     identity=False,
   ),
+  'watchdog_minutes': Field(
+    60.0,
+    'a run that does nothing for so long dumps its stacks and ends; 0 = never',
+    *_real(0),
+    identity=False,
+  ),
   'init.fork_from': Field(
     '', 'RUN@EPOCH: begin where that run was after that epoch', *_PATH
   ),

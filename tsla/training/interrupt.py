@@ -1,11 +1,15 @@
-"""SIGTERM and SIGINT as a wish to stop, honoured between two chunks."""
+"""SIGTERM and SIGINT as a wish to stop, honoured between two compiled calls."""
 
 import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# Schedulers kill 30 s after the signal.
+_GRACE_SECONDS = 25.0
 
 
 class Interrupted(Exception):
@@ -23,36 +27,70 @@ class Interrupted(Exception):
 
 
 class Requested:
-  """Whether, and by which signal, a stop was asked for."""
+  """By which signal a stop was asked for; 0 while by none."""
 
-  signum: int | None = None
+  signum: int = 0
 
 
 @contextlib.contextmanager
-def watch_signals(alone: bool) -> Iterator[Requested]:
-  """Notes the first SIGTERM or SIGINT; a second one acts at once.
+def watch_signals(
+  give_up: Callable[[], None], grace: float = _GRACE_SECONDS
+) -> Iterator[Requested]:
+  """Notes the first SIGTERM or SIGINT; a second one ends the process at once.
+
+  A thread does, for the main one may be in a compiled call, or in the compiler,
+  and run no Python for minutes. Outside the main thread, which alone may, no
+  signal is watched.
 
   Args:
-    alone: False where other processes train the same run: a save needs them
-      all, and only one may have been signalled, so a signal ends it at once.
-      Nor is anything watched outside the main thread, which alone can.
+    give_up: called if the process has not left in time, just before it ends
+      without a save: what is on the disk then is the newest there is.
+    grace: seconds that it has.
   """
   requested = Requested()
-  before = {}
+  if threading.current_thread() is not threading.main_thread():
+    yield requested
+    return
+  read, write = os.pipe()
+  os.set_blocking(write, False)
+  left = threading.Event()
 
   def note(signum: int, frame: FrameType | None) -> None:
     del frame
-    requested.signum = signum
-    name = signal.Signals(signum).name
-    os.write(2, f'\n{name}: stopping after this call, then saving\n'.encode())
-    for number, handler in before.items():
-      signal.signal(number, handler)
+    requested.signum = requested.signum or signum
 
-  main = threading.current_thread() is threading.main_thread()
-  for number in (signal.SIGTERM, signal.SIGINT) if alone and main else ():
-    before[number] = signal.signal(number, note)
+  def leave(signum: int) -> None:
+    if not left.wait(grace):
+      os.write(2, b'the call takes too long: stopping without a save\n')
+      try:
+        give_up()
+      finally:
+        os._exit(128 + signum)
+
+  def listen() -> None:
+    first = True
+    while signum := os.read(read, 1)[0]:
+      if signum not in _SIGNALS:
+        continue
+      if not first:
+        os._exit(128 + signum)
+      first = False
+      name = signal.Signals(signum).name
+      os.write(2, f'\n{name}: stopping after this call, then saving\n'.encode())
+      threading.Thread(target=leave, args=(signum,), daemon=True).start()
+
+  listener = threading.Thread(target=listen, daemon=True)
+  listener.start()
+  wakeup = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+  before = {number: signal.signal(number, note) for number in _SIGNALS}
   try:
     yield requested
   finally:
+    left.set()
     for number, handler in before.items():
       signal.signal(number, handler)
+    signal.set_wakeup_fd(wakeup)
+    os.write(write, b'\0')
+    listener.join()
+    os.close(read)
+    os.close(write)

@@ -5,23 +5,40 @@ config → data → model and optimiser → restore → (train a chunk → log �
 """
 
 import os
+from collections.abc import Callable, Iterator
 
 import ml_collections
 from clu import parameter_overview
 
 from tsla.data import batches, datasets
+from tsla.data.datasets import Dataset
 from tsla.training import config as config_lib
 from tsla.training import durations as durations_lib
 from tsla.training import parallel
 from tsla.training import teacher as teacher_lib
-from tsla.training.build import Run, build, check_fits, image_bytes
-from tsla.training.checkpoint import Checkpoints, open_checkpoints
+from tsla.training.build import (
+  Run,
+  build,
+  check_fits,
+  image_bytes,
+  state_shapes,
+)
+from tsla.training.checkpoint import (
+  Checkpoints,
+  check_space,
+  open_checkpoints,
+  saved_steps,
+)
 from tsla.training.durations import Durations
-from tsla.training.interrupt import Interrupted, Requested, watch_signals
+from tsla.training.interrupt import Interrupted, watch_signals
+from tsla.training.manifest import named
+from tsla.training.parallel import Parallel
 from tsla.training.progress import Progress
 from tsla.training.reporter import Diverged, Reporter
 from tsla.training.rundir import RunDirectory
 from tsla.training.start import Start, find_start
+from tsla.training.step import TrainState
+from tsla.training.watchdog import watch_progress
 
 
 def train_and_evaluate(
@@ -41,7 +58,7 @@ def train_and_evaluate(
 
   Raises:
     InputError: config, data or directory cannot be used.
-    Diverged: the loss is not finite; the checkpoints before it are kept.
+    Diverged: a loss or the state is not finite; earlier checkpoints are kept.
     Interrupted: SIGTERM or SIGINT came, and the state was saved.
 
   Reference:
@@ -49,6 +66,7 @@ def train_and_evaluate(
   """
   config_lib.validate(config)
   durations_lib.check(config)
+  parallel.check_platform()
   directory = RunDirectory(workdir, config, writes=parallel.is_first())
   if directory.result is not None:
     print(f'{directory.path}: this run is finished')
@@ -62,15 +80,24 @@ def train_and_evaluate(
     config,
     batches.steps_per_epoch(len(dataset.train.labels), config.batch_size),
   )
+  shapes = state_shapes(config, dataset, durations, mapping)
+  check_space(directory.checkpoints, shapes)
   keep_steps = [
     epoch * durations.steps_per_epoch for epoch in config.checkpoint_keep_epochs
   ]
+
+  def give_up(state: str) -> None:
+    saved = saved_steps(directory.checkpoints)
+    directory.write_status(state, max(saved, default=0))
 
   with (
     directory.claim(
       dataset.fingerprint, teacher.fingerprint() if teacher else ''
     ),
-    watch_signals(parallel.is_alone()) as requested,
+    watch_signals(lambda: give_up('interrupted')) as requested,
+    watch_progress(
+      config.watchdog_minutes, directory.stacks, lambda: give_up('stuck')
+    ) as alive,
     open_checkpoints(directory.checkpoints, keep_steps) as checkpoints,
   ):
     run = build(config, dataset, durations, mapping, teacher)
@@ -80,33 +107,30 @@ def train_and_evaluate(
     progress = Progress(
       durations, config.batch_size, start.step, shown=parallel.is_first()
     )
-    if not start.step:
-      progress.say(
-        parameter_overview.get_parameter_overview(start.state.params)
-      )
-    progress.say(
-      f'{dataset.name}: {len(dataset.train.labels):,} training images, '
-      f'{len(dataset.test.labels):,} test images, {dataset.num_classes} classes'
-      f', {image_bytes(dataset) / 1e6:,.1f} MB on each device'
-    )
-    if start.note:
-      progress.say(start.note)
-    progress.say(
-      f'{mapping.describe()}; {directory.path} from update {start.step:,} of '
-      f'{durations.total_steps:,}'
-    )
-    directory.write_status('running', start.step)
+    for line in _announce(dataset, mapping, directory, start, durations):
+      progress.say(line)
+    directory.begin(start.step)
     with directory.log(0 if start.rows else start.step) as log:
-      reporter = Reporter(log, progress, durations)
+      reporter = Reporter(
+        log, progress, durations, list(named(start.state)), alive
+      )
       reporter.adopt(start)
       try:
         test = _train(
-          config, run, start, durations, reporter, checkpoints, requested
+          config,
+          run,
+          start,
+          durations,
+          reporter,
+          checkpoints,
+          lambda state: mapping.highest(requested.signum, after=state),
         )
       except (Diverged, Interrupted) as stop:
+        if isinstance(stop, Diverged):
+          checkpoints.discard(stop.step)
         directory.write_status(stop.status, checkpoints.latest_step or 0)
         raise
-  # The checkpoints are closed: the final state is on disk.
+    checkpoints.confirm(durations.total_steps)
   directory.write_status('done', durations.total_steps, test=test)
   return test
 
@@ -118,40 +142,68 @@ def _train(
   durations: Durations,
   reporter: Reporter,
   checkpoints: Checkpoints,
-  requested: Requested,
+  stop_signal: Callable[[TrainState], int],
 ) -> dict[str, float]:
-  """Goes on from `start` to the end of the run; the last evaluation."""
+  """Goes on from `start` to the end of the run; the last evaluation.
+
+  Each way through does one thing, and asks again whether to stop. A state is
+  saved before it is evaluated, so that a stop in the evaluation loses nothing.
+  """
   per_epoch, total = durations.steps_per_epoch, durations.total_steps
   longest = chunk_length(per_epoch, config.log_every_steps)
-  state, step, test = start.state, start.step, None
-  while step < total:
-    in_epoch = step % per_epoch
+  state, step = start.state, start.step
+  while True:
+    epoch, in_epoch = divmod(step, per_epoch)
+    signum = stop_signal(state)
+    if step > start.step and (
+      signum
+      or step == total
+      or _due(epoch, in_epoch, config.checkpoint_every_epochs)
+      or (in_epoch == 0 and epoch in config.checkpoint_keep_epochs)
+    ):
+      reporter.flush()  # a state that is not finite is not saved
+      checkpoints.save(step, state, reporter.top1)
+    if signum:
+      raise Interrupted(signum)
+    if step not in reporter.evaluations and (
+      step == total
+      or (step > 0 and _due(epoch, in_epoch, config.eval_every_epochs))
+    ):
+      reporter.flush()
+      reporter.evaluation(step, run.evaluate(state))
+      continue
+    if step == total:
+      return reporter.evaluations[step]
+
+    if in_epoch == 0:
+      reporter.training_resumes()
     length = min(longest - in_epoch % longest, per_epoch - in_epoch)
     state, row = run.train_chunk(state, length)
     reporter.chunk(step, step + length, row)
     step += length
 
-    epoch, in_epoch = divmod(step, per_epoch)
-    if step == total or _due(epoch, in_epoch, config.eval_every_epochs):
-      reporter.flush()
-      test = run.evaluate(state)
-      reporter.evaluation(step, test)
-    stop = requested.signum is not None and step < total
-    if (
-      stop
-      or step == total
-      or _due(epoch, in_epoch, config.checkpoint_every_epochs)
-      or (in_epoch == 0 and epoch in config.checkpoint_keep_epochs)
-    ):
-      reporter.flush()
-      if not run.is_finite(state):  # its loss may still be
-        raise Diverged(f'the state after update {step}')
-      checkpoints.save(step, state)
-    if stop:
-      raise Interrupted(requested.signum)
-    if in_epoch == 0:
-      reporter.training_resumes()
-  return test or run.evaluate(state)
+
+def _announce(
+  dataset: Dataset,
+  mapping: Parallel,
+  directory: RunDirectory,
+  start: Start,
+  durations: Durations,
+) -> Iterator[str]:
+  """What a person is told before the run."""
+  if not start.step:
+    yield parameter_overview.get_parameter_overview(start.state.params)
+  yield (
+    f'{dataset.name}: {len(dataset.train.labels):,} training images, '
+    f'{len(dataset.test.labels):,} test images, {dataset.num_classes} classes'
+    f', {image_bytes(dataset) / 1e6:,.1f} MB on each device'
+  )
+  if start.note:
+    yield start.note
+  yield (
+    f'{mapping.describe()}; {directory.path} from update {start.step:,} of '
+    f'{durations.total_steps:,}'
+  )
 
 
 def _due(epoch: int, in_epoch: int, every: int) -> bool:

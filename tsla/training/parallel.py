@@ -10,16 +10,21 @@ not know how many devices wrote it:
 """
 
 import dataclasses
+import functools
+import os
+import signal
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from tsla.errors import InputError
 
 _AXIS = 'batch'
+_HEARTBEAT_SECONDS = 40
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +98,24 @@ class Parallel:
       out_shardings=NamedSharding(self.mesh, PartitionSpec()),
     )
 
+  def highest(self, value: int, after: Any) -> int:
+    """The largest `value` of all processes, which call this together.
+
+    Args:
+      value: of this process.
+      after: what was computed last. On the CPU two programs that exchange
+        numbers must not run at once.
+    """
+    if is_alone():
+      return value
+    jax.block_until_ready(after)
+    values = jax.make_array_from_callback(
+      (self.mesh.size,),
+      NamedSharding(self.mesh, PartitionSpec(_AXIS)),
+      lambda index: np.full(1, value, np.int32),
+    )
+    return int(_largest(self.mesh)(values))
+
   def describe(self) -> str:
     """The devices and the mapping, in words."""
     first = self.mesh.devices[0]
@@ -110,19 +133,54 @@ class Parallel:
     return -(-batch_size // self.mesh.size) * self.mesh.size
 
 
-def join() -> None:
-  """Joins the other processes of a pod slice or a Slurm job.
+@functools.cache
+def _largest(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
+  return jax.jit(jnp.max, out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+
+def join(
+  coordinator: str = '', num_processes: int = 0, index: int = -1
+) -> None:
+  """Joins the other processes of a run.
+
+  Args:
+    coordinator: HOST:PORT, where process 0 listens; '': a pod slice or Slurm
+      says all three.
+    num_processes: how many there are.
+    index: which this one is, from 0.
 
   Raises:
-    InputError: nothing here says which processes those are.
+    InputError: that is not so, or nothing here says which processes there are.
   """
   try:
-    jax.distributed.initialize()
+    jax.distributed.initialize(
+      coordinator_address=coordinator or None,
+      num_processes=num_processes if coordinator else None,
+      process_id=index if coordinator else None,
+      # A process that was killed on another machine is missed after this.
+      heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+    )
   except (ValueError, RuntimeError) as error:
     raise InputError(
       f'--distributed: {error}',
-      allowed='on a Cloud TPU pod slice or in a Slurm job',
+      allowed='on a Cloud TPU pod slice or in a Slurm job, or with '
+      '--coordinator, --num_processes and --process_index',
       cure='leave --distributed out on a single machine',
+    ) from error
+  # jax takes SIGTERM for itself here, and nothing would come of one that
+  # arrives before the run watches signals.
+  signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def check_platform() -> None:
+  """Raises InputError if there are no devices of the platform asked for."""
+  try:
+    jax.devices()
+  except RuntimeError as error:
+    raise InputError(
+      f'JAX_PLATFORMS = {os.environ.get("JAX_PLATFORMS", "")!r}: {error}',
+      allowed='a platform that this jax is built for and this machine has',
+      cure='JAX_PLATFORMS=cpu, or the jax build of the accelerator',
     ) from error
 
 

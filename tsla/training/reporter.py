@@ -6,6 +6,7 @@ for the host to write.
 
 import math
 import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import jax
@@ -15,18 +16,23 @@ from tsla.training.durations import Durations
 from tsla.training.progress import Progress
 from tsla.training.rundir import RunLog
 from tsla.training.start import Start
-from tsla.training.step import TrainMetrics
+from tsla.training.step import NONE, TrainMetrics
 
 
 class Diverged(Exception):
-  """A number is not finite any more; `main.py` exits with code 3."""
+  """A number is not finite any more; `main.py` exits with code 3.
+
+  Attributes:
+    step: updates done when it was seen; the states before it are good.
+  """
 
   status = 'diverged'
   exit_code = 3
 
-  def __init__(self, what: str):
+  def __init__(self, what: str, step: int):
+    self.step = step
     super().__init__(
-      f'{what}: diverged\n'
+      f'{what}: diverged; the checkpoints before it are kept\n'
       '  next: a lower --config.optimizer.learning_rate, in a new workdir'
     )
 
@@ -38,12 +44,23 @@ class Reporter:
     log: the run's log.
     progress: the line a person sees.
     durations: of the run.
+    arrays: the names of the state's arrays.
+    alive: called whenever something was done.
   """
 
-  def __init__(self, log: RunLog, progress: Progress, durations: Durations):
+  def __init__(
+    self,
+    log: RunLog,
+    progress: Progress,
+    durations: Durations,
+    arrays: Sequence[str],
+    alive: Callable[[], None],
+  ):
     self._log = log
     self._progress = progress
     self._durations = durations
+    self._arrays = arrays
+    self._alive = alive
     self._pending: tuple[int, int, TrainMetrics, Future[float]] | None = None
     # Waits for the device beside the main thread, to note when it was done.
     self._clock = ThreadPoolExecutor(1)
@@ -61,13 +78,14 @@ class Reporter:
     """Writes the metrics that were taken last, waiting for the device.
 
     Raises:
-      Diverged: their loss is not finite.
+      Diverged: their loss, or the state after them, is not finite.
     """
     if self._pending is None:
       return
     before, step, metrics, ready = self._pending
     self._pending = None
     row = {name: _shortest(value) for name, value in metrics.compute().items()}
+    self._alive()
     row['stage'] = 1 if row['theta'] > 0 else 2
     smoothed = round(row.pop('smoothed') * (step - before))
     next_theta = row.pop('next_theta')
@@ -75,8 +93,34 @@ class Reporter:
       self._switch(before + smoothed)
     rate = self._progress.update(step, row, ready.result())
     self._write('train', step, **row, images_per_second=rate)
-    if not math.isfinite(row['loss']):
-      raise Diverged(f'loss = {row["loss"]} in updates {before + 1} to {step}')
+    self._check_finite(before, step, metrics)
+
+  def _check_finite(
+    self, before: int, step: int, metrics: TrainMetrics
+  ) -> None:
+    bad_losses = np.flatnonzero(~np.isfinite(metrics.loss))
+    array = int(metrics.bad_array)
+    if not bad_losses.size and array == NONE:
+      return
+    # A gradient that is not finite spoils the state, and then the next loss.
+    what = (
+      f'the loss of update {before + 1 + bad_losses[0]} is not finite'
+      if bad_losses.size
+      else f'a gradient of updates {before + 1} to {step} is not finite'
+    )
+    if array != NONE:
+      what += f', and after update {step} {self._arrays[array]} is the first'
+    raise Diverged(what, step)
+
+  @property
+  def evaluations(self) -> Mapping[int, dict[str, float]]:
+    """The evaluations on record, by the updates done before them."""
+    return self._log.evaluations
+
+  @property
+  def top1(self) -> dict[int, float]:
+    """Of the evaluations on record: what makes a checkpoint the best."""
+    return {step: test['top1'] for step, test in self.evaluations.items()}
 
   def adopt(self, start: Start) -> None:
     """Writes what another run logged, where this one begins in it."""
@@ -91,14 +135,16 @@ class Reporter:
     Raises:
       Diverged: its loss is not finite.
     """
+    if not math.isfinite(test['nll']):
+      what = f'NLL = {test["nll"]} in the test after update {step}'
+      raise Diverged(what, step)
+    self._alive()
     self._write('eval', step, **test)
     self._progress.say(
       f'epoch {step // self._durations.steps_per_epoch}  test '
       f'top-1 {test["top1"]:.2%}  top-5 {test["top5"]:.2%}  '
       f'NLL {test["nll"]:.4f}  ECE {test["ece"]:.2%}'
     )
-    if not math.isfinite(test['nll']):
-      raise Diverged(f'NLL = {test["nll"]} in the test after update {step}')
 
   def training_resumes(self) -> None:
     """What passed since the last row (evaluation, saving) was not training."""

@@ -3,11 +3,13 @@
 - `config.json`: the fields this run was started with; `data.json`: the SHA-256
   of its data set, and of its teacher if it has one; `.lock`: held while a
   process trains here;
-        self._write_json('environment.json', provenance.describe())
-- `status.json`: running, done, diverged or interrupted, and at which update;
+- `environment.json`: versions, devices, git revision and command line of the
+  process that trained here last;
+- `status.json`: running, done, diverged, interrupted or stuck, and at which
+  update;
 - `metrics.jsonl`: one row an interval, an evaluation, an event: the truth;
 - `tensorboard/`: the same numbers, derived;
-- `checkpoints/`: the state.
+- `checkpoints/`: the state; `stacks-PROCESS.txt`: where a run stood still.
 """
 
 import contextlib
@@ -16,17 +18,16 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TextIO
 
+import jax
 import ml_collections
 from tensorboardX import SummaryWriter
 
 from tsla.errors import InputError
 from tsla.training import config as config_lib
 from tsla.training import provenance
-
-_CHECKPOINTS = 'checkpoints'
 
 _CHECKPOINTS = 'checkpoints'
 
@@ -83,7 +84,7 @@ class RunDirectory:
 
   @contextlib.contextmanager
   def claim(self, fingerprint: str, teacher: str = '') -> Iterator[None]:
-    """Makes the directory this run's own, and this process's while inside.
+    """Makes the directory this process's while inside, if this run may go on.
 
     Args:
       fingerprint: of the data set; a run goes on with the same data only.
@@ -93,12 +94,12 @@ class RunDirectory:
       InputError: the run began on other data or with another teacher, or
         another process is at it.
     """
-    facts = {'fingerprint': fingerprint, 'teacher': teacher}
+    self._facts = {'fingerprint': fingerprint, 'teacher': teacher}
     with self._explained():
-      before = self._read_json('data.json') or facts
+      before = self._read_json('data.json') or self._facts
     for name, what in (('fingerprint', 'data set'), ('teacher', 'teacher')):
-      if before.get(name, '') != facts[name]:
-        self._refuse_another(what, [f'its SHA-256 is {facts[name]}'])
+      if before.get(name, '') != self._facts[name]:
+        self._refuse_another(what, [f'its SHA-256 is {self._facts[name]}'])
     if not self._writes:
       yield
       return
@@ -107,9 +108,6 @@ class RunDirectory:
         self.path.mkdir(parents=True, exist_ok=True)
         lock = stack.enter_context((self.path / '.lock').open('w'))
         _lock(lock, self.path)
-        self._write_json('config.json', self._fields)
-        self._write_json('data.json', facts)
-        self._write_json('environment.json', provenance.describe())
       yield
 
   def _refuse_another(self, what: str, differences: list[str]) -> None:
@@ -125,29 +123,48 @@ class RunDirectory:
     """Where the state is saved."""
     return self.path / _CHECKPOINTS
 
+  @property
+  def stacks(self) -> pathlib.Path:
+    """Where this process says what it was at when it stood still."""
+    return self.path / f'stacks-{jax.process_index()}.txt'
+
+  def begin(self, step: int) -> None:
+    """Says what is trained here, on what; from here on nothing else may be.
+
+    Args:
+      step: updates done before.
+    """
+    self._write_json('config.json', self._fields)
+    self._write_json('data.json', self._facts)
+    self._write_json('environment.json', provenance.describe())
+    self.write_status('running', step)
+
   def write_status(self, state: str, step: int, **more: Any) -> None:
-    """Says how the run stands: running, done, diverged, interrupted."""
+    """Says how the run stands: running, done, diverged, interrupted, stuck."""
     self._write_json('status.json', {'state': state, 'step': step, **more})
 
   @contextlib.contextmanager
   def log(self, step: int) -> Iterator['RunLog']:
     """The run's log from update `step` on; later rows are cut away."""
-    if not self._writes:
-      yield RunLog(None, None)
-      return
     metrics = self.path / 'metrics.jsonl'
-    if metrics.exists():
-      lines = metrics.read_text().splitlines(keepends=True)
-      rows = zip(lines, map(_row, lines), strict=True)
-      kept = (line for line, row in rows if row and row['step'] <= step)
-      _replace(metrics, ''.join(kept))
+    with self._explained():
+      lines = metrics.read_text() if metrics.exists() else ''
+      lines = lines.splitlines(keepends=True)
+      parsed = zip(lines, map(_row, lines), strict=True)
+      rows = [line for line, row in parsed if row and row['step'] <= step]
+      if self._writes and metrics.exists():
+        _replace(metrics, ''.join(rows))
+    if not self._writes:
+      yield RunLog(None, None, rows)
+      return
     with (
+      self._explained(),  # a disk that fills up in the run
       metrics.open('a') as file,
       contextlib.closing(
         SummaryWriter(str(self.path / 'tensorboard'), purge_step=step + 1)
       ) as board,
     ):
-      yield RunLog(file, board)
+      yield RunLog(file, board, rows)
 
   @contextlib.contextmanager
   def _explained(self) -> Iterator[None]:
@@ -220,17 +237,35 @@ def read_run(path: str | os.PathLike, where: str) -> RunRecord:
 
 
 class RunLog:
-  """Appends rows to `metrics.jsonl` and TensorBoard, or to nothing."""
+  """Appends rows to `metrics.jsonl` and TensorBoard, or to nothing.
 
-  def __init__(self, file: TextIO | None, board: SummaryWriter | None):
+  Args:
+    file: `metrics.jsonl`, None for the processes that do not write.
+    board: TensorBoard's file.
+    rows: what the log holds already.
+
+  Attributes:
+    evaluations: step -> the values of its `eval` row.
+  """
+
+  def __init__(
+    self,
+    file: TextIO | None,
+    board: SummaryWriter | None,
+    rows: Sequence[str] = (),
+  ):
     self._file = file
     self._board = board
+    self.evaluations: dict[int, dict[str, float]] = {}
+    for row in map(json.loads, rows):
+      self._note(**row)
 
   def write(self, kind: str, step: int, **values: float | None) -> None:
     """One row: `kind` is train, eval or switch, `step` the updates done.
 
     A value that is not finite is written as null, as JSON has no other word.
     """
+    self._note(kind, step, **values)
     if self._file is None:
       return
     values = {
@@ -243,6 +278,10 @@ class RunLog:
     for name, value in values.items():
       if value is not None:
         self._board.add_scalar(f'{kind}/{name}', value, step)
+
+  def _note(self, kind: str, step: int, **values: float | None) -> None:
+    if kind == 'eval':
+      self.evaluations[step] = values
 
 
 def _row(line: str) -> dict[str, Any] | None:

@@ -52,8 +52,9 @@ def find_start(
     InputError: there are no such weights, or no such run or epoch to fork from,
       or they are of another network or other data.
   """
-  if checkpoints.latest_step:
-    return Start(checkpoints.restore(first), checkpoints.latest_step)
+  if step := checkpoints.latest_step:
+    note = '\n'.join(checkpoints.passed_over)
+    return Start(checkpoints.restore(first, step), step, note=note)
   if config.model.weights:
     return _from_weights(config, first)
   if not config.init.fork_from:
@@ -121,6 +122,8 @@ def _restore_epoch(
       )
     try:
       return checkpoints.restore(like, step)
+    except InputError:
+      raise  # damaged, and it says so
     except ValueError as error:
       raise InputError(
         f'{where}: of another network or optimiser: {error}'

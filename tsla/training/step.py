@@ -84,6 +84,10 @@ class TrainState(flax.struct.PyTreeNode):
     )
 
 
+# The `bad_array` of a state whose arrays are all finite.
+NONE = 2**31 - 1
+
+
 class TrainMetrics(NamedTuple):
   """What a log row says of its updates, one number for each.
 
@@ -98,6 +102,7 @@ class TrainMetrics(NamedTuple):
   next_theta: jax.Array
   smoothed: jax.Array  # 1 where θ > 0
   learning_rate: jax.Array
+  bad_array: jax.Array | int = NONE  # i32[], of a chunk: `first_bad_array`
 
   def compute(self) -> dict[str, np.floating]:
     """Means over the updates; of θ and the learning rate the last.
@@ -105,8 +110,10 @@ class TrainMetrics(NamedTuple):
     On the host: an operation of the device would wait for the chunk that runs
     there by now.
     """
-    columns = {name: np.atleast_1d(v) for name, v in self._asdict().items()}
+    columns = self._asdict()
+    del columns['bad_array']
     last = {'theta', 'next_theta', 'learning_rate'}
+    columns = {name: np.atleast_1d(v) for name, v in columns.items()}
     return {
       name: column[-1] if name in last else column.mean()
       for name, column in columns.items()
@@ -172,11 +179,12 @@ def train_step(
   return state, row
 
 
-def is_finite(state: TrainState) -> jax.Array:
-  """bool[]: no array of the state holds a NaN or an infinity."""
-  return jnp.all(
-    jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)])
+def first_bad_array(state: TrainState) -> jax.Array:
+  """i32[]: the first leaf that holds a NaN or an infinity, or NONE."""
+  finite = jnp.array(
+    [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]
   )
+  return jnp.where(finite.all(), NONE, finite.argmin().astype(jnp.int32))
 
 
 def eval_step(
@@ -244,6 +252,7 @@ def make_train_chunk(
     tx, rate = optimizer.from_tables(config, inputs.tables)
     start = state.replace(tx=tx, learning_rate=rate)
     end, rows = jax.lax.scan(body, start, length=length)
+    rows = rows._replace(bad_array=first_bad_array(end))
     return end.replace(tx=state.tx, learning_rate=state.learning_rate), rows
 
   return chunk

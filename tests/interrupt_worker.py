@@ -1,0 +1,63 @@
+"""A small run that comes to a place, says so, and waits there for a signal."""
+
+import os
+import pathlib
+import sys
+import threading
+import time
+from unittest import mock
+
+from support import small_config
+
+from tsla.errors import InputError
+from tsla.training import build as build_lib
+from tsla.training import interrupt, loop
+from tsla.training.interrupt import Interrupted
+from tsla.training.reporter import Diverged
+
+
+def main():
+  os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+  npz, workdir, place, seconds, grace = sys.argv[1:]
+  workdir = pathlib.Path(workdir)
+  config = small_config(npz)
+  config.watchdog_minutes = float(grace) / 60 if place == 'hang' else 0.0
+  build = build_lib.build
+
+  def reached():
+    workdir.with_suffix('.reached').touch()
+    # A lock held in C, as by the compiler: no Python runs in the main thread.
+    time.sleep(float(seconds)) if place != 'hang' else threading.Event().wait()
+
+  def slow(*args):
+    run = build(*args)
+
+    def chunk(state, length):
+      late = place == 'chunk' and int(state.step) == 9
+      if late or place in ('compile', 'hang'):
+        reached()
+      return run.train_chunk(state, length)
+
+    def evaluate(state):
+      if place == 'evaluation' and int(state.step) == 8:
+        reached()
+      return run.evaluate(state)
+
+    return run._replace(train_chunk=chunk, evaluate=evaluate)
+
+  with (
+    mock.patch.object(loop, 'build', slow),
+    mock.patch.object(
+      interrupt.watch_signals.__wrapped__, '__defaults__', (float(grace),)
+    ),
+  ):
+    try:
+      loop.train_and_evaluate(config, workdir)
+    except (Diverged, Interrupted) as stop:
+      sys.exit(stop.exit_code)
+    except InputError:
+      sys.exit(2)
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,361 @@
+"""What a user can do wrong: exit code 2, three lines, no traceback."""
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import save_file
+from support import ROOT, run_worker, write_digits_npz
+
+from tsla.data import prepare
+
+DIGITS = '--config=configs/digits_tsla.py'
+TEACHER = '--config.smoothing.target=teacher'
+
+
+def npz(name):
+  return [DIGITS, '--config.data.name=npz', f'--config.data.path={{F}}/{name}']
+
+
+def tfds(folder):
+  return [
+    DIGITS,
+    '--config.data.name=digits',
+    f'--config.data.path={{F}}/{folder}',
+  ]
+
+
+def folder(name):
+  path = f'--config.data.path={{F}}/folders/{name}'
+  return [DIGITS, '--config.data.name=folder', path]
+
+
+def set_to(field, value):
+  return [DIGITS, f'--config.{field}={value}']
+
+
+SMALL = ['--config.model.name=resnet8', '--config.model.width=4']
+
+# name: (command line, what stderr says); {F} is the folder of the fixture.
+BAD = {
+  # the command line
+  'missing config': ([], '--config is missing'),
+  'no such file': (['--config=configs/digit_tsla.py'], 'digits_tsla.py'),
+  'syntax error in it': (['--config={F}/syntax.py'], 'SyntaxError'),
+  'no get_config': (['--config={F}/empty.py'], 'get_config'),
+  'it raises': (['--config={F}/raises.py'], 'ZeroDivisionError'),
+  'argument of a config without': (
+    ['--config={F}/small.py:20'],
+    'get_config() that takes what follows a colon',
+  ),
+  'field missing in it': (['--config={F}/lacks.py'], 'config.seed: missing'),
+  'field of the wrong type in it': (['--config={F}/typed.py'], "'ten'"),
+  'unknown flag': ([DIGITS, '--wrokdir=x'], 'wrokdir'),
+  'dashes forgotten': ([DIGITS, 'config.epochs=1'], '--config.epochs=1'),
+  'not a switch': ([DIGITS, '--distributed=maybe'], '--distributed=maybe'),
+  'not in a cluster': ([DIGITS, '--distributed'], '--coordinator'),
+  'coordinator alone': (
+    [DIGITS, '--coordinator=host:1'],
+    '--coordinator=host:1 without --num_processes',
+  ),
+  'coordinator without port': (
+    [DIGITS, '--coordinator=host', '--num_processes=2', '--process_index=0'],
+    'HOST:PORT',
+  ),
+  'index beyond the count': (
+    [DIGITS, '--coordinator=h:1', '--num_processes=2', '--process_index=2'],
+    '0 to num_processes - 1',
+  ),
+  # fields
+  'unknown field': (set_to('smoothing.tetha', 0.1), 'smoothing.theta'),
+  'unknown section': (set_to('learning_rate', -5), 'optimizer.learn'),
+  'a section': (set_to('smoothing', 0.1), 'smoothing.theta'),
+  'wrong type': (set_to('epochs', 'many'), 'whole number >= 1'),
+  'a fraction of an epoch': (set_to('epochs', 1.5), 'whole number >= 1'),
+  'no epochs': (set_to('epochs', 0), 'whole number >= 1'),
+  'negative seed': (set_to('seed', -1), 'config.seed = -1'),
+  'theta out of range': (set_to('smoothing.theta', 1.2), '1.2'),
+  'theta not a number': (set_to('smoothing.theta', 'nan'), 'nan'),
+  'negative rate': (set_to('optimizer.learning_rate', -5), '-5'),
+  'infinite rate': (set_to('optimizer.learning_rate', 'inf'), 'a number > 0'),
+  'momentum above 1': (set_to('optimizer.momentum', 1.1), '<= 1'),
+  'negative weight decay': (set_to('optimizer.weight_decay', -1), '>= 0'),
+  'negative watchdog': (set_to('watchdog_minutes', -1), '>= 0'),
+  'no temperature': (set_to('teacher.temperature', 0), '> 0'),
+  'unknown network': (set_to('model.name', 'resnet9'), 'resnet8'),
+  'unknown optimiser': (set_to('optimizer.name', 'adam'), 'adamw'),
+  'unknown dtype': (set_to('model.dtype', 'float16'), 'bfloat16'),
+  'unknown schedule': (set_to('smoothing.schedule', 'tsla'), 'two_stage'),
+  'address as path': (set_to('data.path', 'gs://b/d'), 'mounted'),
+  # fields against each other
+  'theta without schedule': (
+    ['--config=configs/digits_baseline.py', '--config.smoothing.theta=0.1'],
+    'smoothing.schedule',
+  ),
+  'drop after the end': ([DIGITS + ':40'], 'before epoch 30'),
+  'drop not a number': ([DIGITS + ':soon'], "'soon': the s of TSLA(s)"),
+  'two units': (set_to('smoothing.drop_steps', 8), 'exactly one'),
+  'milestones fall': (
+    set_to('optimizer.milestone_epochs', '(9, 5)'),
+    'rising epochs',
+  ),
+  'milestones nobody uses': (
+    set_to('optimizer.milestone_epochs', '(5, 9)'),
+    'has no use for it',
+  ),
+  'too many updates': (set_to('epochs', 2**30), 'at most'),
+  'two beginnings': (
+    [
+      *set_to('model.weights', 'w.safetensors'),
+      '--config.init.fork_from=run@3',
+    ],
+    'one place',
+  ),
+  'teacher not named': ([DIGITS, TEACHER], 'WORKDIR_OF_A_FINISHED_RUN'),
+  # devices
+  'pmap or what': (set_to('parallel', 'vmap'), 'auto, pmap, jit'),
+  'batch not divisible': (
+    set_to('batch_size', 31),
+    'a multiple of 2\n  next: --config.batch_size=30',
+  ),
+  # data
+  'batch too large': (set_to('batch_size', 5000), '1 to 64'),
+  'crop too large': (set_to('augment.crop', 9), '0 to 8'),
+  'mean of three channels': (
+    set_to('data.mean', '(0.5, 0.5, 0.5)'),
+    '3 numbers for images of 1 channels',
+  ),
+  'no path': (
+    [DIGITS, '--config.data.name=npz', '--config.data.path='],
+    '--config.data.path=FILE',
+  ),
+  'no such npz': (npz('nowhere.npz'), 'nowhere.npz'),
+  'npz cut short': (npz('cut.npz'), 'not a readable .npz'),
+  'npz with objects': (npz('objects.npz'), 'no objects'),
+  'npz without labels': (npz('unlabelled.npz'), 'it has no test_labels'),
+  'npz of floats': (npz('floats.npz'), 'train_images is float'),
+  'wrong count of labels': (npz('count.npz'), '63 labels'),
+  'label out of range': (npz('labels.npz'), 'labels from 0 to 9'),
+  'negative label': (npz('negative.npz'), 'labels from -1'),
+  'one class': (npz('one.npz'), 'two classes or more'),
+  'unknown set': (
+    [DIGITS, '--config.data.name=cifar10', '--config.data.path={F}'],
+    'cifar100',
+  ),
+  'missing set, no download': (
+    [*tfds('none'), '--config.data.download=false'],
+    'python -m tsla.data.prepare digits',
+  ),
+  'half-written set': (tfds('half'), 'prepare the set again'),
+  'set of another count': (tfds('short'), 'prepare the set again'),
+  'no such folder': (folder('nowhere'), 'PATH/train/CLASS'),
+  'empty class folder': (folder('empty'), 'no images'),
+  'class only in train': (folder('odd'), 'cat not in both'),
+  'corrupt image': (folder('corrupt'), 'b.png'),
+  'images of several sizes': (folder('sizes'), 'image_size'),
+  # weights and other runs
+  'no such weights': (
+    set_to('model.weights', '{F}/no.safetensors'),
+    'no.safetensors',
+  ),
+  'weights of another format': (
+    set_to('model.weights', '{F}/syntax.py'),
+    'syntax.py',
+  ),
+  'NaN weights': (set_to('model.weights', '{F}/nan.safetensors'), 'fc.bias'),
+  'weights of another network': (
+    set_to('model.weights', '{F}/other.safetensors'),
+    'misfits',
+  ),
+  'weights with another SHA-256': (
+    [
+      *set_to('model.weights', '{F}/other.safetensors'),
+      '--config.model.weights_sha256=' + '0' * 64,
+    ],
+    'SHA-256',
+  ),
+  'no such teacher': (
+    [DIGITS, TEACHER, '--config.teacher.run={F}/nowhere'],
+    'train it first',
+  ),
+  'no epoch to fork from': (
+    set_to('init.fork_from', '{F}/nowhere'),
+    'RUN@EPOCH',
+  ),
+  'no run to fork from': (
+    set_to('init.fork_from', '{F}/nowhere@3'),
+    'the directory of a run',
+  ),
+  # the work directory
+  'a file': ([DIGITS, '--workdir={F}/small.py'], 'workdir'),
+  'a bucket': ([DIGITS, '--workdir=gs://bucket/run'], 'mount it'),
+  'cannot be made': ([DIGITS, '--workdir=/proc/tsla/run'], 'workdir'),
+  'read-only': ([DIGITS, '--workdir={F}/readonly/run'], 'workdir'),
+  'unreadable': ([DIGITS, '--workdir={F}/unreadable'], 'config.json'),
+  'half a config': ([DIGITS, '--workdir={F}/half_config'], 'workdir'),
+  'another config': (
+    [DIGITS, '--workdir={F}/other_config'],
+    'holds a run of another config',
+  ),
+  'other data': ([DIGITS, '--workdir={F}/other_data'], 'another data set'),
+  'in use': ([DIGITS, '--workdir={F}/in_use'], 'another process'),
+  'full': ([DIGITS, '--workdir={F}/full/run'], '3 times the state'),
+}
+
+
+def write_files(root):
+  write_digits_npz(root / 'digits.npz')
+  whole = dict(np.load(root / 'digits.npz'))
+  for name, change in {
+    'objects': {'train_labels': whole['train_labels'].astype(object)},
+    'floats': {'train_images': whole['train_images'] / 255},
+    'count': {'train_labels': whole['train_labels'][1:]},
+    'labels': {'class_names': np.array(['a', 'b', 'c'])},
+    'negative': {'train_labels': whole['train_labels'] - 1},
+    'one': {key: 0 * whole[key] for key in ('train_labels', 'test_labels')},
+  }.items():
+    np.savez(root / f'{name}.npz', **(whole | change))
+  np.savez(root / 'unlabelled.npz', **{k: whole[k] for k in list(whole)[:3]})
+  (root / 'cut.npz').write_bytes((root / 'digits.npz').read_bytes()[:-900])
+  (root / 'syntax.py').write_text('def get_config(:\n')
+  (root / 'empty.py').write_text('')
+  (root / 'raises.py').write_text('def get_config():\n  return 1 / 0\n')
+  start = (
+    'from tsla.training.config import default_config\n'
+    'def get_config():\n  c = default_config()\n'
+  )
+  for name, line in {
+    'small': 'c.epochs = 1',
+    'lacks': 'c.unlock()\n  del c.seed',
+    'typed': "c.unlock()\n  del c.epochs\n  c.epochs = 'ten'",
+  }.items():
+    (root / f'{name}.py').write_text(f'{start}  {line}\n  return c\n')
+  ones = np.ones(10, np.float32)
+  save_file({'fc.bias': ones * np.nan}, root / 'nan.safetensors')
+  save_file({'conv.weight': ones}, root / 'other.safetensors')
+
+
+def write_sets(root):
+  prepare.prepare('digits', root / 'tfds')
+  for name in ('half', 'short'):
+    shutil.copytree(root / 'tfds', root / name)
+  for path in (root / 'half').rglob('*train.array_record*'):
+    path.write_bytes(path.read_bytes()[:1000])
+  for path in (root / 'short').rglob('dataset_info.json'):
+    info = json.loads(path.read_text())
+    info['splits'][0]['shardLengths'] = ['7']
+    path.write_text(json.dumps(info))
+
+
+def write_folders(root):
+  for name in ('empty', 'odd', 'corrupt', 'sizes'):
+    for split in ('train', 'test'):
+      for label in ('ape', 'bee'):
+        place = root / name / split / label
+        place.mkdir(parents=True)
+        for image in 'ab':
+          Image.new('RGB', (8, 8)).save(place / f'{image}.png')
+  for path in (root / 'empty/train/bee').iterdir():
+    path.unlink()
+  (root / 'odd/train/cat').mkdir()
+  Image.new('RGB', (8, 8)).save(root / 'odd/train/cat/a.png')
+  path = root / 'corrupt/test/ape/b.png'
+  path.write_bytes(path.read_bytes()[:40])
+  Image.new('RGB', (9, 8)).save(root / 'sizes/train/ape/a.png')
+
+
+def write_runs(root):
+  for name in ('half_config', 'other_config', 'other_data', 'in_use'):
+    (root / name).mkdir()
+  (root / 'half_config/config.json').write_text('{"seed": ')
+  (root / 'other_config/config.json').write_text('{"smoothing.theta": 0.7}')
+  (root / 'other_data/data.json').write_text('{"fingerprint": "another"}')
+  (root / 'unreadable/config.json').mkdir(parents=True)
+
+
+@pytest.fixture(scope='module')
+def outcomes(tmp_path_factory):
+  """One process runs all command lines of the catalogue."""
+  root = tmp_path_factory.mktemp('bad')
+  write_files(root)
+  write_sets(root)
+  write_folders(root / 'folders')
+  write_runs(root)
+  common = ['--config.data.name=npz', f'--config.data.path={root}/digits.npz']
+  lines = {}
+  for name, (argv, _) in BAD.items():
+    argv = [arg.replace('{F}', str(root)) for arg in argv]
+    config = [arg for arg in argv if arg.startswith('--config=')]
+    data = common if DIGITS in argv else []
+    rest = [arg for arg in argv if not arg.startswith('--config=')]
+    # The later of two wins, so those of the entry come last.
+    workdir = [f'--workdir={root}/run']
+    lines[name] = config + data + SMALL * bool(data) + workdir + rest
+  (root / 'lines.json').write_text(json.dumps(lines))
+  with (
+    (root / 'in_use/.lock').open('w') as lock,
+    mounted(root / 'full', 'size=40k'),
+    mounted(root / 'readonly', 'ro'),
+  ):
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return run_worker('main_worker.py', root / 'lines.json', devices=2)
+
+
+class mounted:
+  """A small file system of its own; without the right to, an empty folder."""
+
+  def __init__(self, path, options):
+    self.path, self.options = path, options
+
+  def __enter__(self):
+    self.path.mkdir()
+    command = ['mount', '-t', 'tmpfs', '-o', self.options, 'tmpfs', self.path]
+    can = os.geteuid() == 0 and shutil.which('mount')
+    self.done = can and not subprocess.run(command).returncode
+    if not self.done and 'ro' in self.options:
+      self.path.chmod(0o500)
+
+  def __exit__(self, *error):
+    if self.done:
+      subprocess.run(['umount', self.path], check=True)
+
+
+def test_the_catalogue_has_50_entries_or_more():
+  assert len(BAD) >= 50
+
+
+@pytest.mark.parametrize('name', BAD)
+def test_bad_input_is_three_lines_and_exit_code_2(outcomes, name):
+  code, error, seconds = outcomes[name]
+  if name == 'full' and os.geteuid():
+    pytest.skip('only root may mount a small disk')
+  assert code == 2, error
+  assert 1 <= len(error.strip().splitlines()) <= 3, error
+  assert BAD[name][1] in error
+  assert 'Traceback' not in error
+  assert seconds < 5
+
+
+def test_debug_shows_where_and_a_platform_that_is_not_there_is_named(tmp_path):
+  npz = write_digits_npz(tmp_path / 'digits.npz')
+  result = subprocess.run(
+    [
+      *(sys.executable, 'main.py', DIGITS, '--config.data.name=npz'),
+      *(f'--config.data.path={npz}', f'--workdir={tmp_path}/run', '--debug'),
+    ],
+    cwd=ROOT,
+    env=os.environ | {'JAX_PLATFORMS': 'tpu'},
+    capture_output=True,
+    text=True,
+  )
+  assert result.returncode == 2
+  *traceback, problem, allowed, cure = result.stderr.strip().splitlines()
+  assert 'Traceback (most recent call last):' in traceback
+  assert problem.startswith("JAX_PLATFORMS = 'tpu': ")
+  assert (allowed[:10], cure[:7]) == ('  allowed:', '  next:')

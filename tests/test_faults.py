@@ -1,0 +1,48 @@
+"""Whatever ends a process, the run ends with the same bits."""
+
+import json
+import os
+
+import faults
+import pytest
+
+# More in a nightly run: TSLA_KILLS=100.
+KILLS = int(os.environ.get('TSLA_KILLS', '25'))
+
+
+def outcome(worker, *args, timeout, **options):
+  process = faults.start(worker, *args, **options)
+  output, error = process.communicate(timeout=timeout)
+  assert process.returncode == 0, error[-3000:]
+  return json.loads(output.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_kill_9_at_random_moments_ends_with_the_same_bits(tmp_path):
+  result = outcome(
+    *('kill_worker.py', tmp_path, KILLS, 0),
+    cache=tmp_path / 'cache',
+    timeout=60 * KILLS,
+  )
+  assert result['kills'] == KILLS
+  assert result['equal'] == result['runs']
+  # They fell before the first save, and in between, and late.
+  assert {0, 8} <= set(result['steps']), result
+
+
+def test_two_kills_end_with_the_same_bits(tmp_path):
+  result = outcome(
+    *('kill_worker.py', tmp_path, 2, 1), cache=tmp_path / 'cache', timeout=200
+  )
+  assert result['kills'] == 2
+  assert result['equal'] == result['runs'] >= 1
+
+
+@pytest.mark.slow
+def test_resume_from_20_updates_in_a_row_around_the_switch(tmp_path):
+  result = outcome(
+    'steps_worker.py', tmp_path, cache=tmp_path / 'cache', timeout=900
+  )
+  assert list(result) == [str(step) for step in range(3, 23)]
+  for step, found in result.items():
+    assert found == {'differed_before': True, 'equal': True}, step

@@ -1,0 +1,144 @@
+"""Stops, hangs and divergence: what is on the disk, and the exit code."""
+
+import json
+import signal
+import time
+
+import faults
+import pytest
+from support import small_config, write_digits_npz
+
+from tsla.training import loop
+from tsla.training.reporter import Diverged
+
+
+@pytest.fixture(scope='module')
+def shared(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('shared')
+  write_digits_npz(folder / 'digits.npz')
+  return folder
+
+
+def begin(shared, workdir, place, seconds, grace):
+  """Starts the worker; returns when it has come to `place`."""
+  worker = faults.start(
+    *('interrupt_worker.py', shared / 'digits.npz', workdir),
+    *(place, seconds, grace),
+    cache=shared / 'cache',
+  )
+  reached = workdir.with_suffix('.reached')
+  deadline = time.monotonic() + 200
+  while not reached.exists():
+    assert worker.poll() is None, worker.communicate()[1][-2000:]
+    assert time.monotonic() < deadline
+    time.sleep(0.05)
+  return worker
+
+
+def end(worker, timeout=100):
+  _, error = worker.communicate(timeout=timeout)
+  assert 'Traceback' not in error, error
+  return worker.returncode, error
+
+
+@pytest.mark.parametrize(
+  ('place', 'signum', 'code', 'step', 'evaluated'),
+  [
+    # In the chunk after update 9: it ends, and its state is saved.
+    ('chunk', signal.SIGTERM, 143, 10, 8),
+    # In the test after update 8: its row is written too.
+    pytest.param(
+      *('evaluation', signal.SIGINT, 130, 8, 8), marks=pytest.mark.slow
+    ),
+  ],
+)
+def test_a_signal_saves_and_leaves(
+  shared, tmp_path, place, signum, code, step, evaluated
+):
+  workdir = tmp_path / 'run'
+  worker = begin(shared, workdir, place, seconds=1, grace=25)
+  worker.send_signal(signum)
+  assert end(worker)[0] == code
+  assert faults.status(workdir) == {'state': 'interrupted', 'step': step}
+  assert faults.arrays(workdir, step)
+  last = [row['step'] for row in faults.rows(workdir) if row['kind'] == 'eval']
+  assert last[-1] == evaluated
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ('place', 'step'), [('compile', 0), ('chunk', 8), ('evaluation', 8)]
+)
+def test_a_call_that_takes_too_long_is_left(shared, tmp_path, place, step):
+  """The state before the test is on the disk already."""
+  workdir = tmp_path / 'run'
+  worker = begin(shared, workdir, place, seconds=300, grace=1)
+  worker.send_signal(signal.SIGTERM)
+  sent = time.monotonic()
+  code, error = end(worker)
+  assert time.monotonic() - sent < 30
+  assert code == 143
+  assert 'without a save' in error
+  assert faults.status(workdir) == {'state': 'interrupted', 'step': step}
+  if step:
+    assert faults.arrays(workdir, step)
+
+
+def test_a_second_signal_leaves_at_once(shared, tmp_path):
+  worker = begin(shared, tmp_path / 'run', 'compile', seconds=300, grace=200)
+  worker.send_signal(signal.SIGINT)
+  time.sleep(0.5)
+  assert worker.poll() is None
+  worker.send_signal(signal.SIGINT)
+  sent = time.monotonic()
+  assert end(worker)[0] == 130
+  assert time.monotonic() - sent < 5
+
+
+@pytest.mark.slow
+def test_a_run_that_stands_still_dumps_its_stacks(shared, tmp_path):
+  workdir = tmp_path / 'run'
+  worker = begin(shared, workdir, 'hang', seconds=0, grace=15)
+  code, error = end(worker)
+  assert code == 4
+  assert str(workdir / 'stacks-0.txt') in error
+  assert faults.status(workdir) == {'state': 'stuck', 'step': 0}
+  stacks = (workdir / 'stacks-0.txt').read_text()
+  assert 'interrupt_worker.py' in stacks
+  assert 'in reached' in stacks
+  assert stacks.count('hread 0x') > 1
+
+
+def test_divergence_names_update_and_array_and_keeps_what_was_good(
+  shared, tmp_path, monkeypatch
+):
+  """A parameter is bad from update 11 on, counted from 1."""
+  config = small_config(shared / 'digits.npz')
+  config.log_every_steps = 2
+  build = loop.build
+
+  def poisoned(*args):
+    run = build(*args)
+
+    def chunk(state, length):
+      if int(state.step) == 10:
+        params = dict(state.params)
+        params['fc'] = {
+          **params['fc'],
+          'bias': params['fc']['bias'] + float('inf'),
+        }
+        state = state.replace(params=params)
+      return run.train_chunk(state, length)
+
+    return run._replace(train_chunk=chunk)
+
+  monkeypatch.setattr(loop, 'build', poisoned)
+  with pytest.raises(Diverged) as error:
+    loop.train_and_evaluate(config, tmp_path)
+  assert error.value.exit_code == 3
+  assert 'the loss of update 11 is not finite' in str(error.value)
+  assert 'after update 12 params/' in str(error.value)
+  assert faults.status(tmp_path) == {'state': 'diverged', 'step': 8}
+  assert faults.arrays(tmp_path, 8)
+  rows = (tmp_path / 'metrics.jsonl').read_text().splitlines()
+  assert json.loads(rows[-1])['step'] == 12
