@@ -1,5 +1,6 @@
 """What several tests share: a small real set, a small config, a worker."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -45,6 +46,30 @@ def small_config(npz):
   config.smoothing.theta = 0.4
   config.smoothing.drop_epochs = 2.0
   return config
+
+
+_no_network, _hooks = [False], []
+
+
+def _refuse(event, args):
+  if _no_network[0] and event in (
+    *('socket.connect', 'socket.bind', 'socket.sendto'),
+    'socket.getaddrinfo',
+  ):
+    raise AssertionError(f'{event} {args}')
+
+
+@contextlib.contextmanager
+def no_network():
+  """Inside, whatever Python code asks of the network is an error."""
+  if _refuse not in _hooks:  # a hook stays for ever
+    sys.addaudithook(_refuse)
+    _hooks.append(_refuse)
+  _no_network[0] = True
+  try:
+    yield
+  finally:
+    _no_network[0] = False
 
 
 def run_worker(name, *args, devices=1):
