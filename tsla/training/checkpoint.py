@@ -241,9 +241,10 @@ class Checkpoints:
   def _explained(self) -> Iterator[None]:
     try:
       yield
-    except OSError as error:
+    except (OSError, ValueError) as error:  # Orbax's has the disk's in its text
+      reason = getattr(error, 'strerror', '') or str(error).rpartition(': ')[2]
       raise InputError(
-        f'{self._directory}: a checkpoint could not be written: {error}',
+        f'{self._directory}: a checkpoint could not be written: {reason}',
         allowed='room for it, and the right to write',
         cure='make room, then the same command again goes on',
       ) from error
