@@ -1,9 +1,11 @@
 """What several tests share: a small real set, a small config, a worker."""
 
+import contextlib
 import json
 import os
 import pathlib
 import pickle
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -91,6 +93,49 @@ class Command:
 
   def __reduce__(self):
     return os.system, (f'touch {self.trace}',)
+
+
+_no_network, _hooks = [False], []
+
+
+def _refuse(event, args):
+  if _no_network[0] and event in (
+    *('socket.connect', 'socket.bind', 'socket.sendto'),
+    'socket.getaddrinfo',
+  ):
+    raise AssertionError(f'{event} {args}')
+
+
+@contextlib.contextmanager
+def no_network():
+  """Inside, whatever Python code asks of the network is an error."""
+  if _refuse not in _hooks:  # a hook stays for ever
+    sys.addaudithook(_refuse)
+    _hooks.append(_refuse)
+  _no_network[0] = True
+  try:
+    yield
+  finally:
+    _no_network[0] = False
+
+
+class mounted:
+  """A small file system of its own; without the right to, an empty folder."""
+
+  def __init__(self, path, options):
+    self.path, self.options = path, options
+
+  def __enter__(self):
+    self.path.mkdir()
+    command = ['mount', '-t', 'tmpfs', '-o', self.options, 'tmpfs', self.path]
+    can = os.geteuid() == 0 and shutil.which('mount')
+    self.done = can and not subprocess.run(command).returncode
+    if not self.done and 'ro' in self.options:
+      self.path.chmod(0o500)
+
+  def __exit__(self, *error):
+    if self.done:
+      subprocess.run(['umount', self.path], check=True)
 
 
 def run_worker(name, *args, devices=1):

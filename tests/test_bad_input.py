@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import save_file
-from support import ROOT, run_worker, write_digits_npz
+from support import ROOT, mounted, run_worker, write_digits_npz
 
 from tsla.data import prepare
 
@@ -305,25 +305,6 @@ def outcomes(tmp_path_factory):
   ):
     fcntl.flock(lock, fcntl.LOCK_EX)
     return run_worker('main_worker.py', root / 'lines.json', devices=2)
-
-
-class mounted:
-  """A small file system of its own; without the right to, an empty folder."""
-
-  def __init__(self, path, options):
-    self.path, self.options = path, options
-
-  def __enter__(self):
-    self.path.mkdir()
-    command = ['mount', '-t', 'tmpfs', '-o', self.options, 'tmpfs', self.path]
-    can = os.geteuid() == 0 and shutil.which('mount')
-    self.done = can and not subprocess.run(command).returncode
-    if not self.done and 'ro' in self.options:
-      self.path.chmod(0o500)
-
-  def __exit__(self, *error):
-    if self.done:
-      subprocess.run(['umount', self.path], check=True)
 
 
 def test_the_catalogue_has_50_entries_or_more():

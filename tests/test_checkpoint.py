@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from support import ROOT, run_worker
+from support import ROOT, mounted, run_worker
 
 from tsla.errors import InputError
 from tsla.training import checkpoint
@@ -259,6 +259,26 @@ def test_the_disk_must_have_room_for_three_states(tmp_path, monkeypatch):
   free = 3 * size - 1
   with pytest.raises(InputError, match='3 times the state'):
     checkpoint.check_space(tmp_path / 'run/checkpoints', state)
+
+
+def test_a_disk_that_fills_up_is_named_and_what_was_saved_stays(tmp_path):
+  big = np.random.default_rng(0).normal(size=(100, 300))
+  state = {'a': jnp.asarray(big, jnp.float32)}
+  disk = mounted(tmp_path / 'disk', 'size=260k')
+  with disk:
+    if not disk.done:
+      pytest.skip('only root may mount a small disk')
+    directory = tmp_path / 'disk/checkpoints'
+    with (
+      pytest.raises(InputError, match='No space left on device') as error,
+      open_checkpoints(directory) as checkpoints,
+    ):
+      for step in (1, 2, 3):
+        checkpoints.save(step, state)
+    assert len(str(error.value).splitlines()) <= 3
+    with open_checkpoints(directory) as checkpoints:
+      assert checkpoints.latest_step == 1
+      np.testing.assert_array_equal(checkpoints.restore(state)['a'], state['a'])
 
 
 def test_states_saved_on_4_devices_come_back_on_1_2_and_8(tmp_path):

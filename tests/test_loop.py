@@ -3,11 +3,12 @@
 import json
 import math
 import shutil
+import socket
 
 import jax
 import numpy as np
 import pytest
-from support import run_worker, small_config, write_digits_npz
+from support import no_network, run_worker, small_config, write_digits_npz
 from tensorboardX.proto import event_pb2
 
 from tsla.data import datasets
@@ -28,7 +29,8 @@ def config(tmp_path_factory):
 @pytest.fixture(scope='module')
 def finished(config, tmp_path_factory):
   workdir = tmp_path_factory.mktemp('run')
-  return workdir, loop.train_and_evaluate(config, workdir)
+  with no_network():
+    return workdir, loop.train_and_evaluate(config, workdir)
 
 
 def read(workdir, kind):
@@ -58,6 +60,14 @@ def test_the_log_tells_optimised_and_hard_loss_apart(finished):
       assert row['loss'] == pytest.approx(row['hard_loss'], 1e-6)
     else:
       assert row['loss'] != pytest.approx(row['hard_loss'], 1e-5)
+
+
+def test_training_asks_nothing_of_the_network(finished):
+  """`finished` ran without; this is what would have happened otherwise."""
+  with no_network():
+    for address in (('127.0.0.1', 9), ('localhost', 9)):
+      with pytest.raises(AssertionError, match=r'socket\.'):
+        socket.create_connection(address)
 
 
 def test_every_epoch_is_evaluated_and_the_run_says_it_is_done(finished):

@@ -17,11 +17,12 @@ from tsla.experiments.worker import Worker
 from tsla.training.interrupt import watch_signals
 
 _POLL_SECONDS = 0.5
+_GRACE_SECONDS = 40.0  # longer than a run has to save
 
 
 def run_all(
   runs: Sequence[PlannedRun], workdir: pathlib.Path, jobs: int
-) -> tuple[dict[str, str], int | None]:
+) -> tuple[dict[str, str], int]:
   """Trains what is not finished yet.
 
   Args:
@@ -31,18 +32,18 @@ def run_all(
 
   Returns:
     The reason, by folder, of each run that failed, and the number of the
-    signal that stopped the sweep, None if it came to its end.
+    signal that stopped the sweep, 0 if it came to its end.
   """
   queue = _Queue(runs, workdir)
   devices = find_devices() if jobs > 1 else ('', 0)
   running: list[Worker] = []
   stopping = False
   with (
-    watch_signals(alone=True) as requested,
+    watch_signals(lambda: None, _GRACE_SECONDS) as requested,
     _Progress(queue.waiting, workdir) as progress,
   ):
     while True:
-      if requested.signum is not None and not stopping:
+      if requested.signum and not stopping:
         stopping = True
         for worker in running:
           worker.stop()

@@ -144,7 +144,7 @@ def _train_all(
   # The runs need the accelerator for themselves.
   jax.config.update('jax_platforms', 'cpu')
   failures, signum = scheduler.run_all(runs, workdir, jobs)
-  if signum is not None:
+  if signum:
     print(f'saved and stopped; go on with\n  {command}', file=sys.stderr)
     return 128 + signum
   for run in runs:

@@ -14,7 +14,6 @@ those of its manifest.
 
 import contextlib
 import pathlib
-import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,9 +26,8 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from tsla.errors import InputError
-from tsla.training import manifest
+from tsla.training import manifest, retention
 
-_KEEP = 2
 _SPACE = 3  # times the state: two on disk, one being written
 
 
@@ -60,7 +58,7 @@ class Checkpoints:
   def steps(self) -> list[int]:
     """All that are there, whole or damaged since, oldest first."""
     self.wait()
-    return saved_steps(self._directory)
+    return retention.saved_steps(self._directory)
 
   @property
   def latest_step(self) -> int | None:
@@ -154,7 +152,7 @@ class Checkpoints:
     """Deletes the checkpoint of `step`, if there is one."""
     self._meet()
     if jax.process_index() == 0:
-      self._remove(self._folder(step))
+      retention.remove(self._folder(step))
 
   def confirm(self, step: int) -> None:
     """Raises InputError unless `step` comes back as it was saved."""
@@ -220,38 +218,13 @@ class Checkpoints:
     if jax.process_index() == 0:
       partial = self._folder(f'{step}.partial')
       manifest.write(partial, digests)
-      self._remove(self._folder(step))  # a damaged one
+      retention.remove(self._folder(step))  # a damaged one
       partial.rename(self._folder(step))
       manifest.sync(self._directory)
       self._good[step] = True
-      self._tidy(scores)
+      bad = {step for step, good in self._good.items() if not good}
+      retention.tidy(self._directory, self._keep_steps, scores, bad)
     self._good[step] = True
-
-  def _tidy(self, scores: dict[int, float]) -> None:
-    """Deletes what retention does not keep, and what kills left behind."""
-    there = [
-      int(path.name)
-      for path in self._directory.iterdir()
-      if path.name.isdigit() and self._good.get(int(path.name), True)
-    ]
-    keep = set(sorted(there)[-_KEEP:]) | (self._keep_steps & set(there))
-    # Of equals the first: it took the fewest updates.
-    if rated := sorted(scores.keys() & set(there)):
-      keep.add(max(rated, key=scores.__getitem__))
-    for path in list(self._directory.iterdir()):
-      name = path.name
-      if re.match(r'\d+(\.|$)', name) and name not in map(str, keep):
-        self._remove(path)
-
-  def _remove(self, folder: pathlib.Path) -> None:
-    """Deletes a folder; a kill in between leaves no half checkpoint."""
-    if not folder.exists():
-      return
-    if folder.name.isdigit():
-      old = folder.with_name(folder.name + '.old')
-      self._remove(old)
-      folder = folder.rename(old)
-    shutil.rmtree(folder)
 
   @contextlib.contextmanager
   def _whole(self, step: int) -> Iterator[None]:
@@ -268,9 +241,10 @@ class Checkpoints:
   def _explained(self) -> Iterator[None]:
     try:
       yield
-    except OSError as error:
+    except (OSError, ValueError) as error:  # Orbax's has the disk's in its text
+      reason = getattr(error, 'strerror', '') or str(error).rpartition(': ')[2]
       raise InputError(
-        f'{self._directory}: a checkpoint could not be written: {error}',
+        f'{self._directory}: a checkpoint could not be written: {reason}',
         allowed='room for it, and the right to write',
         cure='make room, then the same command again goes on',
       ) from error
@@ -311,14 +285,6 @@ def open_checkpoints(
       yield checkpoints
     finally:
       checkpoints.wait()
-
-
-def saved_steps(directory: pathlib.Path) -> list[int]:
-  """The updates of the checkpoints in `directory`, oldest first."""
-  if not directory.exists():
-    return []
-  names = (path.name for path in directory.iterdir())
-  return sorted(int(name) for name in names if name.isdigit())
 
 
 def check_space(directory: pathlib.Path, state: Any) -> None:

@@ -27,7 +27,6 @@ from tsla.training.checkpoint import (
   Checkpoints,
   check_space,
   open_checkpoints,
-  saved_steps,
 )
 from tsla.training.durations import Durations
 from tsla.training.interrupt import Interrupted, watch_signals
@@ -35,6 +34,7 @@ from tsla.training.manifest import named
 from tsla.training.parallel import Parallel
 from tsla.training.progress import Progress
 from tsla.training.reporter import Diverged, Reporter
+from tsla.training.retention import saved_steps
 from tsla.training.rundir import RunDirectory
 from tsla.training.start import Start, find_start
 from tsla.training.step import TrainState

@@ -1,0 +1,65 @@
+"""Which checkpoints stay on the disk, and how the others go."""
+
+import pathlib
+import re
+import shutil
+from collections.abc import Collection, Mapping
+
+_NEWEST = 2
+
+
+def saved_steps(directory: pathlib.Path) -> list[int]:
+  """The updates of the checkpoints in `directory`, oldest first."""
+  if not directory.exists():
+    return []
+  names = (path.name for path in directory.iterdir())
+  return sorted(int(name) for name in names if name.isdigit())
+
+
+def kept(
+  steps: Collection[int],
+  keep_steps: Collection[int],
+  scores: Mapping[int, float],
+) -> set[int]:
+  """Those of `steps` that stay: the newest two, the best, `keep_steps`.
+
+  Args:
+    steps: what is there.
+    keep_steps: what is kept whatever comes.
+    scores: of the steps that were evaluated; of equals the first is the best,
+      as it took the fewest updates.
+
+  Example:
+    >>> sorted(kept([1, 2, 3, 4, 5], [1], {2: 0.7, 3: 0.7, 4: 0.1}))
+    [1, 2, 4, 5]
+  """
+  steps = sorted(steps)
+  keep = {*steps[-_NEWEST:], *(set(steps) & set(keep_steps))}
+  if rated := [step for step in steps if step in scores]:
+    keep.add(max(rated, key=scores.__getitem__))
+  return keep
+
+
+def tidy(
+  directory: pathlib.Path,
+  keep_steps: Collection[int],
+  scores: Mapping[int, float],
+  damaged: Collection[int],
+) -> None:
+  """Deletes the checkpoints that do not stay, and what kills left behind."""
+  steps = set(saved_steps(directory)) - set(damaged)
+  names = {str(step) for step in kept(steps, keep_steps, scores)}
+  for path in list(directory.iterdir()):
+    if re.match(r'\d+(\.|$)', path.name) and path.name not in names:
+      remove(path)
+
+
+def remove(folder: pathlib.Path) -> None:
+  """Deletes a folder; a kill in between leaves no half checkpoint."""
+  if not folder.exists():
+    return
+  if folder.name.isdigit():
+    old = folder.with_name(folder.name + '.old')
+    remove(old)
+    folder = folder.rename(old)
+  shutil.rmtree(folder)
