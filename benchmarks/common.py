@@ -140,16 +140,28 @@ def busy_cores(seconds: float = 1.0) -> float:
   return (1 - (idle_after - idle) / passed) * (os.cpu_count() or 1)
 
 
-def record(
-  name: str, args: argparse.Namespace, device: str, figures: dict[str, Any]
-) -> None:
-  """Prints a JSON line, and adds it to `results/NAME.jsonl`."""
-  versions = {'python': platform.python_version()}
+def versions() -> dict[str, str]:
+  """Of what this process could import."""
+  found = {'python': platform.python_version()}
   for package in ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'torch'):
     try:
-      versions[package] = importlib.metadata.version(package)
+      found[package] = importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
       continue
+  return found
+
+
+def record(
+  name: str,
+  args: argparse.Namespace,
+  device: str,
+  figures: dict[str, Any],
+  **peers: str,
+) -> None:
+  """Prints a JSON line, and adds it to `results/NAME.jsonl`.
+
+  `peers` are versions in other processes than this one.
+  """
   line = {
     'benchmark': name,
     'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
@@ -158,7 +170,7 @@ def record(
     'size': args.size,
     'batch': args.batch,
     'dtype': args.dtype,
-    'versions': versions,
+    'versions': versions() | peers,
     'figures': figures,
   }
   print(json.dumps(line), flush=True)
@@ -172,11 +184,12 @@ def serve(contenders: Contenders, args: argparse.Namespace) -> None:
   """Runs the contender named on each line of stdin, and prints its seconds.
 
   So `compare.py` takes turns between processes. The first line says who is
-  here, after all have been compiled.
+  here, and of which versions, after all have been compiled.
   """
   for run in contenders.values():
     run()
-  print(json.dumps({'contenders': list(contenders)}), flush=True)
+  hello = {'contenders': list(contenders), 'versions': versions()}
+  print(json.dumps(hello), flush=True)
   for line in sys.stdin:
     start = time.perf_counter()
     contenders[line.strip()]()

@@ -27,9 +27,9 @@ _HERE = pathlib.Path(__file__).resolve().parent
 
 @contextlib.contextmanager
 def contenders_of(
-  script: str, args: argparse.Namespace, *more: str, python: str
-) -> Iterator[common.Contenders]:
-  """The contenders of a script, in a process that lasts as long as this."""
+  script: str, args: argparse.Namespace, *more: str, python: str, cpus: int = 0
+) -> Iterator[tuple[common.Contenders, dict[str, str]]]:
+  """Contenders of a script and versions, in a process that lasts as long."""
   command = [
     python,
     str(_HERE / script),
@@ -46,6 +46,8 @@ def contenders_of(
     'XLA_PYTHON_CLIENT_PREALLOCATE': 'false',
     'OMP_WAIT_POLICY': 'passive',
   }
+  if cpus:
+    env['XLA_FLAGS'] = f'--xla_force_host_platform_device_count={cpus}'
   with subprocess.Popen(
     command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
   ) as process:
@@ -59,8 +61,11 @@ def contenders_of(
       if not process.stdout.readline():
         raise SystemExit(f'{script}: ended while {name} ran')
 
-    names = json.loads(hello)['contenders']
-    yield {name: lambda name=name: ask(name) for name in names}
+    here = json.loads(hello)
+    contenders = {
+      name: lambda name=name: ask(name) for name in here['contenders']
+    }
+    yield contenders, here['versions']
     process.stdin.close()
 
 
@@ -68,6 +73,9 @@ def main() -> None:
   """Starts all, takes turns, records images per second and ratios."""
   parser = common.arguments(
     __doc__, forms='eager,compile,dataloader', torch_python=sys.executable
+  )
+  parser.add_argument(
+    '--cpus', type=int, default=0, help='also split over so many CPU devices'
   )
   parser.add_argument(
     '--max-busy', type=float, default=0.25, help='cores others may use'
@@ -80,14 +88,22 @@ def main() -> None:
       f'  allowed: {args.max_busy:g}\n'
       '  next: wait, or --max-busy=… for numbers that mean little'
     )
+  python, peers = sys.executable, {}
   with contextlib.ExitStack() as stack:
 
-    def enter(script: str, *more: str, python: str = sys.executable) -> dict:
-      return stack.enter_context(
-        contenders_of(script, args, *more, python=python)
+    def enter(*command: str, python: str = python, cpus: int = 0) -> dict:
+      script, *more = command
+      contenders, versions = stack.enter_context(
+        contenders_of(script, args, *more, python=python, cpus=cpus)
       )
+      if script == 'peer_torch.py':
+        peers['torch'] = versions['torch']
+      return contenders
 
     all_of_them = enter('epoch.py') | enter('peer_flax_loop.py')
+    if args.cpus:
+      split = enter('epoch.py', cpus=args.cpus)
+      all_of_them[f'real_on_{args.cpus}'] = split['real']
     if args.forms:
       all_of_them |= enter(
         'peer_torch.py', f'--forms={args.forms}', python=args.torch_python
@@ -100,7 +116,7 @@ def main() -> None:
     if name != 'real':  # how many times as fast this project is
       figures[name] |= common.ratio(times, seconds['real'])
   figures['busy_cores'] = [round(busy, 2), round(common.busy_cores(), 2)]
-  common.record('compare', args, device_name(), figures)
+  common.record('compare', args, device_name(), figures, **peers)
 
 
 def device_name() -> str:

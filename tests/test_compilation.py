@@ -3,8 +3,37 @@
 import os
 import pathlib
 
+import jax
 import pytest
 from support import run_worker
+
+from tsla.training.compilation import keep_compiled
+
+
+@pytest.fixture
+def cache_dir():
+  before = jax.config.jax_compilation_cache_dir
+  seconds = jax.config.jax_persistent_cache_min_compile_time_secs
+  yield lambda: jax.config.jax_compilation_cache_dir
+  jax.config.update('jax_compilation_cache_dir', before)
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', seconds)
+
+
+def test_the_user_s_own_folder_is_left(cache_dir, tmp_path, monkeypatch):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+  jax.config.update('jax_compilation_cache_dir', 'own')
+  keep_compiled()
+  assert cache_dir() == 'own'
+  jax.config.update('jax_compilation_cache_dir', None)
+  keep_compiled()
+  assert cache_dir().startswith(str(tmp_path / 'tsla' / 'xla'))
+
+
+def test_without_a_folder_every_run_compiles(cache_dir, tmp_path, monkeypatch):
+  (tmp_path / 'file').touch()
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
+  keep_compiled()
+  assert cache_dir() is None
 
 
 @pytest.mark.parametrize(

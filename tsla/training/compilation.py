@@ -12,7 +12,8 @@ def keep_compiled() -> None:
 
   The runs of a sweep are one program, so that only the first one compiles. The
   folder may be deleted at any time. `JAX_COMPILATION_CACHE_DIR` names another
-  one, and `JAX_ENABLE_COMPILATION_CACHE=false` does without.
+  one, and `JAX_ENABLE_COMPILATION_CACHE=false` does without, as does a folder
+  that cannot be made.
   """
   if jax.config.jax_compilation_cache_dir:
     return
@@ -22,5 +23,9 @@ def keep_compiled() -> None:
   if hasattr(os, 'sched_getaffinity'):
     cores = len(os.sched_getaffinity(0))
   folder = user_cache('xla') / f'{cores}-cores'
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+  except OSError:
+    return
   jax.config.update('jax_compilation_cache_dir', str(folder))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
