@@ -1,0 +1,287 @@
+"""The bounds held against simulations: iterations, levels, the best θ.
+
+Every function simulates the problem of `sandbox` and returns rows of numbers;
+`page` draws and writes them.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from tsla.theory import bounds, sandbox
+from tsla.theory.sandbox import Noise
+
+
+class Grid(NamedTuple):
+  """What is simulated, with σ² = 1 throughout."""
+
+  trajectories: int = 2048
+  seed: int = 0
+  # TSLA goes to smaller ε, where the baseline would take 50 million steps.
+  sgd_epsilons2: Sequence[float] = tuple(0.2 * 2 ** (-k / 2) for k in range(7))
+  tsla_epsilons2: Sequence[float] = tuple(0.2 / 2**k for k in range(8))
+  deltas: Sequence[float] = (1 / 32, 1 / 16, 1 / 8, 1 / 4)
+  level_deltas: Sequence[float] = tuple(0.01 * 10 ** (k / 3) for k in range(7))
+  level_steps: int = 1024  # before the measurement, and during it
+  rhos: Sequence[float] = (-0.9, 0.0, 0.9)
+  thetas: Sequence[float] = tuple(k / 10 for k in range(11))
+  example_steps: int = 100_000
+
+
+class Iterations(NamedTuple):
+  """Steps that a method takes until E‖∇F‖² ≤ ε²."""
+
+  method: str
+  delta: float
+  epsilon2: float
+  mse: float  # m(θ) of stage one
+  steps_one: int
+  average: float  # stage two's, by the average of its iterates
+  last: float  # stage two's, by its last iterate
+  bound: int  # proved of `average`
+
+
+class Level(NamedTuple):
+  """Where E‖∇F‖² stays with smoothing kept on."""
+
+  delta: float
+  rho: float
+  theta: float
+  step_size: float
+  level: float
+  error: float  # standard error of `level`
+  mse: float  # m(θ), proved of `level`
+
+
+class Curve(NamedTuple):
+  """E‖∇F‖² on the way of one method."""
+
+  method: str
+  steps_one: int
+  iterate: np.ndarray  # f64[T], at w_t
+  average: np.ndarray  # of the last stage's iterates up to w_t, NaN before it
+  bound: np.ndarray  # proved of `average`
+
+
+class Fit(NamedTuple):
+  """Least squares on logarithms: exponents with 95 % intervals."""
+
+  exponents: np.ndarray
+  half_widths: np.ndarray  # Student's t, from the residuals
+  points: int
+
+
+def iterations(grid: Grid) -> list[Iterations]:
+  """Steps to each ε: 'SGD', 'TSLA' at each δ, and a control.
+
+  The control, 'long steps', is TSLA at the largest δ with θ = 0: the same two
+  step sizes after the same T₁, without smoothing.
+  """
+  jobs = []
+  noise = Noise(sigma2=1, delta=grid.deltas[-1])
+  for epsilon2 in grid.sgd_epsilons2:
+    plan = bounds.sgd(sandbox.problem(noise), math.sqrt(epsilon2))
+    jobs.append(('SGD', plan, noise, epsilon2))
+  for delta in grid.deltas:
+    noise = Noise(sigma2=1, delta=delta)
+    for epsilon2 in grid.tsla_epsilons2:
+      plan = bounds.tsla(sandbox.problem(noise), math.sqrt(epsilon2))
+      jobs.append(('TSLA', plan, noise, epsilon2))
+      if delta == grid.deltas[-1] and epsilon2 >= min(grid.sgd_epsilons2):
+        plan = _without_smoothing(plan, noise, epsilon2)
+        jobs.append(('long steps', plan, noise, epsilon2))
+  # A seed each, so that the residuals of a fit are independent.
+  return [_count(*job, grid, seed) for seed, job in enumerate(jobs, grid.seed)]
+
+
+def levels(grid: Grid) -> list[Level]:
+  """LSR's level at each δ with ρ = 0, at a step of 1/L and at 1/16 of it."""
+  rows = []
+  for delta in grid.level_deltas:
+    for step_size in (1 / sandbox.L, 1 / (16 * sandbox.L)):
+      noise = Noise(sigma2=1, delta=delta)
+      theta = bounds.theta_paper(sandbox.problem(noise))
+      rows.append(_level(noise, theta, step_size, grid))
+  return rows
+
+
+def thetas(grid: Grid) -> list[Level]:
+  """LSR's level at δ = 2 as a function of θ, at each ρ.
+
+  The grid's θs come first, the paper's θ and θ* last.
+  """
+  rows = []
+  for rho in grid.rhos:
+    noise = Noise(sigma2=1, delta=2, bias_share=0.25)
+    noise = noise._replace(correlation=rho / math.sqrt(noise.variance))
+    problem = sandbox.problem(noise)
+    special = (bounds.theta_paper(problem), bounds.theta_star(problem))
+    for theta in (*grid.thetas, *special):
+      rows.append(_level(noise, theta, 1 / sandbox.L, grid))
+  return rows
+
+
+def example(grid: Grid, epsilon2: float = 0.05) -> list[Curve]:
+  """The three methods side by side at the largest δ, by fewer trajectories."""
+  grid = grid._replace(trajectories=max(1, grid.trajectories // 4))
+  noise = Noise(sigma2=1, delta=grid.deltas[-1])
+  problem, epsilon = sandbox.problem(noise), math.sqrt(epsilon2)
+  plans = {
+    'SGD': bounds.sgd(problem, epsilon),
+    'LSR': bounds.lsr(problem, epsilon),
+    'TSLA': bounds.tsla(problem, epsilon),
+  }
+  return [_curve(name, plan, noise, grid) for name, plan in plans.items()]
+
+
+def fit(*factors: Sequence[float], steps: Sequence[float]) -> Fit:
+  """Exponents of `steps = c · factor_1^a · factor_2^b …`.
+
+  Example:
+    >>> epsilons = np.array([0.1, 0.2, 0.4, 0.8])
+    >>> np.round(fit(epsilons, steps=3 / epsilons**4).exponents, 6)
+    array([-4.])
+  """
+  from scipy import stats
+
+  y = np.log(np.asarray(steps, float))
+  x = np.stack([np.ones(len(y)), *(np.log(factor) for factor in factors)], 1)
+  solution, *_ = np.linalg.lstsq(x, y)
+  free = len(y) - x.shape[1]
+  residual = ((y - x @ solution) ** 2).sum() / free
+  errors = np.sqrt(residual * np.linalg.inv(x.T @ x).diagonal())
+  widths = stats.t.ppf(0.975, free) * errors
+  return Fit(solution[1:], widths[1:], len(y))
+
+
+def counted(rows: Sequence[Iterations], method: str) -> list[Iterations]:
+  """The method's rows that exponents rest on: stage two has work, ε² ≤ m/4."""
+  return [
+    row for row in rows if row.method == method and row.epsilon2 <= row.mse / 4
+  ]
+
+
+def exponents(rows: Sequence[Iterations], count: str) -> Fit:
+  """Of ε, and of δ where there are several, in a count of steps.
+
+  Args:
+    rows: of one method.
+    count: 'average' or 'last'.
+  """
+  factors = [[row.epsilon2**0.5 for row in rows]]
+  if len({row.delta for row in rows}) > 1:
+    factors.append([row.delta for row in rows])
+  return fit(*factors, steps=[getattr(row, count) for row in rows])
+
+
+def running_mean(values: np.ndarray) -> np.ndarray:
+  """The mean of the first 1, 2, … values."""
+  return np.cumsum(values) / np.arange(1, len(values) + 1)
+
+
+def _without_smoothing(
+  plan: bounds.Plan, noise: Noise, epsilon2: float
+) -> bounds.Plan:
+  """The plan with θ = 0, and the bound on stage two that follows."""
+  gap = bounds.gap_after(
+    sandbox.problem(noise), plan.step_one, plan.steps_one, noise.sigma2
+  )
+  steps = math.ceil(4 * gap / (plan.step_two * epsilon2))
+  return plan._replace(theta=0.0, steps_two=steps)
+
+
+def _count(
+  method: str,
+  plan: bounds.Plan,
+  noise: Noise,
+  epsilon2: float,
+  grid: Grid,
+  seed: int,
+) -> Iterations:
+  def stage_two(gradient2: np.ndarray) -> np.ndarray:
+    return gradient2[int(plan.steps_one) :]
+
+  def reached(gradient2: np.ndarray) -> bool:
+    return bool((running_mean(stage_two(gradient2)) <= epsilon2).any())
+
+  record = sandbox.run(
+    plan,
+    noise,
+    steps=int(plan.steps),
+    trajectories=grid.trajectories,
+    seed=seed,
+    until=reached,
+  )
+  gradient2 = stage_two(record.gradient2)
+  mse = bounds.mean_square_error(sandbox.problem(noise), plan.theta)
+  return Iterations(
+    method=method,
+    delta=noise.delta,
+    epsilon2=epsilon2,
+    mse=mse,
+    steps_one=int(plan.steps_one),
+    average=_first(running_mean(gradient2) <= epsilon2) + 1,
+    last=_first(gradient2 <= epsilon2),
+    bound=int(plan.steps_two),
+  )
+
+
+def _first(reached: np.ndarray) -> float:
+  """Index of the first True; infinite where there is none."""
+  return int(reached.argmax()) if reached.any() else math.inf
+
+
+def _level(noise: Noise, theta: float, step_size: float, grid: Grid) -> Level:
+  record = sandbox.run(
+    bounds.Plan(theta, step_size, 0.0, math.inf, 0, 0.0),
+    noise,
+    steps=2 * grid.level_steps,
+    trajectories=grid.trajectories,
+    seed=grid.seed,
+  )
+  settled = record.chunks[len(record.chunks) // 2 :].mean(0)
+  return Level(
+    delta=noise.delta,
+    rho=noise.rho,
+    theta=theta,
+    step_size=step_size,
+    level=float(settled.mean()),
+    error=float(settled.std(ddof=1) / math.sqrt(len(settled))),
+    mse=bounds.mean_square_error(sandbox.problem(noise), theta),
+  )
+
+
+def _curve(method: str, plan: bounds.Plan, noise: Noise, grid: Grid) -> Curve:
+  record = sandbox.run(
+    plan,
+    noise,
+    steps=grid.example_steps,
+    trajectories=grid.trajectories,
+    seed=grid.seed,
+  )
+  problem = sandbox.problem(noise)
+  one_stage = plan.steps_two == 0
+  start = 0 if one_stage else int(plan.steps_one)
+  count = np.arange(1, len(record.gradient2) - start + 1)
+  if one_stage:
+    step_size, error = (
+      plan.step_one,
+      bounds.mean_square_error(problem, plan.theta),
+    )
+    gap = problem.F0
+  else:
+    step_size, error = plan.step_two, plan.step_two * problem.L * problem.sigma2
+    mse = bounds.mean_square_error(problem, plan.theta)
+    gap = bounds.gap_after(problem, plan.step_one, start, mse)
+  before = np.full(start, np.nan)
+  average = running_mean(record.gradient2[start:])
+  bound = bounds.average_level(gap, step_size, count, error)
+  return Curve(
+    method=method,
+    steps_one=start,
+    iterate=record.gradient2,
+    average=np.concatenate([before, average]),
+    bound=np.concatenate([before, bound]),
+  )
