@@ -22,7 +22,7 @@ from tsla.errors import InputError
 from tsla.experiments.table import ENDLESS, Row, Table
 from tsla.training import config as config_lib
 from tsla.training import durations
-from tsla.training.checkpoint import saved_steps
+from tsla.training.retention import saved_steps
 from tsla.training.rundir import read_run
 
 
