@@ -20,7 +20,7 @@ from support import ROOT, mounted, run_worker
 
 from tsla.errors import InputError
 from tsla.training import checkpoint
-from tsla.training.checkpoint import open_checkpoints
+from tsla.training.checkpoint import AnotherState, open_checkpoints
 
 
 class State(flax.struct.PyTreeNode):
@@ -122,12 +122,14 @@ def test_reading_changes_nothing(saved, tmp_path):
 
 def test_another_network_or_dtype_is_refused(saved):
   with open_checkpoints(saved) as checkpoints:
-    with pytest.raises(ValueError, match=r'fc/kernel is float32\[4, 3\] there'):
+    with pytest.raises(
+      AnotherState, match=r'fc/kernel is float32\[4, 3\] there'
+    ):
       checkpoints.restore(make(0, width=5))
     state = make(0)
-    with pytest.raises(ValueError, match=r'step is int32\[\] .* float32\[\]'):
+    with pytest.raises(AnotherState, match=r'step is int32\[\] .* float32\[\]'):
       checkpoints.restore(state.replace(step=jnp.zeros(())))
-    with pytest.raises(ValueError, match='missing here'):
+    with pytest.raises(AnotherState, match='missing here'):
       checkpoints.restore(state.replace(opt_state=()))
 
 

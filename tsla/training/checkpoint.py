@@ -31,6 +31,10 @@ from tsla.training import manifest, retention
 _SPACE = 3  # times the state: two on disk, one being written
 
 
+class AnotherState(Exception):
+  """A checkpoint is of another network or optimiser; the text says where."""
+
+
 class Checkpoints:
   """The checkpoints of one run; made by `open_checkpoints`.
 
@@ -129,10 +133,12 @@ class Checkpoints:
       step: which; None: the newest that verifies.
 
     Raises:
-      InputError: it is damaged.
-      ValueError: it is of another network or optimiser.
+      InputError: it is damaged, or there is none.
+      AnotherState: it is of another network or optimiser.
     """
     step = self.latest_step if step is None else step
+    if step is None:
+      raise InputError(f'{self._directory}: no checkpoint is there')
     self._meet()
     with self._whole(step):
       saved = self._checked(step)
@@ -141,7 +147,7 @@ class Checkpoints:
       for name in sorted(saved.arrays.keys() | here.keys()):
         there = _describe(saved.arrays.get(name))
         if there != _describe(here.get(name)):
-          raise ValueError(
+          raise AnotherState(
             f'{name} is {there} there and {_describe(here.get(name))} here'
           )
       arrays = self._read(step, saved)

@@ -14,7 +14,7 @@ from tsla import smoothing
 from tsla.errors import InputError
 from tsla.models import pretrained
 from tsla.training import optimizer
-from tsla.training.checkpoint import Checkpoints, open_checkpoints
+from tsla.training.checkpoint import AnotherState, Checkpoints, open_checkpoints
 from tsla.training.durations import Durations
 from tsla.training.rundir import RunRecord, read_run
 from tsla.training.step import TrainState
@@ -122,9 +122,7 @@ def _restore_epoch(
       )
     try:
       return checkpoints.restore(like, step)
-    except InputError:
-      raise  # damaged, and it says so
-    except ValueError as error:
+    except AnotherState as error:
       raise InputError(
         f'{where}: of another network or optimiser: {error}'
       ) from error

@@ -15,7 +15,7 @@ from tsla.errors import InputError
 from tsla.models import pretrained
 from tsla.training import config as config_lib
 from tsla.training import durations, network, optimizer
-from tsla.training.checkpoint import open_checkpoints
+from tsla.training.checkpoint import AnotherState, open_checkpoints
 from tsla.training.rundir import read_run
 from tsla.training.step import TrainState
 
@@ -83,7 +83,7 @@ def _of_run(config: ml_collections.ConfigDict, dataset: Dataset) -> Teacher:
   with open_checkpoints(run.checkpoints) as checkpoints:
     try:
       state = checkpoints.restore(like)
-    except ValueError as error:
+    except AnotherState as error:
       raise InputError(
         f'{where}: does not fit the {dataset.num_classes} classes of '
         f'{dataset.name}: {error}',
