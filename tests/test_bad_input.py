@@ -117,6 +117,14 @@ BAD = {
     ],
     'one place',
   ),
+  'teacher of two places': (
+    [DIGITS, TEACHER, '--config.teacher.run=a', '--config.teacher.weights=b'],
+    'exactly one with target teacher',
+  ),
+  'no such teacher file': (
+    [DIGITS, TEACHER, '--config.teacher.weights=nowhere.pth'],
+    'nowhere.pth',
+  ),
   'teacher not named': ([DIGITS, TEACHER], 'WORKDIR_OF_A_FINISHED_RUN'),
   # devices
   'pmap or what': (set_to('parallel', 'vmap'), 'auto, pmap, jit'),

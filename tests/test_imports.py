@@ -15,6 +15,7 @@ FLOORS = (
   'tsla.evaluation',
   'tsla.training',
   'tsla.experiments',
+  'tsla.theory',
   'configs',
   'main',
 )
@@ -51,6 +52,15 @@ def test_imports_point_one_way():
         assert floor(other) <= own, f'{module} imports {other}'
         seen += 1
   assert seen > 20
+
+
+def test_the_theory_stands_on_the_smoothing_alone():
+  seen = set()
+  for path in ROOT.glob('tsla/theory/*.py'):
+    for other in imported(ast.parse(path.read_text())):
+      if floor(other) is not None:
+        seen.add(FLOORS[floor(other)])
+  assert seen == {'tsla.errors', 'tsla.smoothing', 'tsla.theory'}
 
 
 def test_no_tensorflow_no_torch_no_pickle_in_the_product():

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from tsla.errors import InputError
-from tsla.theory import bounds
+from tsla.theory import bounds, page, study
 from tsla.theory.bounds import Plan, Problem
 
 _HELP = {
@@ -109,8 +109,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     out, epsilon = args.pop('out'), args.pop('epsilon')
     print(table(Problem(**args), epsilon))
     if out is not None:
-      from tsla.theory import page, study  # JAX, for this alone
-
       print(f'\n{page.write(out, study.Grid())}')
   except InputError as error:
     print(error, file=sys.stderr)

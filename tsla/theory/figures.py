@@ -195,9 +195,9 @@ def thetas(rows: Sequence[Level]) -> 'Figure':
 
 
 def power_law(fit: study.Fit) -> str:
-  """Such as 'ε^−4.03 · δ^0.95'."""
+  """The fit as a label."""
   parts = zip('εδ', fit.exponents, strict=False)
-  return ' · '.join(f'{name}^{x:.2f}' for name, x in parts).replace('-', '−')
+  return ' '.join(f'{name}$^{{{x:.2f}}}$' for name, x in parts)
 
 
 def _panels(columns: int, height: float) -> 'tuple[Figure, list[Axes]]':

@@ -92,8 +92,8 @@ convex, has L = {sandbox.L:g}, satisfies 2μ(F − F*) ≤ ‖∇F‖² for
 μ = 1/{1 / sandbox.MU:g}, and its gradients are seen through Gaussian errors of
 known σ² = 1, δ and ρ. {grid.trajectories:,} trajectories each, seed
 {grid.seed}. SGD takes steps of ε²/(2Lσ²); LSR takes steps of 1/L with
-θ = 1/(1+δ) to the end; TSLA does so for T₁ steps and goes on like SGD. This page:
-<code>python -m tsla.theory --out=DIR</code>.</p>"""
+θ = 1/(1+δ) to the end; TSLA does so for T₁ steps and goes on like SGD. This
+page: <code>python -m tsla.theory --out=DIR</code>.</p>"""
 
 
 def _bounds(
@@ -116,7 +116,7 @@ def _bounds(
     (
       name,
       f'{len(ratios):,}',
-      f'{min(ratios):.2g} to {max(ratios):.2g}',
+      f'{min(ratios):.2g} to {max(ratios):.3g}',
       'yes' if max(least) <= 1 else '<b>no</b>',
     )
     for name, ratios, least in rows
@@ -162,8 +162,9 @@ def _iterations(rows: Sequence[Iterations]) -> str:
 <p>By the average of E‖∇F‖² over the iterates (one of them drawn at random, what
 the bounds speak of) SGD takes a number of steps of order 1/ε⁴, and TSLA’s stage
 two one of order δ/ε⁴. A quadratic of curvature L would take
-4/3·(m(θ) − ε²/4)·σ²/ε⁴; TSLA took {min(closed):.2f} to {max(closed):.2f} times
-that, which is why its exponents are not exactly −4 and 1.</p>
+4/3·(m(θ) − ε²/4)·σ²/ε⁴, and TSLA took {min(closed):.2f} to {max(closed):.2f}
+times that. So its exponents are not exactly −4 and 1: m(θ) = δσ²/(1+δ) grows
+more slowly than δ, and the ε²/4 that remains at the end counts a little.</p>
 <p><b>What the gain is made of.</b> At ε² = {smallest:g} and δ = {delta:g} SGD
 took {sgd.average:,.0f} steps, the two step sizes without smoothing
 {long.average:,.0f} in stage two, TSLA {tsla.average:,.0f} (after T₁ =
@@ -173,10 +174,10 @@ took {sgd.average:,.0f} steps, the two step sizes without smoothing
 <p><b>The last iterate needs far fewer.</b> On this problem SGD’s last iterate
 gets there in a number of steps that goes like ε{_power(last_sgd)}, TSLA’s in
 one like ε{_power(last_tsla)} δ{_power(last_tsla, 1)}, not like 1/ε⁴ and δ/ε⁴.
-Under the Polyak–Łojasiewicz condition the gap shrinks geometrically, in 1/(ημ) steps
-times a logarithm, and η is of order ε². The order 1/ε⁴ is that of an average
-which still holds the first iterates; by the last iterate δ counts only inside
-the logarithm.</p>"""
+Under the Polyak–Łojasiewicz condition the gap shrinks geometrically, in 1/(ημ)
+steps times a logarithm, and η is of order ε². The order 1/ε⁴ is that of an
+average which still holds the first iterates; by the last iterate δ counts only
+inside the logarithm.</p>"""
 
 
 def _thetas(rows: Sequence[Level]) -> str:
@@ -186,7 +187,7 @@ def _thetas(rows: Sequence[Level]) -> str:
     none, paper, best = some[0], some[-2], some[-1]
     cells.append(
       (
-        f'{rho:.1f}',
+        f'{rho:.1f}'.replace('-', '−'),
         f'{none.level:.4f} ± {2 * none.error:.4f}',
         f'{paper.theta:.3f}: {paper.level:.4f} ± {2 * paper.error:.4f}',
         f'{best.theta:.3f}: {best.level:.4f} ± {2 * best.error:.4f}',
@@ -256,8 +257,9 @@ def _power(fit: Fit, index: int = 0) -> str:
 
 
 def _pm(fit: Fit, index: int = 0) -> str:
-  value = f'{fit.exponents[index]:.2f}'.replace('-', '−')
-  return f'{value} ± {fit.half_widths[index]:.2f}'
+  value, width = fit.exponents[index], fit.half_widths[index]
+  digits = 2 if width >= 0.005 else 3
+  return f'{value:.{digits}f} ± {width:.{digits}f}'.replace('-', '−')
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

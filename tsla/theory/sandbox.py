@@ -12,7 +12,6 @@ package's own `label_smoothing`, which mixes the two gradients and drops θ.
 """
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -42,7 +41,7 @@ class Noise(NamedTuple):
   @property
   def bias(self) -> float:
     """The mean of d, b."""
-    return math.sqrt(self.bias_share * self.delta * self.sigma2)
+    return (self.bias_share * self.delta * self.sigma2) ** 0.5
 
   @property
   def variance(self) -> float:
@@ -52,7 +51,17 @@ class Noise(NamedTuple):
   @property
   def rho(self) -> float:
     """ρ = E e·d."""
-    return self.correlation * math.sqrt(self.sigma2 * self.variance)
+    return self.correlation * (self.sigma2 * self.variance) ** 0.5
+
+  def draw(
+    self, key: jax.Array, shape: tuple[int, ...]
+  ) -> tuple[jax.Array, jax.Array]:
+    """Independent pairs (e, d), f32[shape] each."""
+    first, second = (
+      jax.random.normal(part, shape) for part in jax.random.split(key)
+    )
+    mixed = self.correlation * first + (1 - self.correlation**2) ** 0.5 * second
+    return self.sigma2**0.5 * first, self.bias + self.variance**0.5 * mixed
 
 
 class Record(NamedTuple):
@@ -112,8 +121,6 @@ def run(
   """
   drop_step = min(plan.steps_one, 2**31 - 1)
   method = (plan.theta, drop_step, plan.step_one, plan.step_two)
-  errors = (noise.sigma2**0.5, noise.bias, noise.variance**0.5)
-  errors += (noise.correlation,)
   length = min(_CHUNK, steps)
   w = jnp.full((trajectories,), START)
   opt_state = _optimizer(*method).init(w[0])
@@ -126,7 +133,7 @@ def run(
       opt_state,
       jax.random.fold_in(key, start),
       method,
-      errors,
+      noise,
       smoothed=plan.theta > 0 and start < drop_step,
       length=length,
     )
@@ -153,38 +160,35 @@ def _chunk(
   opt_state: optax.OptState,
   key: jax.Array,
   method: tuple,
-  errors: tuple,
+  noise: Noise,
   *,
   smoothed: bool,
   length: int,
 ) -> tuple[jax.Array, optax.OptState, Record]:
   """`length` updates of every trajectory; `smoothed` where θ may not be 0."""
   tx = _optimizer(*method)
-  sigma, bias, spread, correlation = errors
-  key_e, key_d = jax.random.split(key)
-  e = jax.random.normal(key_e, (length, *w.shape))
-  d = e
-  if smoothed:
-    other = jax.random.normal(key_d, e.shape)
-    d = correlation * e + jnp.sqrt(1 - correlation**2) * other
+  errors = noise.draw(key, (length, *w.shape))
+  if not smoothed:
+    errors = errors[:1]  # d is not even drawn then
 
   def update(
-    w: jax.Array, opt_state: optax.OptState, e: jax.Array, d: jax.Array
+    w: jax.Array, opt_state: optax.OptState, errors: tuple[jax.Array, ...]
   ) -> tuple[jax.Array, optax.OptState, jax.Array, jax.Array]:
     gap, gradient = jax.value_and_grad(value)(w)
-    extra = {}
-    if smoothed:
-      extra['smoothing_updates'] = gradient + bias + spread * d
-    step, opt_state = tx.update(gradient + sigma * e, opt_state, w, **extra)
+    g, *h = (gradient + error for error in errors)
+    extra = {'smoothing_updates': h[0]} if smoothed else {}
+    step, opt_state = tx.update(g, opt_state, w, **extra)
     return w + step, opt_state, gradient**2, gap
 
-  every = jax.vmap(update, in_axes=(0, None, 0, 0), out_axes=(0, None, 0, 0))
+  every = jax.vmap(update, in_axes=(0, None, 0), out_axes=(0, None, 0, 0))
 
-  def body(carry: tuple, noise: tuple) -> tuple[tuple, tuple]:
+  def body(
+    carry: tuple, errors: tuple[jax.Array, ...]
+  ) -> tuple[tuple, tuple[jax.Array, jax.Array]]:
     w, opt_state, total = carry
-    w, opt_state, gradient2, gap = every(w, opt_state, *noise)
+    w, opt_state, gradient2, gap = every(w, opt_state, errors)
     return (w, opt_state, total + gradient2), (gradient2.mean(), gap.mean())
 
   carry = w, opt_state, jnp.zeros_like(w)
-  (w, opt_state, total), (gradient2, gap) = jax.lax.scan(body, carry, (e, d))
+  (w, opt_state, total), (gradient2, gap) = jax.lax.scan(body, carry, errors)
   return w, opt_state, Record(gradient2, gap, total / length)

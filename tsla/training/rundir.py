@@ -232,7 +232,9 @@ def read_run(path: str | os.PathLike, where: str) -> RunRecord:
     )
   except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
     raise InputError(
-      f'{where}: {error}', allowed='the directory of a run'
+      f'{where}: {error}',
+      allowed='the directory of a run',
+      cure='train it first, then name its --workdir',
     ) from error
 
 
