@@ -16,16 +16,13 @@ every loss here combines them. Three rules hold throughout:
 PyTorch, Keras and timm; `convert_theta` translates the other one.
 """
 
-import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import xlogy
 
-# XLA's CPU compiler writes down what it sums over classes: in parts of so many
-# logits that stay in the cache.
-_CACHED = 2**17
+from tsla.smoothing.reduction import allowed, reduced, shifted
 
 
 def smoothed_cross_entropy(
@@ -144,8 +141,8 @@ def smoothed_kl(
   if _is_index(y):
     y = jax.nn.one_hot(y, batch.logits.shape[-1], dtype=batch.theta.dtype)
   if batch.y_hat is None:
-    allowed = _allowed(batch.logits)
-    smooth = allowed / jnp.maximum(allowed.sum(-1, keepdims=True), 1)
+    kept = allowed(batch.logits)
+    smooth = kept / jnp.maximum(kept.sum(-1, keepdims=True), 1)
   else:
     smooth = batch.y_hat
   theta = batch.theta[..., None]
@@ -243,7 +240,7 @@ def _canonical(
 
   if y_hat is not None:
     mass = y_hat.sum(-1, keepdims=True)
-    y_hat = jnp.where(_allowed(z), y_hat, 0)
+    y_hat = jnp.where(allowed(z), y_hat, 0)
     kept = y_hat.sum(-1, keepdims=True)
     y_hat = y_hat * (mass / jnp.where(kept == 0, 1, kept))
   return _Batch(z, y, theta, y_hat)
@@ -257,88 +254,19 @@ def _cross_entropies(batch: _Batch) -> tuple[jax.Array, jax.Array]:
   if not _is_index(y) or y_hat is not None:
     z = z.astype(top.dtype)  # its gradients are added before they are rounded
   index = y if _is_index(y) else jnp.zeros(y.shape[:-1], jnp.int32)
-  lse, s_y, total, count = _reduced(z, index, top)
+  lse, s_y, total, count = reduced(z, index, top)
   if _is_index(y):
     hard = lse - s_y
   else:
     # 0·(−inf) counts as 0; mass on a masked class makes the loss +inf.
-    counted = jnp.where((y == 0) & ~_allowed(z), 0, _shifted(z, top))
+    counted = jnp.where((y == 0) & ~allowed(z), 0, shifted(z, top))
     hard = (y * (lse[..., None] - counted)).sum(-1)
   if y_hat is None:
     smooth = lse - total / count
   else:
-    finite_s = jnp.where(_allowed(z), _shifted(z, top), 0)
+    finite_s = jnp.where(allowed(z), shifted(z, top), 0)
     smooth = (y_hat * (lse[..., None] - finite_s)).sum(-1)
   return hard, smooth
-
-
-@jax.custom_jvp
-def _reduced(
-  z: jax.Array, index: jax.Array, top: jax.Array
-) -> tuple[jax.Array, ...]:
-  """What the loss takes from the logits z f[..., K], with s = z − top.
-
-  Over the allowed classes log Σ exp(s), s at `index`, Σ s and their number, 1
-  for none. JAX's own derivative would keep exp(s) and scatter into zeros, each
-  as wide as z and in float32; by the rule below the gradient is one pass over z
-  that writes nothing but itself.
-  """
-  lead = z.shape[:-1]
-  number, most = math.prod(lead), max(1, _CACHED // z.shape[-1])
-  if number <= 2 * most:
-    return _of_rows(z, index, top)
-  rows = next(rows for rows in range(most, 0, -1) if number % rows == 0)
-
-  def in_parts(*arrays: jax.Array) -> tuple[jax.Array, ...]:
-    parts = [a.reshape(-1, rows, *a.shape[len(lead) :]) for a in arrays]
-    out = jax.lax.map(lambda part: _of_rows(*part), parts)
-    return tuple(o.reshape(lead) for o in out)
-
-  return jax.lax.platform_dependent(
-    z, index, top, cpu=in_parts, default=_of_rows
-  )
-
-
-def _of_rows(
-  z: jax.Array, index: jax.Array, top: jax.Array
-) -> tuple[jax.Array, ...]:
-  s, allowed = _shifted(z, top), _allowed(z)
-  total = jnp.exp(s).sum(-1)
-  z_index = jnp.take_along_axis(
-    z, index[..., None], axis=-1, mode='fill', fill_value=jnp.nan
-  )[..., 0]
-  return (
-    jnp.log(jnp.where(total == 0, 1, total)),  # 0: every class is masked
-    z_index - top,
-    jnp.where(allowed, s, 0).sum(-1),
-    jnp.maximum(allowed.astype(top.dtype).sum(-1), 1),
-  )
-
-
-@_reduced.defjvp
-def _reduced_jvp(
-  primals: tuple[jax.Array, ...], tangents: tuple[Any, ...]
-) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
-  z, index, top = primals
-  dz = tangents[0].astype(top.dtype)
-  out = _reduced(*primals)
-  # Not exp(s) / total: XLA would keep the exp(s) that the value summed.
-  p = jnp.exp(_shifted(z, top) - out[0][..., None])
-  at_index = jnp.arange(z.shape[-1]) == index[..., None]
-  return out, (
-    (p * dz).sum(-1),
-    jnp.where(at_index, dz, 0).sum(-1),
-    jnp.where(_allowed(z), dz, 0).sum(-1),
-    jnp.zeros_like(out[3]),
-  )
-
-
-def _shifted(z: jax.Array, top: jax.Array) -> jax.Array:
-  return z.astype(top.dtype) - top[..., None]
-
-
-def _allowed(z: jax.Array) -> jax.Array:
-  return z != -jnp.inf
 
 
 def _smoothed(batch: _Batch) -> jax.Array:
@@ -362,10 +290,10 @@ def _check_shape(
   name: str,
   array: jax.Array,
   logits_shape: tuple[int, ...],
-  allowed: tuple[tuple[int, ...], ...],
+  shapes: tuple[tuple[int, ...], ...],
 ) -> None:
-  if array.shape not in allowed:
+  if array.shape not in shapes:
     raise ValueError(
       f'{name} of shape {array.shape} do not fit logits of shape '
-      f'{logits_shape}: expected {" or ".join(map(str, allowed))}.'
+      f'{logits_shape}: expected {" or ".join(map(str, shapes))}.'
     )
