@@ -86,6 +86,7 @@ def train_and_evaluate(
   dataset = datasets.load(config.data)
   check_fits(config, dataset, mapping.memory())
   teacher = teacher_lib.load(config, dataset)
+  taught_by = teacher.fingerprint() if teacher else ''
   durations = durations_lib.resolve(
     config,
     batches.steps_per_epoch(len(dataset.train.labels), config.batch_size),
@@ -94,9 +95,7 @@ def train_and_evaluate(
   check_space(directory.checkpoints, shapes)
 
   with (
-    directory.claim(
-      dataset.fingerprint, teacher.fingerprint() if teacher else ''
-    ),
+    directory.claim(dataset.fingerprint, taught_by),
     watch_signals(lambda: directory.give_up('interrupted')) as requested,
     watch_progress(
       *(config.watchdog_minutes, directory.stacks),
