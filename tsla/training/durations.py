@@ -31,6 +31,7 @@ class Durations:
   drop_step: int | None  # end of smoothing; None where it has no end
   milestones: tuple[int, ...]  # updates at which the rate is multiplied
   warmup_steps: int
+  keep_steps: tuple[int, ...] = ()  # whose checkpoints stay
 
 
 def resolve(
@@ -65,6 +66,9 @@ def resolve(
     drop_step=drop[0] if drop else None,
     milestones=milestones,
     warmup_steps=warmup[0] if warmup else 0,
+    keep_steps=tuple(
+      epoch * steps_per_epoch for epoch in config.checkpoint_keep_epochs
+    ),
   )
 
 
