@@ -10,6 +10,7 @@ import ml_collections
 
 from tsla.errors import InputError
 from tsla.training import config as config_lib
+from tsla.training.fields import FIELDS
 
 # How the fields of `smoothing` that end it are set where it has no end.
 ENDLESS = {
@@ -114,25 +115,33 @@ def adapt(table: Table, fields: dict[str, str], epochs: int | None) -> Table:
     if epochs is not None:
       _rescale(config, epochs)
     rows.append(dataclasses.replace(row, config=config))
-  table = dataclasses.replace(table, rows=tuple(rows))
+  changes = [
+    f'{name} = {text}' for name, text in fields.items() if FIELDS[name].identity
+  ]
+  name, title = table.name, ', '.join([table.title, *changes])
   if epochs is not None:  # nothing that was published compares with it
-    return dataclasses.replace(
-      table,
-      name=f'{table.name}-rehearsal',
-      title=f'{table.title}, a rehearsal in {epochs} epochs',
-    )
-  return table
+    name, title = f'{name}-rehearsal', f'{title}, rehearsed in {epochs} epochs'
+  return Table(name, title, tuple(rows))
 
 
 def _rescale(config: ml_collections.ConfigDict, epochs: int) -> None:
   ratio = epochs / config.epochs
-  for section, field in (
-    ('smoothing', 'drop_epochs'),
-    ('optimizer', 'warmup_epochs'),
+  for section, what in (
+    ('smoothing', 'drop'),
+    ('optimizer', 'warmup'),
+    ('optimizer', 'milestone'),
   ):
-    if config[section][field] != -1:
-      config[section][field] = round(config[section][field] * ratio, 6)
+    if config[section][f'{what}_steps'] not in (-1, ()):
+      raise InputError(
+        f'--epochs={epochs}: a row has {section}.{what}_steps',
+        allowed=f'with {what}_epochs or {what}_percent',
+      )
+    if what != 'milestone' and config[section][f'{what}_epochs'] != -1:
+      scaled = round(config[section][f'{what}_epochs'] * ratio, 6)
+      config[section][f'{what}_epochs'] = scaled
   config.optimizer.milestone_epochs = tuple(
     round(epoch * ratio, 6) for epoch in config.optimizer.milestone_epochs
   )
+  kept = {round(epoch * ratio) for epoch in config.checkpoint_keep_epochs}
+  config.checkpoint_keep_epochs = tuple(sorted(kept - {0}))
   config.epochs = epochs
