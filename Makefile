@@ -5,7 +5,7 @@ NEWER ?= python3.12
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all nightly lint clean
 
 demo: $(READY)  ## the table of the embedded digits, with its report
 	$(BIN)/python -m tsla.experiments.sweep --table=configs/sweeps/digits.py \
@@ -23,6 +23,10 @@ test-all: $(READY)  ## every test; the fast ones again on $(NEWER), newest jax
 	  echo "$(NEWER) is not here: make test-all NEWER=/path/to/python3.12"; \
 	  exit 1; \
 	fi
+
+nightly: $(READY)  ## a run killed 100 times at random moments, minutes
+	TSLA_KILLS=100 $(BIN)/python -m pytest -n0 -s tests/test_faults.py \
+	  -k kill_9
 
 lint: $(READY)
 	$(BIN)/ruff check .
