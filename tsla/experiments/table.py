@@ -128,6 +128,8 @@ def _rescale(config: ml_collections.ConfigDict, epochs: int) -> None:
   ratio = epochs / config.epochs
   for section, field in (
     ('smoothing', 'drop_epochs'),
+    ('smoothing', 'min_epochs'),
+    ('smoothing', 'max_epochs'),
     ('optimizer', 'warmup_epochs'),
   ):
     if config[section][field] != -1:
