@@ -5,7 +5,7 @@ NEWER ?= python3.12
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all theory bench lint clean
 
 demo: $(READY)  ## the table of the embedded digits, with its report
 	$(BIN)/python -m tsla.experiments.sweep --table=configs/sweeps/digits.py \
@@ -23,6 +23,13 @@ test-all: $(READY)  ## every test; the fast ones again on $(NEWER), newest jax
 	  echo "$(NEWER) is not here: make test-all NEWER=/path/to/python3.12"; \
 	  exit 1; \
 	fi
+
+theory: $(READY)  ## the paper's bounds against measured trajectories: a page
+	$(BIN)/python -m tsla.theory --out=demo/theory
+	@echo "Open demo/theory/theory.html"
+
+bench: $(READY)  ## every benchmark of this machine, into benchmarks/results
+	$(BIN)/python benchmarks/all.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

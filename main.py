@@ -3,8 +3,9 @@
   python main.py --config=configs/digits_tsla.py
   python main.py --config=configs/cifar100_tsla.py:160 --config.seed=1
 
-Exit codes: 0 finished, 2 bad input, 3 diverged, 4 stuck, 143 and 130
-interrupted after a save (start the same command again to go on).
+Exit codes: 0 finished, 2 bad input, 3 diverged, 4 stuck (nothing was done for
+`watchdog_minutes`; the work directory holds where it stood), 143 and 130
+interrupted after a save. After 4, 143 and 130 the same command goes on.
 """
 
 import difflib
@@ -45,6 +46,11 @@ _BY_HAND = (
   flags.DEFINE_integer(
     'process_index', None, 'which this one is, from 0, with --coordinator'
   ),
+)
+_ALLOW_CHANGED_CONFIG = flags.DEFINE_boolean(
+  'allow_changed_config',
+  False,
+  'go on with the run in --workdir although its config was another',
 )
 _DEBUG = flags.DEFINE_boolean(
   'debug', False, 'show where in the code bad input was found'
@@ -167,7 +173,10 @@ def main(argv: list[str]) -> int:
   """
   if {'-h', '--help'} & set(argv):
     print(__doc__)
-    for flag in (_WORKDIR, _DISTRIBUTED, *_BY_HAND, _DEBUG):
+    for flag in (
+      *(_WORKDIR, _ALLOW_CHANGED_CONFIG),
+      *(_DISTRIBUTED, *_BY_HAND, _DEBUG),
+    ):
       print(f'  --{flag.name}: {flags.FLAGS[flag.name].help}')
     print('\nFields, with their defaults before the config file:')
     print(config_lib.help_text())
@@ -176,7 +185,9 @@ def main(argv: list[str]) -> int:
     config, workdir = parse(argv)
     keep_compiled()
     join()
-    test = train_and_evaluate(config, workdir)
+    test = train_and_evaluate(
+      config, workdir, allow_changed_config=_ALLOW_CHANGED_CONFIG.value
+    )
   except InputError as error:
     if '--debug' in argv:  # the flags may not be parsed
       traceback.print_exception(error)

@@ -3,9 +3,34 @@
 import os
 import tempfile
 
+import pytest
+
 os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 # A cached executable of another build would hide a recompilation.
 # Decoded image folders are cached for the user; a test is no user.
 os.environ['XDG_CACHE_HOME'] = tempfile.mkdtemp(prefix='tsla-test-')
 os.environ['JAX_ENABLE_COMPILATION_CACHE'] = 'false'
+
+
+@pytest.fixture(scope='module')
+def compile_once(tmp_path_factory):
+  """For a file of many runs of one program: none of it is cached before."""
+  import jax  # after the environment is set
+  from jax.experimental.compilation_cache import compilation_cache
+
+  options = {
+    'jax_enable_compilation_cache': True,
+    'jax_compilation_cache_dir': str(tmp_path_factory.mktemp('cache')),
+    'jax_persistent_cache_min_compile_time_secs': 0.0,
+  }
+  before = {name: getattr(jax.config, name) for name in options}
+
+  def put(values):
+    for name, value in values.items():
+      jax.config.update(name, value)
+    compilation_cache.reset_cache()  # else it stays where it was first
+
+  put(options)
+  yield
+  put(before)

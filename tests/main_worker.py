@@ -11,6 +11,7 @@ import time
 from absl import flags
 
 FLAGS = {'config', 'workdir', 'distributed', 'debug'} | {
+  'allow_changed_config',
   'coordinator',
   'num_processes',
   'process_index',

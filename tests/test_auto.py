@@ -134,6 +134,21 @@ def test_it_mixes_gradients_as_label_smoothing_does():
   np.testing.assert_allclose(mixed['w'], 1)
 
 
+def test_another_schedule_takes_no_decision_back():
+  switch = tsla.auto_two_stage(0.4, 'delta', patience=1)
+  state = switch.transformation.init(PARAMS)
+  other = tsla.constant(0.2)
+  theta = tsla.current_theta(tsla.with_schedule(state, other))
+  assert float(theta) == pytest.approx(0.2)
+  state = switch.observe(state, FIRES)
+  assert float(tsla.current_theta(tsla.with_schedule(state, other))) == 0
+  switch = tsla.auto_two_stage(0.4, 'optimal')
+  state = switch.observe(state, seen(theta_star=0.7))
+  assert float(tsla.current_theta(tsla.with_schedule(state, other))) == (
+    pytest.approx(0.7)
+  )
+
+
 @pytest.mark.parametrize(
   ('kwargs', 'message'),
   [

@@ -209,7 +209,11 @@ BAD = {
   'half a config': ([DIGITS, '--workdir={F}/half_config'], 'workdir'),
   'another config': (
     [DIGITS, '--workdir={F}/other_config'],
-    'holds a run of another config',
+    'or --allow_changed_config',
+  ),
+  'other data, another config allowed': (
+    [DIGITS, '--workdir={F}/other_data', '--allow_changed_config'],
+    'another data set',
   ),
   'other data': ([DIGITS, '--workdir={F}/other_data'], 'another data set'),
   'in use': ([DIGITS, '--workdir={F}/in_use'], 'another process'),
@@ -284,6 +288,8 @@ def write_runs(root):
   (root / 'half_config/config.json').write_text('{"seed": ')
   (root / 'other_config/config.json').write_text('{"smoothing.theta": 0.7}')
   (root / 'other_data/data.json').write_text('{"fingerprint": "another"}')
+  for name in ('other_config', 'other_data'):
+    (root / name / 'metrics.jsonl').write_text('{"kind": "eval", "step": 4}\n')
   (root / 'unreadable/config.json').mkdir(parents=True)
 
 

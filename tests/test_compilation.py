@@ -15,6 +15,7 @@ from tsla.training.compilation import keep_compiled
 def cache_dir():
   before = jax.config.jax_compilation_cache_dir
   seconds = jax.config.jax_persistent_cache_min_compile_time_secs
+  jax.config.update('jax_compilation_cache_dir', None)
   yield lambda: jax.config.jax_compilation_cache_dir
   jax.config.update('jax_compilation_cache_dir', before)
   jax.config.update('jax_persistent_cache_min_compile_time_secs', seconds)

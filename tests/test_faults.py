@@ -6,7 +6,9 @@ import os
 import faults
 import pytest
 
-# More in a nightly run: TSLA_KILLS=100.
+pytestmark = pytest.mark.slow
+
+# More in `make nightly`.
 KILLS = int(os.environ.get('TSLA_KILLS', '25'))
 
 
@@ -17,7 +19,6 @@ def outcome(worker, *args, timeout, **options):
   return json.loads(output.splitlines()[-1])
 
 
-@pytest.mark.slow
 def test_kill_9_at_random_moments_ends_with_the_same_bits(tmp_path):
   result = outcome(
     *('kill_worker.py', tmp_path, KILLS, 0),
@@ -30,15 +31,6 @@ def test_kill_9_at_random_moments_ends_with_the_same_bits(tmp_path):
   assert {0, 8} <= set(result['steps']), result
 
 
-def test_two_kills_end_with_the_same_bits(tmp_path):
-  result = outcome(
-    *('kill_worker.py', tmp_path, 2, 1), cache=tmp_path / 'cache', timeout=200
-  )
-  assert result['kills'] == 2
-  assert result['equal'] == result['runs'] >= 1
-
-
-@pytest.mark.slow
 def test_resume_from_20_updates_in_a_row_around_the_switch(tmp_path):
   result = outcome(
     'steps_worker.py', tmp_path, cache=tmp_path / 'cache', timeout=900

@@ -19,6 +19,8 @@ from tsla.training.checkpoint import open_checkpoints
 from tsla.training.reporter import Diverged
 from tsla.training.rundir import RunDirectory
 
+pytestmark = pytest.mark.usefixtures('compile_once')
+
 
 @pytest.fixture(scope='module')
 def config(tmp_path_factory):

@@ -15,7 +15,7 @@ def run(tmp_path):
   config.optimizer.milestone_epochs = (60.0, 120.0)
   directory = RunDirectory(tmp_path, config)
   with directory.claim('f' * 64):
-    directory.write_status('running', 0)
+    directory.begin(0, 8)
     with directory.log(0) as log:
       log.write('train', 4, loss=0.5)
       log.write('eval', 4, loss=float('nan'))

@@ -206,10 +206,16 @@ def test_the_list_is_one_command_a_run_in_order(write_table, tmp_path, capsys):
     '--only=4: TSLA(2) seed 0 needs LSR seed 0, which is missing',
     f'  next: {" ".join(words[:-1])} --only=1',
   ]
-  assert sweep.main([*flags, '--only=1']) == 0
-  assert sweep.main([*flags, '--only=4']) == 0
-  (branch,) = workdir.glob('tsla-2-seed0-*')
-  assert outcome(branch)[0]['state'] == 'done'
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_list_train_a_table(write_table, tmp_path):
+  workdir = tmp_path / 'runs'
+  flags = [f'--table={write_table()}', f'--workdir={workdir}', '--seeds=1']
+  for index in range(3):
+    assert sweep.main([*flags, f'--only={index}']) == 0
+  for folder in folders(workdir).values():
+    assert outcome(folder)[0]['state'] == 'done'
 
 
 def test_slurm_gets_one_array_a_stage(write_table, tmp_path):

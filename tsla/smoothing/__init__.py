@@ -16,6 +16,7 @@ from tsla.smoothing.auto import (
   auto_two_stage,
   observe,
   observed_smoothing,
+  with_schedule,
 )
 from tsla.smoothing.estimates import Estimate, GradientStatistics
 from tsla.smoothing.last_layer import last_layer_statistics
@@ -41,7 +42,6 @@ from tsla.smoothing.transform import (
   current_theta,
   label_smoothing,
   smoothing_state,
-  with_schedule,
 )
 from tsla.smoothing.variance import gradient_statistics
 

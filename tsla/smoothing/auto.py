@@ -41,7 +41,11 @@ import optax
 
 from tsla.smoothing import schedules
 from tsla.smoothing.estimates import GradientStatistics
-from tsla.smoothing.transform import LabelSmoothingState, label_smoothing
+from tsla.smoothing.transform import (
+  LabelSmoothingState,
+  label_smoothing,
+  smoothing_state,
+)
 
 _NEVER = 2**31 - 1
 # Of the gradients against y and against the smoothed label: below, they have
@@ -291,6 +295,51 @@ def observe(
     lambda node: state if _is_auto_state(node) else node,
     opt_state,
     is_leaf=_is_auto_state,
+  )
+
+
+def with_schedule(
+  opt_state: optax.OptState, schedule: optax.Schedule
+) -> optax.OptState:
+  """The same state under another schedule: θ = schedule(count).
+
+  For a run that goes on from a checkpoint of a run with another schedule, such
+  as TSLA(s) from the label-smoothing run it shares its first s epochs with. (A
+  state holds θ for the next gradient, so it still holds the old schedule's.)
+  What `observe` decided stands.
+
+  Args:
+    opt_state: as for `smoothing_state`.
+    schedule: the schedule of the transformation that goes on.
+
+  Returns:
+    `opt_state` with another θ.
+
+  Raises:
+    ValueError: opt_state holds no `LabelSmoothingState`, or more than one.
+
+  Example:
+    >>> import tsla
+    >>> trunk = label_smoothing(tsla.constant(0.1)).init(jnp.zeros(3))
+    >>> float(with_schedule(trunk, tsla.two_stage(0.1, drop_step=0)).theta)
+    0.0
+  """
+
+  def move(node: Any) -> Any:
+    if isinstance(node, AutoState):
+      moved = move(node.smoothing)
+      theta = _decided(moved, node.memory)
+      return node._replace(smoothing=moved._replace(theta=theta))
+    if isinstance(node, LabelSmoothingState):
+      theta = jnp.asarray(schedule(node.count), jnp.float32)
+      return node._replace(theta=theta)
+    return node
+
+  smoothing_state(opt_state)  # there is one
+  return jax.tree.map(
+    move,
+    opt_state,
+    is_leaf=lambda node: isinstance(node, AutoState | LabelSmoothingState),
   )
 
 

@@ -224,7 +224,8 @@ def statistics(
   Mini-batches without common examples out of a set of N, such as those of one
   epoch, are not independent. There S_gg estimates what a mini-batch of distinct
   examples has times 1/(1 − B/N), and the means err less, by 1 − mB/N: with all
-  of the set used, ‖b‖² is exact.
+  of the set used, ‖b‖² is exact. (The error of σ² takes no account of that and
+  is too long then, twice what it should be in an example.)
 
   At another batch size B′, σ², V and ρ are B/B′ of those at B, times
   (1 − B′/N)/(1 − B/N) with N, while b and ∇F stay: δ grows with the batch. This

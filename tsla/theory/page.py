@@ -125,9 +125,10 @@ def _bounds(
     '<h2>Do the bounds hold?</h2>'
     + _table(('bound', 'comparisons', 'simulated / proved', 'holds'), cells)
     + f"""<p>The bound on TSLA’s stage two is far from tight: it allows for a
-gap of m/(2μ) where stage one ends. Near the minimum the curvature is L, and the
-gap is m/(2L), smaller by L/μ = {sandbox.L / sandbox.MU:g}. For the same reason
-the proved T₁ is longer than the figure shows to be necessary.</p>"""
+gap of up to m/μ where stage one ends. Near the minimum the curvature is L, and
+the gap is m/(2L), up to 2L/μ = {2 * sandbox.L / sandbox.MU:g} times smaller.
+For the same reason the proved T₁ is longer than the figure shows to be
+necessary.</p>"""
   )
 
 

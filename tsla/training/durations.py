@@ -33,6 +33,7 @@ class Durations:
   warmup_steps: int
   min_step: int = 0  # schedule auto: nothing is decided before
   max_step: int | None = None  # and here smoothing ends; None: never
+  keep_steps: tuple[int, ...] = ()  # whose checkpoints stay
 
 
 def resolve(
@@ -76,6 +77,9 @@ def resolve(
     warmup_steps=warmup[0] if warmup else 0,
     min_step=least[0] if least else 0,
     max_step=most[0] if most else None,
+    keep_steps=tuple(
+      epoch * steps_per_epoch for epoch in config.checkpoint_keep_epochs
+    ),
   )
 
 

@@ -4,6 +4,7 @@ config → data → model and optimiser → restore → (train a chunk → log �
 save → evaluate)*. What each word means stands in the file of that name.
 """
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 
@@ -34,7 +35,6 @@ from tsla.training.manifest import named
 from tsla.training.parallel import Parallel
 from tsla.training.progress import Progress
 from tsla.training.reporter import Diverged, Reporter
-from tsla.training.retention import saved_steps
 from tsla.training.rundir import RunDirectory
 from tsla.training.start import Start, find_start
 from tsla.training.step import TrainState
@@ -42,7 +42,10 @@ from tsla.training.watchdog import watch_progress
 
 
 def train_and_evaluate(
-  config: ml_collections.ConfigDict, workdir: str | os.PathLike
+  config: ml_collections.ConfigDict,
+  workdir: str | os.PathLike,
+  *,
+  allow_changed_config: bool = False,
 ) -> dict[str, float]:
   """Trains what `config` says, from the newest checkpoint in `workdir` if any.
 
@@ -52,6 +55,8 @@ def train_and_evaluate(
   Args:
     config: all fields of `tsla.training.fields.FIELDS`.
     workdir: the run's directory; a finished run there returns at once.
+    allow_changed_config: whether to go on with a run there whose config was
+      another, as far as the shapes of its state fit.
 
   Returns:
     The last evaluation on the test set: `tsla.evaluation.metrics.finalize`.
@@ -67,7 +72,12 @@ def train_and_evaluate(
   config_lib.validate(config)
   durations_lib.check(config)
   parallel.check_platform()
-  directory = RunDirectory(workdir, config, writes=parallel.is_first())
+  directory = RunDirectory(
+    workdir,
+    config,
+    writes=parallel.is_first(),
+    allow_changed_config=allow_changed_config,
+  )
   if directory.result is not None:
     print(f'{directory.path}: this run is finished')
     return directory.result
@@ -76,63 +86,60 @@ def train_and_evaluate(
   dataset = datasets.load(config.data)
   check_fits(config, dataset, mapping.memory())
   teacher = teacher_lib.load(config, dataset)
+  taught_by = teacher.fingerprint() if teacher else ''
   durations = durations_lib.resolve(
     config,
     batches.steps_per_epoch(len(dataset.train.labels), config.batch_size),
   )
   shapes = state_shapes(config, dataset, durations, mapping)
   check_space(directory.checkpoints, shapes)
-  keep_steps = [
-    epoch * durations.steps_per_epoch for epoch in config.checkpoint_keep_epochs
-  ]
-
-  def give_up(state: str) -> None:
-    saved = saved_steps(directory.checkpoints)
-    directory.write_status(state, max(saved, default=0))
 
   with (
-    directory.claim(
-      dataset.fingerprint, teacher.fingerprint() if teacher else ''
-    ),
-    watch_signals(lambda: give_up('interrupted')) as requested,
+    directory.claim(dataset.fingerprint, taught_by),
+    watch_signals(lambda: directory.give_up('interrupted')) as requested,
     watch_progress(
-      config.watchdog_minutes, directory.stacks, lambda: give_up('stuck')
+      *(config.watchdog_minutes, directory.stacks),
+      give_up=lambda: directory.give_up('stuck'),
     ) as alive,
-    open_checkpoints(directory.checkpoints, keep_steps) as checkpoints,
+    open_checkpoints(
+      directory.checkpoints, durations.keep_steps
+    ) as checkpoints,
   ):
     run = build(config, dataset, durations, mapping, teacher)
     start = find_start(
       config, run.state, checkpoints, durations, dataset.fingerprint
     )
+    directory.begin(start.step, durations.total_steps)
     progress = Progress(
       durations, config.batch_size, start.step, shown=parallel.is_first()
     )
-    for line in _announce(dataset, mapping, directory, start, durations):
-      progress.say(line)
-    directory.begin(start.step)
-    with directory.log(0 if start.rows else start.step) as log:
-      reporter = Reporter(
-        log, progress, durations, list(named(start.state)), alive
-      )
+    _announce(progress, dataset, mapping, directory, start, durations)
+    arrays = list(named(start.state))
+    with (
+      directory.log(0 if start.rows else start.step) as log,
+      _noted(directory, checkpoints),
+    ):
+      reporter = Reporter(log, progress, durations, arrays, alive)
       reporter.adopt(start)
-      try:
-        test = _train(
-          config,
-          run,
-          start,
-          durations,
-          reporter,
-          checkpoints,
-          lambda state: mapping.highest(requested.signum, after=state),
-        )
-      except (Diverged, Interrupted) as stop:
-        if isinstance(stop, Diverged):
-          checkpoints.discard(stop.step)
-        directory.write_status(stop.status, checkpoints.latest_step or 0)
-        raise
+      test = _train(
+        *(config, run, start, durations, reporter, checkpoints),
+        stop_signal=lambda s: mapping.highest(requested.signum, after=s),
+      )
     checkpoints.confirm(durations.total_steps)
   directory.write_status('done', durations.total_steps, test=test)
   return test
+
+
+@contextlib.contextmanager
+def _noted(directory: RunDirectory, checkpoints: Checkpoints) -> Iterator[None]:
+  """Says in the directory how a run ended that did not come to its end."""
+  try:
+    yield
+  except (Diverged, Interrupted) as stop:
+    if isinstance(stop, Diverged):
+      checkpoints.discard(stop.step)
+    directory.write_status(stop.status, checkpoints.latest_step or 0)
+    raise
 
 
 def _train(
@@ -192,23 +199,24 @@ def _train(
 
 
 def _announce(
+  progress: Progress,
   dataset: Dataset,
   mapping: Parallel,
   directory: RunDirectory,
   start: Start,
   durations: Durations,
-) -> Iterator[str]:
-  """What a person is told before the run."""
+) -> None:
+  """Tells a person what is about to run."""
   if not start.step:
-    yield parameter_overview.get_parameter_overview(start.state.params)
-  yield (
+    progress.say(parameter_overview.get_parameter_overview(start.state.params))
+  progress.say(
     f'{dataset.name}: {len(dataset.train.labels):,} training images, '
     f'{len(dataset.test.labels):,} test images, {dataset.num_classes} classes'
     f', {image_bytes(dataset) / 1e6:,.1f} MB on each device'
   )
   if start.note:
-    yield start.note
-  yield (
+    progress.say(start.note)
+  progress.say(
     f'{mapping.describe()}; {directory.path} from update {start.step:,} of '
     f'{durations.total_steps:,}'
   )

@@ -16,7 +16,7 @@ import numpy as np
 from tsla.training.durations import Durations
 from tsla.training.probe import Probed
 from tsla.training.progress import Progress
-from tsla.training.rundir import RunLog
+from tsla.training.runlog import RunLog
 from tsla.training.start import Start
 from tsla.training.step import NONE, TrainMetrics, TrainState
 

@@ -1,8 +1,9 @@
 """A run's directory: what is in it, and how it is written.
 
-- `config.json`: the fields this run was started with; `data.json`: the SHA-256
-  of its data set, and of its teacher if it has one; `.lock`: held while a
-  process trains here;
+- `config.json`: the fields of the run; `config-until-STEP.json`: those that it
+  had before they were changed at update STEP;
+- `data.json`: the SHA-256 of its data set, and of its teacher if it has one;
+- `.lock`: held while a process trains here;
 - `environment.json`: versions, devices, git revision and command line of the
   process that trained here last;
 - `status.json`: running, done, diverged, interrupted or stuck, and at which
@@ -15,10 +16,9 @@
 import contextlib
 import fcntl
 import json
-import math
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple, TextIO
 
 import jax
@@ -27,7 +27,8 @@ from tensorboardX import SummaryWriter
 
 from tsla.errors import InputError
 from tsla.training import config as config_lib
-from tsla.training import provenance
+from tsla.training import provenance, retention
+from tsla.training.runlog import RunLog, parse_row
 
 _CHECKPOINTS = 'checkpoints'
 
@@ -39,6 +40,7 @@ class RunDirectory:
     path: made by `claim`; a directory of the same config is gone on with.
     config: the run's config.
     writes: False for the processes that leave what is shared to the first.
+    allow_changed_config: whether a run of another config is gone on with.
 
   Raises:
     InputError: `path` cannot be written, or holds a run of another config.
@@ -50,28 +52,25 @@ class RunDirectory:
     config: ml_collections.ConfigDict,
     *,
     writes: bool = True,
+    allow_changed_config: bool = False,
   ):
     self.path = pathlib.Path(path)
     self._writes = writes
     self._fields = config_lib.flatten(config)
     with self._explained():
-      before = self._read_json('config.json') or self._fields
+      before = self._read_json('config.json')
+      # What failed before its first row binds nobody.
+      self._before = before if before and self._has_begun() else self._fields
       self._status = self._read_json('status.json') or {}
       home = next(
         p for p in (self.path, *self.path.absolute().parents) if p.exists()
       )
       if not (home.is_dir() and os.access(home, os.W_OK)):
         raise PermissionError(f'{home} is no folder that can be written')
-    self._unchanged = before == self._fields
-    there, here = config_lib.identity(before), config_lib.identity(self._fields)
-    self._refuse_another(
-      'config',
-      [
-        f'{name} = {before.get(name)!r} there, {self._fields.get(name)!r} here'
-        for name in sorted(there.keys() | here.keys())
-        if there.get(name) != here.get(name)
-      ],
-    )
+    if not allow_changed_config:
+      self._refuse_another(
+        'config', self._changes(), ', or --allow_changed_config'
+      )
 
   @property
   def result(self) -> dict[str, float] | None:
@@ -79,8 +78,9 @@ class RunDirectory:
 
     Also None where a field has changed that may lead to other data.
     """
-    done = self._status.get('state') == 'done' and self._unchanged
-    return self._status['test'] if done else None
+    done = self._status.get('state') == 'done'
+    unchanged = self._before == self._fields
+    return self._status['test'] if done and unchanged else None
 
   @contextlib.contextmanager
   def claim(self, fingerprint: str, teacher: str = '') -> Iterator[None]:
@@ -96,7 +96,8 @@ class RunDirectory:
     """
     self._facts = {'fingerprint': fingerprint, 'teacher': teacher}
     with self._explained():
-      before = self._read_json('data.json') or self._facts
+      before = self._has_begun() and self._read_json('data.json')
+      before = before or self._facts
     for name, what in (('fingerprint', 'data set'), ('teacher', 'teacher')):
       if before.get(name, '') != self._facts[name]:
         self._refuse_another(what, [f'its SHA-256 is {self._facts[name]}'])
@@ -110,12 +111,31 @@ class RunDirectory:
         _lock(lock, self.path)
       yield
 
-  def _refuse_another(self, what: str, differences: list[str]) -> None:
+  def _has_begun(self) -> bool:
+    """Whether anything was trained here."""
+    log = self.path / 'metrics.jsonl'
+    logged = log.exists() and log.stat().st_size > 0
+    return logged or bool(retention.saved_steps(self.checkpoints))
+
+  def _changes(self) -> list[str]:
+    """The fields that make this another run than the one that is here."""
+    there = config_lib.identity(self._before)
+    here = config_lib.identity(self._fields)
+    return [
+      f'{name} = {self._before.get(name)!r} there, '
+      f'{self._fields.get(name)!r} here'
+      for name in sorted(there.keys() | here.keys())
+      if there.get(name) != here.get(name)
+    ]
+
+  def _refuse_another(
+    self, what: str, differences: list[str], way_out: str = ''
+  ) -> None:
     if differences:
       raise InputError(
         f'workdir = {self.path}: holds a run of another {what}',
         allowed='the same; now ' + '; '.join(differences),
-        cure=f'another --workdir, or the {what} that is there',
+        cure=f'another --workdir, or the {what} that is there{way_out}',
       )
 
   @property
@@ -128,12 +148,25 @@ class RunDirectory:
     """Where this process says what it was at when it stood still."""
     return self.path / f'stacks-{jax.process_index()}.txt'
 
-  def begin(self, step: int) -> None:
+  def begin(self, step: int, total_steps: int) -> None:
     """Says what is trained here, on what; from here on nothing else may be.
 
     Args:
       step: updates done before.
+      total_steps: of the whole run.
+
+    Raises:
+      InputError: the config has changed, and nothing is left to train with it.
     """
+    if self._changes() and step:
+      if step >= total_steps:
+        raise InputError(
+          f'workdir = {self.path}: has a checkpoint of update {step:,}, and '
+          f'the changed run ends at update {total_steps:,}',
+          allowed='changes that leave something to train',
+          cure='more --config.epochs=…, or another --workdir',
+        )
+      self._write_json(f'config-until-{step}.json', self._before)
     self._write_json('config.json', self._fields)
     self._write_json('data.json', self._facts)
     self._write_json('environment.json', provenance.describe())
@@ -143,6 +176,11 @@ class RunDirectory:
     """Says how the run stands: running, done, diverged, interrupted, stuck."""
     self._write_json('status.json', {'state': state, 'step': step, **more})
 
+  def give_up(self, state: str) -> None:
+    """`write_status` for a process that ends with what is on the disk."""
+    saved = retention.saved_steps(self.checkpoints)
+    self.write_status(state, max(saved, default=0))
+
   @contextlib.contextmanager
   def log(self, step: int) -> Iterator['RunLog']:
     """The run's log from update `step` on; later rows are cut away."""
@@ -150,7 +188,7 @@ class RunDirectory:
     with self._explained():
       lines = metrics.read_text() if metrics.exists() else ''
       lines = lines.splitlines(keepends=True)
-      parsed = zip(lines, map(_row, lines), strict=True)
+      parsed = zip(lines, map(parse_row, lines), strict=True)
       rows = [line for line, row in parsed if row and row['step'] <= step]
       if self._writes and metrics.exists():
         _replace(metrics, ''.join(rows))
@@ -228,7 +266,7 @@ def read_run(path: str | os.PathLike, where: str) -> RunRecord:
       data['fingerprint'],
       data.get('teacher', ''),
       status,
-      tuple(filter(None, map(_row, log.splitlines()))),
+      tuple(filter(None, map(parse_row, log.splitlines()))),
     )
   except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
     raise InputError(
@@ -236,67 +274,6 @@ def read_run(path: str | os.PathLike, where: str) -> RunRecord:
       allowed='the directory of a run',
       cure='train it first, then name its --workdir',
     ) from error
-
-
-class RunLog:
-  """Appends rows to `metrics.jsonl` and TensorBoard, or to nothing.
-
-  Args:
-    file: `metrics.jsonl`, None for the processes that do not write.
-    board: TensorBoard's file.
-    rows: what the log holds already.
-
-  Attributes:
-    evaluations: step -> the values of its `eval` row.
-    probes: the steps that have a `probe` row.
-  """
-
-  def __init__(
-    self,
-    file: TextIO | None,
-    board: SummaryWriter | None,
-    rows: Sequence[str] = (),
-  ):
-    self._file = file
-    self._board = board
-    self.evaluations: dict[int, dict[str, float]] = {}
-    self.probes: set[int] = set()
-    for row in map(json.loads, rows):
-      self._note(**row)
-
-  def write(self, kind: str, step: int, **values: float | None) -> None:
-    """One row: `kind` is train, eval, probe or switch, `step` the updates done.
-
-    A value that is not finite is written as null, as JSON has no other word.
-    """
-    self._note(kind, step, **values)
-    if self._file is None:
-      return
-    values = {
-      name: value if value is not None and math.isfinite(value) else None
-      for name, value in values.items()
-    }
-    row = {'kind': kind, 'step': step, **values}
-    self._file.write(json.dumps(row) + '\n')
-    self._file.flush()
-    for name, value in values.items():
-      if value is not None:
-        self._board.add_scalar(f'{kind}/{name}', value, step)
-
-  def _note(self, kind: str, step: int, **values: float | None) -> None:
-    if kind == 'eval':
-      self.evaluations[step] = values
-    elif kind == 'probe':
-      self.probes.add(step)
-
-
-def _row(line: str) -> dict[str, Any] | None:
-  """A row of the log; None for the half that a killed process may leave."""
-  try:
-    row = json.loads(line)
-  except json.JSONDecodeError:
-    return None
-  return row if isinstance(row, dict) and 'step' in row else None
 
 
 def _lock(file: TextIO, path: pathlib.Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import ml_collections
+import numpy as np
 
 from tsla import smoothing
 from tsla.errors import InputError
@@ -51,11 +52,10 @@ def find_start(
 
   Raises:
     InputError: there are no such weights, or no such run or epoch to fork from,
-      or they are of another network or other data.
+      or what there is is of another network or other data.
   """
   if step := checkpoints.latest_step:
-    note = '\n'.join(checkpoints.passed_over)
-    return Start(checkpoints.restore(first, step), step, note=note)
+    return _resume(config, first, checkpoints, durations, step)
   if config.model.weights:
     return _from_weights(config, first)
   if not config.init.fork_from:
@@ -73,15 +73,52 @@ def find_start(
   if run.fingerprint != fingerprint:
     raise InputError(f'{where}: that run is on another data set')
   state = _restore_epoch(where, run, step, first, durations)
-  opt_state = smoothing.with_schedule(
-    state.opt_state, optimizer.smoothing_schedule(config, durations)
-  )
+  scheduled = _with_own_theta(config, state, durations)
   return Start(
-    state=state.replace(opt_state=opt_state),
+    state=scheduled,
     step=step,
     rows=tuple(_rows_until(step, run.rows)),
     drops=bool(smoothing.current_theta(state.opt_state) > 0)
-    and not smoothing.current_theta(opt_state) > 0,
+    and not smoothing.current_theta(scheduled.opt_state) > 0,
+  )
+
+
+def _resume(
+  config: ml_collections.ConfigDict,
+  first: TrainState,
+  checkpoints: Checkpoints,
+  durations: Durations,
+  step: int,
+) -> Start:
+  try:
+    state = checkpoints.restore(first, step)
+  except AnotherState as error:
+    raise InputError(
+      f'the checkpoint of update {step:,}: {error}',
+      allowed='the network and the optimiser that it was saved with',
+      cure='another --workdir, or the config that is there',
+    ) from error
+  return Start(
+    # The config may have changed since; what was not changed stays as it is.
+    state=_with_own_theta(config, state, durations),
+    step=step,
+    note='\n'.join(checkpoints.passed_over),
+  )
+
+
+def _with_own_theta(
+  config: ml_collections.ConfigDict, state: TrainState, durations: Durations
+) -> TrainState:
+  """`state` with the θ that this run's own schedule has there."""
+  table = np.asarray(optimizer.tabulate(config, durations).theta)
+
+  def schedule(count: jax.Array) -> jax.Array:
+    # Placed as it was, so that nothing is compiled twice.
+    theta = table[: int(count) + 1][-1:].reshape(())
+    return jax.make_array_from_callback((), count.sharding, lambda _: theta)
+
+  return state.replace(
+    opt_state=smoothing.with_schedule(state.opt_state, schedule)
   )
 
 
