@@ -27,7 +27,8 @@ def config(args: argparse.Namespace) -> Namespace:
     data=Namespace(mean=(0.5,), std=(0.25,)),
     augment=Namespace(pad=size.pad, crop=size.crop, flip=True),
     model=Namespace(dtype=args.dtype),
-    smoothing=Namespace(schedule='two_stage', theta=0.1),
+    smoothing=Namespace(schedule='two_stage', theta=0.1, reset_momentum=False),
+    variance=Namespace(every_epochs=0),
     optimizer=Namespace(
       name='sgd',
       learning_rate=0.01,

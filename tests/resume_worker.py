@@ -1,4 +1,8 @@
-"""Runs stopped, killed or forked, in either stage, against one left alone."""
+"""Runs stopped, killed or forked, in either stage, against one left alone.
+
+With 'probed' each is probed; with 'auto' a rule ends the smoothing of each, so
+that none can be forked.
+"""
 
 import json
 import os
@@ -56,8 +60,21 @@ def main():
   jax.config.update('jax_enable_compilation_cache', True)
   jax.config.update('jax_compilation_cache_dir', str(folder / 'cache'))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
-  config = small_config(write_digits_npz(folder / 'digits.npz'))
+  train_size = 80 if sys.argv[2] == 'auto' else 64  # 64 that are trained on
+  config = small_config(write_digits_npz(folder / 'digits.npz', train_size))
   config.log_every_steps = 2
+  kind = sys.argv[2]
+  if kind != 'plain':
+    config.variance.every_epochs = 1
+    config.variance.num_batches = 3
+    config.variance.mode = 'last_layer'
+  if kind == 'auto':
+    config.smoothing.schedule, config.smoothing.drop_epochs = 'auto', -1.0
+    config.smoothing.rule, config.smoothing.patience = 'plateau', 1
+    config.data.held_out = 0.2
+    config.smoothing.min_epochs = 2.0
+    config.smoothing.reset_momentum = True
+    config.optimizer.learning_rate = 0.3
   like = build(
     config,
     datasets.load(config.data),
@@ -71,7 +88,8 @@ def main():
 
   def rows(workdir):
     lines = (workdir / 'metrics.jsonl').read_text().splitlines()
-    return [json.loads(line) | {'images_per_second': 0} for line in lines]
+    clock = {'images_per_second': 0, 'seconds': 0}
+    return [json.loads(line) | clock for line in lines]
 
   train(config, folder / 'whole')
   whole, result = saved(folder / 'whole'), {}
@@ -103,6 +121,11 @@ def main():
   killed = shutil.copytree(folder / 'whole', folder / 'killed12')
   kill(killed, newest=12)
   go_on('killed after 12', killed)
+
+  if kind == 'auto':
+    drops = [r['step'] for r in rows(folder / 'whole') if r['kind'] == 'switch']
+    print(json.dumps(result | {'drops': drops}))
+    return
 
   # The trunk smooths to the end; two branches of it must be the whole run.
   trunk = config.copy_and_resolve_references()

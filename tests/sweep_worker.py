@@ -22,6 +22,29 @@ KINDS = {
   'two_stage': (0.1, 2.0),
   'linear': (0.3, 1.0),
 }
+# Of runs that are probed: rule and patience.
+RULES = {'constant': ('', 2), 'delta': ('delta', 2), 'optimal': ('optimal', 1)}
+
+
+def configs(npz):
+  """Two seeds of each kind of run; with rules if they are asked for."""
+  probed = sys.argv[2:] == ['probed']
+  for seed, rate in ((0, 0.1), (2**32 - 1, 0.05)):
+    for kind in RULES if probed else KINDS:
+      config = small_config(npz)
+      config.seed = seed
+      config.optimizer.learning_rate = rate
+      if probed:
+        config.smoothing.schedule = 'auto' if RULES[kind][0] else 'constant'
+        config.smoothing.rule, config.smoothing.patience = RULES[kind]
+        config.smoothing.theta, config.smoothing.drop_epochs = 0.1, -1.0
+        config.variance.every_epochs = 1
+        config.variance.num_batches = 3
+        config.variance.mode = 'last_layer'
+      else:
+        config.smoothing.schedule = kind
+        config.smoothing.theta, config.smoothing.drop_epochs = KINDS[kind]
+      yield kind, config
 
 
 def main():
@@ -31,26 +54,22 @@ def main():
   cache = pathlib.Path(jax.config.jax_compilation_cache_dir)
   npz = write_digits_npz(folder / 'digits.npz')
   rows, programs = [], []
-  for seed, rate in ((0, 0.1), (2**32 - 1, 0.05)):
-    for kind, (theta, drop_epochs) in KINDS.items():
-      config = small_config(npz)
-      config.seed = seed
-      config.optimizer.learning_rate = rate
-      config.smoothing.schedule = kind
-      config.smoothing.theta = theta
-      config.smoothing.drop_epochs = drop_epochs
-      run = build(
-        config,
-        datasets.load(config.data),
-        durations.resolve(config, steps_per_epoch=4),
-        parallel.choose('auto', config.batch_size),
-      )
-      state, row = run.train_chunk(run.state, 4)
-      run.evaluate(state)
-      assert row.bad_array == step.NONE
-      row = {name: float(value) for name, value in row.compute().items()}
-      rows.append({'seed': seed, 'kind': kind, **row})
-      programs.append({path.name for path in cache.glob('*-cache')})
+  for kind, config in configs(npz):
+    run = build(
+      config,
+      datasets.load(config.data),
+      durations.resolve(config, steps_per_epoch=4),
+      parallel.choose('auto', config.batch_size),
+    )
+    state = run.state
+    if run.probe:
+      state, _ = run.probe(state)
+    state, row = run.train_chunk(state, 4)
+    run.evaluate(state)
+    assert row.bad_array == step.NONE
+    row = {name: float(value) for name, value in row.compute().items()}
+    rows.append({'seed': config.seed, 'kind': kind, **row})
+    programs.append({path.name for path in cache.glob('*-cache')})
   result = {
     'cache': str(cache),
     'first': [name.split('-')[0] for name in programs[0]],

@@ -23,7 +23,7 @@ from tsla.data import cache, datasets
 def load():
   return datasets.load(ml_collections.ConfigDict(dict(
     name='folder', path=sys.argv[1], image_size=6, download=False,
-    skip_corrupt=False)))
+    skip_corrupt=False, label_noise=0, held_out=0)))
 """
 
 
@@ -57,6 +57,8 @@ def config(path, name='folder', image_size=6, skip_corrupt=False):
       'image_size': image_size,
       'download': True,
       'skip_corrupt': skip_corrupt,
+      'label_noise': 0.0,
+      'held_out': 0.0,
     }
   )
 
@@ -138,7 +140,7 @@ from tsla.data import datasets, images
 images._decode = None
 dataset = datasets.load(ml_collections.ConfigDict(dict(
     name='digits', path={str(tmp_path)!r}, image_size=0, download=False,
-    skip_corrupt=False)))
+    skip_corrupt=False, label_noise=0, held_out=0)))
 assert 'tensorflow_datasets' not in sys.modules
 print(dataset.fingerprint, dataset.train.images.shape)
 """

@@ -4,6 +4,7 @@ import os
 import pathlib
 
 import jax
+import numpy as np
 import pytest
 from support import run_worker
 
@@ -59,3 +60,16 @@ def test_baseline_lsr_tsla_and_every_seed_and_rate_are_one_program(
   assert rates == [0.1] * 4 + [0.05] * 4
   # LSR and TSLA(2) are the same in epoch one.
   assert len({row['loss'] for row in rows}) == 6
+
+
+def test_every_rule_and_lsr_that_is_probed_are_one_program(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+  result = run_worker('sweep_worker.py', tmp_path, 'probed')
+  large = {'jit_init', 'jit_chunk', 'jit_evaluate', 'jit_probe', 'jit__fun'}
+  assert 'jit_probe' in result['first']
+  assert not large & set(result['later'])
+  thetas = [row['theta'] for row in result['rows']]
+  np.testing.assert_allclose(thetas[:2], 0.1, rtol=1e-6)
+  assert thetas[2] > 0.2  # what was best at the start

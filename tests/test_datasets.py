@@ -21,7 +21,7 @@ def user_cache(tmp_path_factory, monkeypatch):
   monkeypatch.setenv('XDG_CACHE_HOME', str(path))
 
 
-def config(name, path, image_size=0, download=True):
+def config(name, path, image_size=0, download=True, **altered):
   return ml_collections.ConfigDict(
     {
       'name': name,
@@ -29,7 +29,11 @@ def config(name, path, image_size=0, download=True):
       'image_size': image_size,
       'download': download,
       'skip_corrupt': False,
+      'label_noise': 0.0,
+      'label_noise_seed': 0,
+      'held_out': 0.0,
     }
+    | altered
   )
 
 
@@ -280,8 +284,58 @@ import sys, ml_collections
 from tsla.data import datasets
 path = {str(tmp_path / 'set.npz')!r}
 datasets.load(ml_collections.ConfigDict(dict(
-    name='npz', path=path, image_size=0, download=True)))
+    name='npz', path=path, image_size=0, download=True, label_noise=0,
+    held_out=0)))
 heavy = {{'tensorflow_datasets', 'tensorflow', 'sklearn'}}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """
   subprocess.run([sys.executable, '-c', code], check=True, timeout=120)
+
+
+def test_label_noise_replaces_its_part_by_all_other_classes_alike(
+  digits, tmp_path
+):
+  path = tmp_path / 'digits'
+  clean = digits.train.labels
+  noisy = datasets.load(config('digits', path, label_noise=0.4))
+  changed = noisy.train.labels != clean
+  assert changed.sum() == round(0.4 * 1437)
+  np.testing.assert_array_equal(noisy.train.images, digits.train.images)
+  np.testing.assert_array_equal(noisy.test.labels, digits.test.labels)
+  # 575 labels, 1 to 9 classes on: about 64 of each, and 4 of 10 of each class.
+  shifts = np.bincount((noisy.train.labels - clean)[changed] % 10, minlength=10)
+  assert shifts[0] == 0
+  chi2 = ((shifts[1:] - 575 / 9) ** 2 / (575 / 9)).sum()
+  assert chi2 < 26.1  # the 0.1 % quantile of 8 degrees of freedom
+  for label in range(10):
+    assert 0.2 < changed[clean == label].mean() < 0.6
+  again = datasets.load(config('digits', path, label_noise=0.4))
+  np.testing.assert_array_equal(again.train.labels, noisy.train.labels)
+  other = datasets.load(
+    config('digits', path, label_noise=0.4, label_noise_seed=1)
+  )
+  assert (other.train.labels != noisy.train.labels).mean() > 0.3
+  prints = {d.fingerprint for d in (digits, noisy, again, other)}
+  assert len(prints) == 3
+  everything = datasets.load(config('digits', path, label_noise=1.0))
+  assert (everything.train.labels != clean).all()
+
+
+def test_what_is_held_out_is_the_rest_of_the_training_set(digits, tmp_path):
+  dataset = datasets.load(
+    config('digits', tmp_path, held_out=0.1, label_noise=0.2)
+  )
+  noisy = datasets.load(config('digits', tmp_path, label_noise=0.2))
+  assert len(dataset.held_out.labels) == 144
+  assert len(dataset.train.labels) == 1437 - 144
+
+  def rows(*splits):
+    return sorted(
+      (int(label), image.tobytes())
+      for split in splits
+      for image, label in zip(split.images, split.labels, strict=True)
+    )
+
+  assert rows(dataset.train, dataset.held_out) == rows(noisy.train)
+  assert noisy.held_out is None
+  assert dataset.fingerprint not in (noisy.fingerprint, digits.fingerprint)

@@ -14,9 +14,10 @@ def test_one_device_is_pmap_on_8_is_jit_on_8_and_a_lost_pmean_would_show(
   result = run_worker('parallel_worker.py', tmp_path, devices=8)
   for mapping in ('pmap', 'jit'):
     assert max(result['right'][mapping]) < 2e-5, result['right']
-  state, losses, _ = result['without_pmean']
+  state, losses, _, probed = result['without_pmean']
   assert state > 1e-2, result
   assert losses > 1e-2, result
+  assert probed > 1e-2, result
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tsla.data import cache, npz, sources
+from tsla.data import alterations, cache, npz, sources
 from tsla.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class Dataset:
     class_names: the K names, by label.
     fingerprint: SHA-256 over images, labels, shapes and class names, 64
       hexadecimal digits; equal for equal content, whatever it was read from.
+    held_out: what of the training set is not trained on; None: nothing.
   """
 
   name: str
@@ -43,6 +44,7 @@ class Dataset:
   test: Split
   class_names: tuple[str, ...]
   fingerprint: str
+  held_out: Split | None = None
 
   @property
   def num_classes(self) -> int:
@@ -73,6 +75,8 @@ def load(config: 'ml_collections.ConfigDict') -> Dataset:
       bilinear; 0 = as stored.
       `download`: whether a missing set may be fetched and built.
       `skip_corrupt`: whether damaged images are left out, not refused.
+      `label_noise`, `label_noise_seed`: as of `alterations.add_label_noise`.
+      `held_out`: the part of the training set that is not trained on.
 
   Returns:
     The set. A TFDS set's `validation` split serves where it has no `test`.
@@ -88,7 +92,8 @@ def load(config: 'ml_collections.ConfigDict') -> Dataset:
     >>> np.savez(path, train_images=images, train_labels=labels,
     ...          test_images=images, test_labels=labels)
     >>> config = ml_collections.ConfigDict(
-    ...   {'name': 'npz', 'path': path, 'image_size': 0, 'download': False})
+    ...   {'name': 'npz', 'path': path, 'image_size': 0, 'download': False,
+    ...    'label_noise': 0.0, 'label_noise_seed': 0, 'held_out': 0.0})
     >>> dataset = load(config)
     >>> dataset.class_names, dataset.image_shape
     (('0', '1'), (4, 4, 3))
@@ -131,11 +136,37 @@ def load(config: 'ml_collections.ConfigDict') -> Dataset:
       allowed='one shape',
       cure='--config.data.image_size=256 resizes all images',
     )
-  return Dataset(
+  dataset = Dataset(
     name=config.name,
     train=train,
     test=test,
     class_names=tuple(class_names),
+    fingerprint=fingerprint,
+  )
+  return _altered(dataset, config)
+
+
+def _altered(dataset: Dataset, config: 'ml_collections.ConfigDict') -> Dataset:
+  """The set as this experiment trains on it."""
+  if not (config.label_noise or config.held_out):
+    return dataset
+  train = dataset.train
+  labels = alterations.add_label_noise(
+    train.labels,
+    dataset.num_classes,
+    config.label_noise,
+    config.label_noise_seed,
+  )
+  mask = alterations.held_out(len(labels), config.held_out)
+  fingerprint = alterations.fingerprint(dataset.fingerprint, labels, mask)
+  if not mask.any():
+    return dataclasses.replace(
+      dataset, train=Split(train.images, labels), fingerprint=fingerprint
+    )
+  return dataclasses.replace(
+    dataset,
+    train=Split(train.images[~mask], labels[~mask]),
+    held_out=Split(train.images[mask], labels[mask]),
     fingerprint=fingerprint,
   )
 

@@ -128,6 +128,8 @@ def _rescale(config: ml_collections.ConfigDict, epochs: int) -> None:
   ratio = epochs / config.epochs
   for section, what in (
     ('smoothing', 'drop'),
+    ('smoothing', 'min'),
+    ('smoothing', 'max'),
     ('optimizer', 'warmup'),
     ('optimizer', 'milestone'),
   ):

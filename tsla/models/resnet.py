@@ -155,7 +155,7 @@ class ResNet(nn.Module):
         running averages.
 
     Returns:
-      Logits, f32[B, K].
+      Logits, f32[B, K]. Their layer's input is sown as 'features'.
     """
     conv = functools.partial(_conv, dtype=self.dtype)
     norm = functools.partial(
@@ -183,6 +183,7 @@ class ResNet(nn.Module):
         )(x)
 
     x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+    self.sow('intermediates', 'features', x)
     init = _torch_linear(fan_in=x.shape[-1])
     return nn.Dense(
       self.num_classes,

@@ -2,13 +2,22 @@
 
 `schedules` say how strong (θ), `targets` say towards what (ŷ), `losses` apply
 both, `transform` moves θ on with the optimiser, `variance` and `last_layer`
-measure what it does to the gradient's error.
+measure what it does to the gradient's error, and `auto` drops it by what they
+find.
 
 Reference:
   Xu, Xu, Qian, Li, Jin: Towards Understanding Label Smoothing,
   arXiv:2006.11653.
 """
 
+from tsla.smoothing.auto import (
+  AutoState,
+  Observation,
+  auto_two_stage,
+  observe,
+  observed_smoothing,
+  with_schedule,
+)
 from tsla.smoothing.estimates import Estimate, GradientStatistics
 from tsla.smoothing.last_layer import last_layer_statistics
 from tsla.smoothing.losses import (
@@ -17,10 +26,12 @@ from tsla.smoothing.losses import (
   smoothed_cross_entropy,
   smoothed_kl,
 )
+from tsla.smoothing.momentum import reset_momentum
 from tsla.smoothing.schedules import (
   constant,
   cosine_decay,
   linear_decay,
+  linear_rise,
   none,
   piecewise,
   two_stage,
@@ -31,14 +42,16 @@ from tsla.smoothing.transform import (
   current_theta,
   label_smoothing,
   smoothing_state,
-  with_schedule,
 )
 from tsla.smoothing.variance import gradient_statistics
 
 __all__ = [
+  'AutoState',
   'Estimate',
   'GradientStatistics',
   'LabelSmoothingState',
+  'Observation',
+  'auto_two_stage',
   'class_prior',
   'constant',
   'convert_theta',
@@ -49,8 +62,12 @@ __all__ = [
   'label_smoothing',
   'last_layer_statistics',
   'linear_decay',
+  'linear_rise',
   'none',
+  'observe',
+  'observed_smoothing',
   'piecewise',
+  'reset_momentum',
   'smoothed_cross_entropy',
   'smoothed_kl',
   'smoothing_state',

@@ -134,6 +134,30 @@ def cosine_decay(
   )
 
 
+def linear_rise(theta: jax.typing.ArrayLike, rise_steps: int) -> optax.Schedule:
+  """θ·count/rise_steps, exactly θ from rise_steps on: decay's mirror image.
+
+  Args:
+    theta: smoothing strength at the end of the rise, 0 <= theta <= 1; may be
+      traced.
+    rise_steps: first update with all of it, an integer >= 1.
+
+  Returns:
+    An optax schedule, count -> f32[].
+
+  Raises:
+    ValueError: theta is outside [0, 1], or rise_steps is no integer >= 1.
+
+  Example:
+    >>> theta = linear_rise(0.4, rise_steps=100)
+    >>> [round(float(theta(count)), 6) for count in (0, 50, 100, 101)]
+    [0.0, 0.2, 0.4, 0.4]
+  """
+  _check_theta('theta', theta)
+  _check_step('rise_steps', rise_steps, least=1)
+  return _as_float32(optax.linear_schedule(0.0, theta, rise_steps))
+
+
 def piecewise(
   thetas: Sequence[jax.typing.ArrayLike],
   boundaries: Sequence[jax.typing.ArrayLike],

@@ -197,42 +197,6 @@ def current_theta(opt_state: optax.OptState) -> jax.Array:
   return smoothing_state(opt_state).theta
 
 
-def with_schedule(
-  opt_state: optax.OptState, schedule: optax.Schedule
-) -> optax.OptState:
-  """The same state under another schedule: θ = schedule(count).
-
-  For a run that goes on from a checkpoint of a run with another schedule, such
-  as TSLA(s) from the label-smoothing run it shares its first s epochs with. (A
-  state holds θ for the next gradient, so it still holds the old schedule's.)
-
-  Args:
-    opt_state: as for `smoothing_state`.
-    schedule: the schedule of the transformation that goes on.
-
-  Returns:
-    `opt_state` with another θ.
-
-  Raises:
-    ValueError: opt_state holds no `LabelSmoothingState`, or more than one.
-
-  Example:
-    >>> import tsla
-    >>> trunk = label_smoothing(tsla.constant(0.1)).init(jnp.zeros(3))
-    >>> float(with_schedule(trunk, tsla.two_stage(0.1, drop_step=0)).theta)
-    0.0
-  """
-  count = smoothing_state(opt_state).count
-  theta = jnp.asarray(schedule(count), jnp.float32)
-  return jax.tree.map(
-    lambda node: (
-      node._replace(theta=theta) if _is_smoothing_state(node) else node
-    ),
-    opt_state,
-    is_leaf=_is_smoothing_state,
-  )
-
-
 def _is_masked_node(node: Any) -> bool:
   return isinstance(node, optax.MaskedNode)
 

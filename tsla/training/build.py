@@ -11,6 +11,7 @@ from tsla.data.datasets import Dataset
 from tsla.errors import InputError
 from tsla.evaluation import metrics
 from tsla.training import network, optimizer, smoothing_label, step
+from tsla.training import probe as probe_lib
 from tsla.training.durations import Durations
 from tsla.training.parallel import Parallel
 from tsla.training.teacher import Teacher
@@ -27,6 +28,11 @@ class Run(NamedTuple):
   ]
   # (state) -> the metrics on the test set
   evaluate: Callable[[step.TrainState], dict[str, float]]
+  # (state) -> the state with what was decided, and what was found; the state
+  # that goes in is gone afterwards. None: the run is not probed.
+  probe: (
+    Callable[[step.TrainState], tuple[step.TrainState, probe_lib.Probed]] | None
+  ) = None
 
 
 def build(
@@ -73,7 +79,33 @@ def build(
     evaluate=lambda state: metrics.finalize(
       sums(state, test, eval_slots, eval_size)
     ),
+    probe=_probe(config, dataset, durations, mapping, source, train)
+    if config.variance.every_epochs
+    else None,
   )
+
+
+def _probe(
+  config: ml_collections.ConfigDict,
+  dataset: Dataset,
+  durations: Durations,
+  mapping: Parallel,
+  source: smoothing_label.Source,
+  train: step.Inputs,
+) -> Callable[[step.TrainState], tuple[step.TrainState, probe_lib.Probed]]:
+  held_out = dataset.held_out
+  inputs = probe_lib.Inputs(
+    train,
+    held_out
+    and mapping.replicate(step.Examples(held_out.images, held_out.labels)),
+    mapping.replicate(probe_lib.decision(config, durations)),
+  )
+  probe = mapping.map(
+    probe_lib.make_probe(config, source.y_hat, axis_name=mapping.axis_name),
+    donate_state=True,
+  )
+  slots = mapping.slots(config.batch_size)
+  return lambda state: probe(state, inputs, slots, config.variance.num_batches)
 
 
 def state_shapes(
@@ -137,6 +169,15 @@ def check_fits(
       f'training examples of {dataset.name}',
       allowed=f'1 to {num_examples}',
     )
+  most = num_examples // config.batch_size
+  if config.variance.every_epochs and config.variance.num_batches > most:
+    raise InputError(
+      f'config.variance.num_batches = {config.variance.num_batches} of '
+      f'{config.batch_size}: more than the {num_examples} training examples of '
+      f'{dataset.name}',
+      allowed=f'3 to {most}' if most >= 3 else 'batches of a third at the most',
+      cure='--config.variance.num_batches=… or --config.batch_size=…',
+    )
   height, width, channels = dataset.image_shape
   for name in ('mean', 'std'):
     values = config.data[name]
@@ -157,4 +198,5 @@ def check_fits(
 
 def image_bytes(dataset: Dataset) -> int:
   """What the images of a set take on each device."""
-  return dataset.train.images.nbytes + dataset.test.images.nbytes
+  splits = dataset.train, dataset.test, dataset.held_out
+  return sum(split.images.nbytes for split in splits if split is not None)

@@ -205,6 +205,39 @@ def validate(config: ml_collections.ConfigDict) -> None:
       allowed='theta = 0 with schedule none, theta > 0 with any other',
       cure='--config.smoothing.theta=… or --config.smoothing.schedule=…',
     )
+  _check_rule(config)
+
+
+def _check_rule(config: ml_collections.ConfigDict) -> None:
+  """Schedule auto has a rule, and the rule has what it looks at."""
+  rule, schedule = config.smoothing.rule, config.smoothing.schedule
+  if bool(rule) != (schedule == 'auto'):
+    raise InputError(
+      f'config.smoothing.rule = {rule!r} with smoothing.schedule = '
+      f'{schedule!r}',
+      allowed='a rule with schedule auto, none with any other',
+      cure='--config.smoothing.rule=delta or --config.smoothing.schedule=…',
+    )
+  if rule and not config.variance.every_epochs:
+    raise InputError(
+      'config.variance.every_epochs = 0 with smoothing.schedule = '
+      "'auto': the rule would see nothing",
+      allowed='1 or more',
+      cure='--config.variance.every_epochs=1',
+    )
+  if rule == 'plateau' and not config.data.held_out:
+    raise InputError(
+      "config.data.held_out = 0.0 with smoothing.rule = 'plateau'",
+      allowed='more than 0: the rule looks at the loss there',
+      cure='--config.data.held_out=0.1',
+    )
+  if rule and config.init.fork_from:
+    raise InputError(
+      f'config.init.fork_from = {config.init.fork_from!r} with '
+      "smoothing.schedule = 'auto': another run's decisions are not this one's",
+      allowed='a run of its own',
+      cure='--config.init.fork_from=',
+    )
 
 
 def _check_value(name: str, field: Field, value: Any) -> None:

@@ -31,6 +31,8 @@ class Durations:
   drop_step: int | None  # end of smoothing; None where it has no end
   milestones: tuple[int, ...]  # updates at which the rate is multiplied
   warmup_steps: int
+  min_step: int = 0  # schedule auto: nothing is decided before
+  max_step: int | None = None  # and here smoothing ends; None: never
   keep_steps: tuple[int, ...] = ()  # whose checkpoints stay
 
 
@@ -51,7 +53,11 @@ def resolve(
   milestones = _resolve(config, 'optimizer', 'milestone', steps_per_epoch)
   warmup = _resolve(config, 'optimizer', 'warmup', steps_per_epoch)
   decays = ('linear', 'cosine')
-  _match(config, 'smoothing', 'drop', drop, users=('two_stage', *decays))
+  _match(
+    config,
+    *('smoothing', 'drop', drop),
+    users=('two_stage', *decays, 'reversed'),
+  )
   if config.smoothing.schedule in decays and drop == (0,):
     raise InputError(
       f'config.smoothing.drop_* is update 0, but a {config.smoothing.schedule} '
@@ -60,12 +66,17 @@ def resolve(
       cure='--config.smoothing.drop_epochs=…',
     )
   _match(config, 'optimizer', 'milestone', milestones, users=('step',))
+  least = _resolve(config, 'smoothing', 'min', steps_per_epoch)
+  most = _resolve(config, 'smoothing', 'max', steps_per_epoch)
+  _check_bounds(config, least, most)
   return Durations(
     steps_per_epoch=steps_per_epoch,
     total_steps=config.epochs * steps_per_epoch,
     drop_step=drop[0] if drop else None,
     milestones=milestones,
     warmup_steps=warmup[0] if warmup else 0,
+    min_step=least[0] if least else 0,
+    max_step=most[0] if most else None,
     keep_steps=tuple(
       epoch * steps_per_epoch for epoch in config.checkpoint_keep_epochs
     ),
@@ -100,7 +111,8 @@ def _resolve(
       scale,
     )
     for unit, scale in scales.items()
-    if config[section][f'{stem}_{unit}'] not in (-1, ())
+    if f'{stem}_{unit}' in config[section]
+    and config[section][f'{stem}_{unit}'] not in (-1, ())
   }
   if not given:
     return ()
@@ -152,3 +164,27 @@ def _match(
     'it',
     cure=f'--config.{section}.{stem}_epochs=…',
   )
+
+
+def _check_bounds(
+  config: 'ml_collections.ConfigDict',
+  least: tuple[int, ...],
+  most: tuple[int, ...],
+) -> None:
+  """Only schedule auto decides between two updates, the earlier one first."""
+  fields = (
+    f'config.smoothing.min_epochs = {config.smoothing.min_epochs} and '
+    f'max_epochs = {config.smoothing.max_epochs}'
+  )
+  if (least or most) and config.smoothing.schedule != 'auto':
+    raise InputError(
+      f'{fields} with smoothing.schedule = {config.smoothing.schedule!r}',
+      allowed='with schedule auto',
+      cure='leave them out, or --config.smoothing.schedule=auto',
+    )
+  if most and most <= (least or (0,)):
+    raise InputError(
+      f'{fields}: nothing could be decided',
+      allowed='min_epochs < max_epochs',
+      cure='--config.smoothing.max_epochs=…',
+    )

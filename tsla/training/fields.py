@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tsla.models import resnet
+from tsla.smoothing import auto
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +78,7 @@ def _channels(low: float, *, open_low: bool) -> Any:
 
 _ANY = 'any text', lambda v: True
 _PATH = 'a path of a local or mounted disk', lambda v: '://' not in v
+_RULE_WORDS = 'one of ' + ', '.join(auto.NAMES)
 _SWITCH = 'true or false', lambda v: True
 
 FIELDS: dict[str, Field] = {
@@ -141,6 +143,19 @@ FIELDS: dict[str, Field] = {
   'data.std': Field(
     (0.5,), 'divides them afterwards', *_channels(0, open_low=True)
   ),
+  'data.label_noise': Field(
+    0.0,
+    'part of the training labels that is replaced, each by another class',
+    *_real(0, 1),
+  ),
+  'data.label_noise_seed': Field(
+    0, 'which labels, and by what', *_whole(0, 2**32 - 1)
+  ),
+  'data.held_out': Field(
+    0.0,
+    'part of the training set that is not trained on, for the rule plateau',
+    *_real(0, 0.9),
+  ),
   'augment.pad': Field(
     0, 'zero pixels a side before a random crop to the old size', *_whole(0)
   ),
@@ -172,8 +187,12 @@ FIELDS: dict[str, Field] = {
   ),
   'smoothing.schedule': Field(
     'none',
-    'theta over time; two_stage is TSLA, constant is LSR',
-    *_one_of('none', 'constant', 'two_stage', 'linear', 'cosine'),
+    'theta over time; two_stage is TSLA, constant is LSR, reversed smooths '
+    'after s, rising to the end; auto: a rule finds s',
+    *_one_of(
+      *('none', 'constant', 'two_stage', 'linear', 'cosine', 'reversed'),
+      *('rising', 'auto'),
+    ),
   ),
   'smoothing.theta': Field(
     0.0, 'mass moved from the label to y_hat, over all K classes', *_real(0, 1)
@@ -184,11 +203,45 @@ FIELDS: dict[str, Field] = {
     *_one_of('uniform', 'prior', 'teacher'),
   ),
   'smoothing.drop_epochs': Field(
-    -1.0, 'epoch s of TSLA(s): theta is 0 from there on', *_duration()
+    -1.0,
+    'epoch s of TSLA(s): theta is 0 from there on; reversed: until there',
+    *_duration(),
   ),
   'smoothing.drop_steps': Field(-1, 'the same in updates', *_duration()),
   'smoothing.drop_percent': Field(
     -1.0, 'the same in percent of the run', *_duration(below=100)
+  ),
+  'smoothing.rule': Field(
+    '',
+    'auto: what ends smoothing, or optimal: theta is the measured best',
+    f'{_RULE_WORDS}, with schedule auto only',
+    lambda v: v in ('', *auto.NAMES),
+  ),
+  'smoothing.patience': Field(
+    2, 'auto: probes in a row at which the rule must fire', *_whole(1)
+  ),
+  'smoothing.min_epochs': Field(
+    -1.0, 'auto: nothing is decided before', *_duration()
+  ),
+  'smoothing.max_epochs': Field(
+    -1.0, 'auto: theta is 0 from there on at the latest', *_duration()
+  ),
+  'smoothing.reset_momentum': Field(
+    False, 'momentum begins anew where smoothing ends', *_SWITCH
+  ),
+  'variance.every_epochs': Field(
+    0, "epochs between probes of the gradient's variance; 0 = off", *_whole(0)
+  ),
+  'variance.num_batches': Field(
+    32, 'mini-batches a probe, always the same', *_whole(3)
+  ),
+  'variance.augment': Field(
+    True, 'the probe sees augmented images, always the same', *_SWITCH
+  ),
+  'variance.mode': Field(
+    'exact',
+    'of all parameters, or of the last layer: no backward pass',
+    *_one_of('exact', 'last_layer'),
   ),
   'teacher.run': Field(
     '',

@@ -1,7 +1,7 @@
 """The sequence of a run, on one page.
 
-config → data → model and optimiser → restore → (train a chunk → log → evaluate
-→ save)*. What each word means stands in the file of that name.
+config → data → model and optimiser → restore → (train a chunk → log → probe →
+save → evaluate)*. What each word means stands in the file of that name.
 """
 
 import contextlib
@@ -154,13 +154,21 @@ def _train(
   """Goes on from `start` to the end of the run; the last evaluation.
 
   Each way through does one thing, and asks again whether to stop. A state is
-  saved before it is evaluated, so that a stop in the evaluation loses nothing.
+  saved before it is evaluated, so that a stop in the evaluation loses nothing;
+  but after it is probed, because it holds what the probe decided.
   """
   per_epoch, total = durations.steps_per_epoch, durations.total_steps
   longest = chunk_length(per_epoch, config.log_every_steps)
   state, step = start.state, start.step
   while True:
     epoch, in_epoch = divmod(step, per_epoch)
+    if (
+      run.probe
+      and step not in reporter.probes
+      and _due(epoch, in_epoch, config.variance.every_epochs)
+    ):
+      reporter.flush()
+      state = reporter.probe(step, state, run.probe)
     signum = stop_signal(state)
     if step > start.step and (
       signum

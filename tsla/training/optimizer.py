@@ -41,6 +41,14 @@ def smoothing_schedule(
       return smoothing.linear_decay(theta, drop_step)
     case 'cosine':
       return smoothing.cosine_decay(theta, drop_step)
+    case 'reversed':
+      return smoothing.piecewise((0.0, theta), (drop_step,))
+    case 'rising':
+      return smoothing.linear_rise(theta, durations.total_steps)
+    case 'auto':  # until a rule decides
+      if durations.max_step is None:
+        return smoothing.constant(theta)
+      return smoothing.two_stage(theta, durations.max_step)
   raise InputError(f'config.smoothing.schedule = {config.smoothing.schedule!r}')
 
 
@@ -91,7 +99,8 @@ def create(
 ) -> tuple[optax.GradientTransformationExtraArgs, optax.Schedule]:
   """The transformation that applies a gradient, and the learning rate it uses.
 
-  `label_smoothing` comes first: it owns θ and sees the raw gradient. SGD is
+  What owns θ comes first and sees the raw gradient: `label_smoothing`, or in a
+  run that is probed `observed_smoothing`. SGD is
   PyTorch's: weight decay is added to the gradient before the momentum buffer,
   `d = ∇F + λ w`, `v ← m v + d`, `w ← w − η v` (with Nesterov `w ← w − η (d +
   m v)`), on every parameter. AdamW and LAMB decouple the decay.
@@ -115,7 +124,12 @@ def from_tables(
   def rate(count: jax.Array) -> jax.Array:
     return tables.learning_rate[count]
 
-  return _chain(config, lambda count: tables.theta[count], rate), rate
+  return _chain(config, theta_of(tables), rate), rate
+
+
+def theta_of(tables: Tables) -> optax.Schedule:
+  """θ as a function of the update count, from traced `tables`."""
+  return lambda count: tables.theta[count]
 
 
 def _chain(
@@ -136,4 +150,10 @@ def _chain(
       base = optax.lamb(rate, weight_decay=options.weight_decay)
     case unknown:
       raise InputError(f'config.optimizer.name = {unknown!r}')
-  return optax.chain(smoothing.label_smoothing(theta), base)
+  owner = (
+    smoothing.observed_smoothing(theta)
+    if config.variance.every_epochs
+    else smoothing.label_smoothing(theta)
+  )
+  tx = optax.chain(owner, base)
+  return smoothing.reset_momentum(tx) if config.smoothing.reset_momentum else tx

@@ -7,16 +7,18 @@ for the host to write.
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import jax
 import numpy as np
 
 from tsla.training.durations import Durations
+from tsla.training.probe import Probed
 from tsla.training.progress import Progress
 from tsla.training.runlog import RunLog
 from tsla.training.start import Start
-from tsla.training.step import NONE, TrainMetrics
+from tsla.training.step import NONE, TrainMetrics, TrainState
 
 
 class Diverged(Exception):
@@ -64,6 +66,7 @@ class Reporter:
     self._pending: tuple[int, int, TrainMetrics, Future[float]] | None = None
     # Waits for the device beside the main thread, to note when it was done.
     self._clock = ThreadPoolExecutor(1)
+    self._has_probed = False
 
   def chunk(self, before: int, step: int, row: TrainMetrics) -> None:
     """Takes the metrics of updates `before` .. `step`; writes the ones before.
@@ -122,6 +125,11 @@ class Reporter:
     """Of the evaluations on record: what makes a checkpoint the best."""
     return {step: test['top1'] for step, test in self.evaluations.items()}
 
+  @property
+  def probes(self) -> AbstractSet[int]:
+    """The probes on record, by the updates done before them."""
+    return self._log.probes
+
   def adopt(self, start: Start) -> None:
     """Writes what another run logged, where this one begins in it."""
     for row in start.rows:
@@ -145,6 +153,41 @@ class Reporter:
       f'top-1 {test["top1"]:.2%}  top-5 {test["top5"]:.2%}  '
       f'NLL {test["nll"]:.4f}  ECE {test["ece"]:.2%}'
     )
+
+  def probe(
+    self,
+    step: int,
+    state: TrainState,
+    probe: Callable[[TrainState], tuple[TrainState, Probed]],
+  ) -> TrainState:
+    """Probes the state after `step` updates, writes what is found, waiting.
+
+    Args:
+      step: updates done.
+      state: gone afterwards.
+      probe: `Run.probe`.
+
+    Returns:
+      The state with what was decided.
+    """
+    start = time.monotonic()
+    state, found = probe(state)
+    row = {name: _shortest(value) for name, value in found.compute().items()}
+    seconds = time.monotonic() - start
+    self._alive()
+    next_theta = row.pop('next_theta')
+    # The first one of a process compiled.
+    row['seconds'] = seconds if self._has_probed else None
+    self._has_probed = True
+    self._write('probe', step, **row)
+    self._progress.say(
+      f'epoch {self._epoch(step):g}  probe  delta {row["delta"]:.3g} ± '
+      f'{row["delta_error"]:.2g}  theta* {row["theta_star"]:.3g}  MSE ratio '
+      f'{row["mse_ratio"]:.3g}  cosine {row["cosine"]:.3g}'
+    )
+    if row['theta'] and not next_theta:
+      self._switch(step)
+    return state
 
   def training_resumes(self) -> None:
     """What passed since the last row (evaluation, saving) was not training."""

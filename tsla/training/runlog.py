@@ -18,6 +18,7 @@ class RunLog:
 
   Attributes:
     evaluations: step -> the values of its `eval` row.
+    probes: the steps that have a `probe` row.
   """
 
   def __init__(
@@ -29,11 +30,12 @@ class RunLog:
     self._file = file
     self._board = board
     self.evaluations: dict[int, dict[str, float]] = {}
+    self.probes: set[int] = set()
     for row in map(json.loads, rows):
       self._note(**row)
 
   def write(self, kind: str, step: int, **values: float | None) -> None:
-    """One row: `kind` is train, eval or switch, `step` the updates done.
+    """One row: `kind` is train, eval, probe or switch, `step` the updates done.
 
     A value that is not finite is written as null, as JSON has no other word.
     """
@@ -54,6 +56,8 @@ class RunLog:
   def _note(self, kind: str, step: int, **values: float | None) -> None:
     if kind == 'eval':
       self.evaluations[step] = values
+    elif kind == 'probe':
+      self.probes.add(step)
 
 
 def parse_row(line: str) -> dict[str, Any] | None:

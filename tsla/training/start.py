@@ -5,6 +5,7 @@ run that begins with the LSR run's state of epoch s ends where TSLA(s) alone
 does: one trunk, many branches.
 """
 
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -76,7 +77,7 @@ def find_start(
   return Start(
     state=scheduled,
     step=step,
-    rows=tuple(row for row in run.rows if row['step'] <= step),
+    rows=tuple(_rows_until(step, run.rows)),
     drops=bool(smoothing.current_theta(state.opt_state) > 0)
     and not smoothing.current_theta(scheduled.opt_state) > 0,
   )
@@ -119,6 +120,16 @@ def _with_own_theta(
   return state.replace(
     opt_state=smoothing.with_schedule(state.opt_state, schedule)
   )
+
+
+def _rows_until(
+  step: int, rows: Sequence[dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+  """The rows up to the fork; not its probe, which saw the other run's θ."""
+  for row in rows:
+    if row['step'] > step or (row['kind'], row['step']) == ('probe', step):
+      return
+    yield row
 
 
 def _from_weights(

@@ -1,0 +1,208 @@
+"""The automatic switch: rules, hysteresis, bounds; momentum at the switch."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import tsla
+from tsla.smoothing import auto
+from tsla.smoothing.estimates import Estimate, GradientStatistics
+
+PARAMS = {'w': jnp.ones(2)}
+
+
+def seen(held_out_loss=float('nan'), **values):
+  """An observation in which every other number is 0.5, its error 0.01."""
+  found = {name: 0.5 for name in GradientStatistics._fields} | values
+  return tsla.Observation(
+    GradientStatistics(
+      **{
+        n: Estimate(jnp.float32(v), jnp.float32(0.01)) for n, v in found.items()
+      }
+    ),
+    jnp.float32(held_out_loss),
+  )
+
+
+def thetas(switch, observations, tx=None):
+  """θ of each update, with an observation before it where there is one."""
+  tx = tx or optax.chain(switch.transformation, optax.sgd(0.1))
+  state, found = tx.init(PARAMS), []
+  observe, update = jax.jit(switch.observe), jax.jit(tx.update)
+  for each in observations:
+    if each is not None:
+      state = observe(state, each)
+    found.append(float(tsla.current_theta(state)))
+    _, state = update(PARAMS, state, PARAMS)
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+  return np.round(found, 6).tolist()
+
+
+FIRES, QUIET = seen(delta=1.1), seen(delta=0.9)
+
+
+@pytest.mark.parametrize(
+  ('observations', 'expected'),
+  [
+    ([FIRES, FIRES, QUIET, QUIET], [0.4, 0, 0, 0]),  # once
+    ([FIRES, QUIET, FIRES, FIRES], [0.4, 0.4, 0.4, 0]),  # in a row
+    ([FIRES, None, None, FIRES, None], [0.4, 0.4, 0.4, 0, 0]),
+    ([QUIET, seen(delta=float('nan'))] * 2, [0.4] * 4),
+  ],
+)
+def test_a_rule_that_fires_twice_in_a_row_drops_theta_once(
+  observations, expected
+):
+  switch = tsla.auto_two_stage(0.4, 'delta', patience=2)
+  assert thetas(switch, observations) == expected
+
+
+def test_nothing_is_decided_before_min_step_and_all_by_max_step():
+  switch = tsla.auto_two_stage(0.4, 'delta', min_step=2, max_step=4)
+  assert thetas(switch, [FIRES] * 5) == [0.4, 0.4, 0, 0, 0]
+  assert thetas(switch, [QUIET] * 6) == [0.4, 0.4, 0.4, 0.4, 0, 0]
+  switch = tsla.auto_two_stage(0.4, 'optimal', min_step=1, max_step=3)
+  best = [seen(theta_star=v) for v in (0.9, 0.3, float('nan'), 0.8)]
+  assert thetas(switch, best) == [0.4, 0.3, 0.3, 0]
+
+
+def test_optimal_follows_up_and_down_and_between_observations():
+  switch = tsla.auto_two_stage(0.4, 'optimal')
+  best = [seen(theta_star=v) for v in (0.0, 0.7, 1.0)]
+  best.insert(2, None)
+  assert thetas(switch, best) == [0, 0.7, 0.7, 1]
+
+
+@pytest.mark.parametrize(
+  ('rule', 'first', 'second', 'fires'),
+  [
+    ('mse', {}, {'mse_ratio': 1.01}, True),
+    ('mse', {}, {'mse_ratio': 0.99}, False),
+    ('floor', {}, {'smoothed_grad_norm': 0.495, 'cosine': 0.4}, True),
+    ('floor', {}, {'smoothed_grad_norm': 0.485, 'cosine': 0.4}, False),
+    ('floor', {}, {'smoothed_grad_norm': 0.6, 'cosine': 0.6}, False),
+    ('floor', {'smoothed_grad_norm': float('nan')}, {'cosine': 0.4}, False),
+    ('plateau', {'held_out_loss': 1.0}, {'held_out_loss': 1.0}, True),
+    ('plateau', {'held_out_loss': 1.0}, {'held_out_loss': 0.99}, False),
+    ('plateau', {}, {}, False),
+  ],
+)
+def test_each_rule_says_what_its_name_does(rule, first, second, fires):
+  switch = tsla.auto_two_stage(0.4, rule, patience=1)
+  expected = [0.4, 0 if fires else 0.4]
+  assert thetas(switch, [seen(**first), seen(**second)]) == expected
+  # Whichever is in force, all are asked.
+  tx = auto.observed_smoothing(tsla.constant(0.4))
+  state = tx.init(PARAMS)
+  for each in (first, second):
+    state = tsla.observe(state, seen(**each), tsla.constant(0.4), rule=-1)
+    _, state = tx.update(PARAMS, state)
+  place = list(auto.RULES).index(rule)
+  assert (int(auto.firings(state)[place]) == 1) == fires
+  assert float(tsla.current_theta(state)) == pytest.approx(0.4)
+
+
+def test_an_observation_at_the_same_count_replaces_the_last():
+  switch = tsla.auto_two_stage(0.4, 'delta', patience=2)
+  tx = switch.transformation
+  once = switch.observe(tx.init(PARAMS), FIRES)
+  twice = switch.observe(once, FIRES)
+  for a, b in zip(jax.tree.leaves(once), jax.tree.leaves(twice), strict=True):
+    np.testing.assert_array_equal(a, b)
+  assert int(auto.firings(switch.observe(twice, QUIET))[0]) == 0
+  # A decision too: it was made on what is no longer so.
+  _, state = tx.update(PARAMS, once)
+  assert float(tsla.current_theta(switch.observe(state, FIRES))) == 0
+  state = switch.observe(switch.observe(state, FIRES), QUIET)
+  assert float(tsla.current_theta(state)) == pytest.approx(0.4)
+
+
+def test_it_mixes_gradients_as_label_smoothing_does():
+  switch = tsla.auto_two_stage(0.25, 'delta', patience=1)
+  state = switch.transformation.init(PARAMS)
+  other = {'w': jnp.zeros(2)}
+  mixed, _ = switch.transformation.update(
+    PARAMS, state, smoothing_updates=other, unknown=1
+  )
+  np.testing.assert_allclose(mixed['w'], 0.75)
+  state = switch.observe(state, FIRES)
+  mixed, _ = switch.transformation.update(
+    PARAMS, state, smoothing_updates=other
+  )
+  np.testing.assert_allclose(mixed['w'], 1)
+
+
+def test_another_schedule_takes_no_decision_back():
+  switch = tsla.auto_two_stage(0.4, 'delta', patience=1)
+  state = switch.transformation.init(PARAMS)
+  other = tsla.constant(0.2)
+  theta = tsla.current_theta(tsla.with_schedule(state, other))
+  assert float(theta) == pytest.approx(0.2)
+  state = switch.observe(state, FIRES)
+  assert float(tsla.current_theta(tsla.with_schedule(state, other))) == 0
+  switch = tsla.auto_two_stage(0.4, 'optimal')
+  state = switch.observe(state, seen(theta_star=0.7))
+  assert float(tsla.current_theta(tsla.with_schedule(state, other))) == (
+    pytest.approx(0.7)
+  )
+
+
+@pytest.mark.parametrize(
+  ('kwargs', 'message'),
+  [
+    ({'rule': 'dleta'}, "rule = 'dleta' must be one of delta, mse"),
+    ({'min_step': 5, 'max_step': 5}, 'min_step = 5 and max_step = 5'),
+    ({'patience': 0}, 'patience = 0'),
+    ({'theta': 1.5}, 'theta = 1.5'),
+  ],
+)
+def test_what_cannot_be_is_refused(kwargs, message):
+  with pytest.raises(ValueError, match=message):
+    tsla.auto_two_stage(**{'theta': 0.1, 'rule': 'delta'} | kwargs)
+
+
+def test_a_state_without_the_switch_is_explained():
+  state = tsla.label_smoothing(tsla.none()).init(PARAMS)
+  with pytest.raises(ValueError, match='0 AutoStates'):
+    tsla.observe(state, FIRES, tsla.none(), rule=0)
+
+
+def test_momentum_is_numpys_begun_anew_at_the_switch_and_the_rate_goes_on():
+  rate = [1.0, 0.9, 0.8, 0.7, 0.6]
+  grads, drop = [1.0, 2.0, -1.0, 3.0, 0.5], 3
+  tx = tsla.reset_momentum(
+    optax.chain(
+      tsla.label_smoothing(tsla.two_stage(0.1, drop)),
+      optax.sgd(lambda count: jnp.array(rate)[count], momentum=0.9),
+    )
+  )
+  state, buffer = tx.init(jnp.zeros(())), 0.0
+  update = jax.jit(tx.update)
+  for step, grad in enumerate(grads):
+    buffer = (0.0 if step == drop else 0.9 * buffer) + grad
+    got, state = update(jnp.float32(grad), state)
+    assert float(got) == pytest.approx(-rate[step] * buffer, rel=1e-6), step
+
+
+def test_adams_moments_begin_anew_with_their_count():
+  grads, drop = np.array([[1.0, -2.0], [0.5, 3.0], [2.0, 1.0], [1.0, 0.1]]), 2
+  tx = tsla.reset_momentum(
+    optax.chain(
+      tsla.label_smoothing(tsla.two_stage(0.1, drop)),
+      optax.scale_by_adam(b1=0.9, b2=0.99, eps=1e-8),
+    )
+  )
+  state = tx.init(jnp.zeros(2))
+  for step, grad in enumerate(grads):
+    if step in (0, drop):
+      mean, square, count = np.zeros(2), np.zeros(2), 0
+    count += 1
+    mean = 0.9 * mean + 0.1 * grad
+    square = 0.99 * square + 0.01 * grad**2
+    expected = (mean / (1 - 0.9**count)) / (
+      np.sqrt(square / (1 - 0.99**count)) + 1e-8
+    )
+    got, state = tx.update(jnp.asarray(grad, jnp.float32), state)
+    np.testing.assert_allclose(got, expected, rtol=1e-4)

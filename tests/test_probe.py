@@ -1,0 +1,290 @@
+"""The probe in training: its numbers, its rows, what it leaves alone."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from digits_mlp import exact
+from support import small_config, write_digits_npz
+
+from tsla.data import batches, datasets
+from tsla.errors import InputError
+from tsla.smoothing import auto
+from tsla.training import config as config_lib
+from tsla.training import durations, loop, parallel, probe
+from tsla.training.build import build, check_fits
+
+THETA, SIZE, COUNT = 0.4, 16, 64
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory):
+  """LSR(0.4), probed each epoch on all of 64 digits: four mini-batches."""
+  folder = tmp_path_factory.mktemp('data')
+  config = small_config(write_digits_npz(folder / 'digits.npz'))
+  config.smoothing.schedule = 'constant'
+  config.smoothing.drop_epochs = -1.0
+  config.optimizer.learning_rate = 0.05
+  config.variance.every_epochs = 1
+  config.variance.num_batches = 4
+  config.variance.augment = False
+  return config
+
+
+def changed(config, **fields):
+  config = config.copy_and_resolve_references()
+  config.update_from_flattened_dict(
+    {name.replace('__', '.'): value for name, value in fields.items()}
+  )
+  return config
+
+
+def built(config):
+  config_lib.validate(config)
+  return build(
+    config,
+    datasets.load(config.data),
+    durations.resolve(config, steps_per_epoch=4),
+    parallel.choose('jit', config.batch_size),
+  )
+
+
+def probed(config):
+  """Some state, before and after a probe; what it found; the run."""
+  run = built(config)
+  rng = np.random.default_rng(0)
+
+  def nudge(leaf):
+    return np.asarray(leaf + 0.2 * rng.random(leaf.shape), np.float32)
+
+  before = run.state.replace(
+    params=jax.tree.map(nudge, run.state.params),
+    batch_stats=jax.tree.map(nudge, run.state.batch_stats),
+  )
+  before = jax.tree.map(np.array, before)
+  placed = jax.tree.map(
+    lambda leaf, like: jax.device_put(leaf, like.sharding), before, run.state
+  )
+  after, found = run.probe(placed)
+  return before, jax.tree.map(np.array, after), found.compute(), run
+
+
+@pytest.fixture(scope='module')
+def gradients(config):
+  """f64[N, P] of that state by target, by optax; the last layer comes last."""
+  run, dataset = built(config), datasets.load(config.data)
+  rng = np.random.default_rng(0)
+  params, stats = (
+    jax.tree.map(lambda x: np.asarray(x + 0.2 * rng.random(x.shape)), part)
+    for part in (run.state.params, run.state.batch_stats)
+  )
+  images = (dataset.train.images / 255 - 0.5) / 0.5
+
+  def loss(params, image, target):
+    variables = {'params': params, 'batch_stats': stats}
+    logits = run.state.apply_fn(variables, image[None], train=False)
+    return optax.softmax_cross_entropy(logits[0], target)
+
+  gradient = jax.jit(jax.vmap(jax.grad(loss), in_axes=(None, 0, 0)))
+
+  def flat(targets):
+    targets = np.broadcast_to(targets, (COUNT, 10))
+    tree = gradient(params, jnp.float32(images), jnp.float32(targets))
+    last = tree.pop('fc')
+    leaves = [*jax.tree.leaves(tree), *jax.tree.leaves(last)]
+    return np.concatenate(
+      [np.reshape(x, (COUNT, -1)).astype(float) for x in leaves], 1
+    )
+
+  labels = dataset.train.labels
+  return {
+    'true': flat(np.eye(10)[labels]),
+    'uniform': flat(np.full(10, 0.1)),
+    'prior': flat(np.bincount(labels, minlength=10) / COUNT),
+    'last': params['fc']['kernel'].size + 10,
+  }
+
+
+def of_batches(g, h, seed):
+  """σ², V, ρ from the four mini-batches' means, by the plain formulas."""
+  order = np.asarray(batches.epoch_order(seed, 2**31 - 1, COUNT))
+  g, h = (x[order].reshape(4, SIZE, -1).mean(1) for x in (g, h))
+  g, h = g - g.mean(0), h - h.mean(0)
+  scale = (1 - SIZE / COUNT) / 3
+  return {
+    'sigma2': scale * (g * g).sum(),
+    'smoothing_variance': scale * (h * h).sum(),
+    'rho': scale * (g * h).sum(),
+  }
+
+
+@pytest.mark.parametrize(
+  ('target', 'theta'), [('uniform', THETA), ('prior', 0.0)]
+)
+def test_a_row_is_what_per_example_gradients_say(
+  config, gradients, target, theta
+):
+  """Of a run without smoothing too: its target is measured all the same."""
+  config = changed(
+    config,
+    smoothing__target=target,
+    smoothing__theta=theta,
+    smoothing__schedule='constant' if theta else 'none',
+  )
+  state, after, row, _ = probed(config)
+  g, h = gradients['true'], gradients[target]
+  for name, expected in of_batches(g, h, seed=0).items():
+    assert row[name] == pytest.approx(expected, rel=1e-3), name
+  # All of the set is in the mini-batches, so the means are exact.
+  truth = exact(g, h, theta, batch_size=SIZE, distinct=True)
+  for name in ('bias2', 'grad_norm2', 'smoothed_grad_norm2', 'cosine'):
+    assert row[name] == pytest.approx(truth[name], rel=1e-3), name
+  for name in ('sigma2', 'rho', 'delta', 'theta_star'):
+    assert abs(row[name] - truth[name]) < 4 * row[f'{name}_error'], name
+  assert row['theta'] == np.float32(theta)
+  if not theta:
+    assert row['mse_ratio'] == 1
+  # At fixed weights, BatchNorm's included.
+  for part in ('params', 'batch_stats', 'step'):
+    jax.tree.map(
+      np.testing.assert_array_equal, getattr(state, part), getattr(after, part)
+    )
+
+
+def test_the_last_layer_mode_is_the_last_layers_gradient(config, gradients):
+  _, _, row, _ = probed(changed(config, variance__mode='last_layer'))
+  last = gradients['last']
+  g, h = gradients['true'][:, -last:], gradients['uniform'][:, -last:]
+  # All of the population is there: every variance is exact as well.
+  truth = exact(g, h, THETA, batch_size=SIZE, distinct=True)
+  for name in ('sigma2', 'smoothing_variance', 'rho', 'bias2', 'grad_norm'):
+    assert row[name] == pytest.approx(truth[name], rel=1e-3), name
+
+
+def test_augmentation_is_by_config_and_the_same_each_time(config, gradients):
+  config = changed(config, variance__augment=True, variance__mode='last_layer')
+  _, after, first, run = probed(config)
+  after = jax.tree.map(
+    lambda leaf, like: jax.device_put(leaf, like.sharding), after, run.state
+  )
+  _, again = run.probe(after)
+  assert first['sigma2'] == again.compute()['sigma2']
+  last = gradients['last']
+  g, h = gradients['true'][:, -last:], gradients['uniform'][:, -last:]
+  plain = exact(g, h, THETA, batch_size=SIZE, distinct=True)['sigma2']
+  assert first['sigma2'] != pytest.approx(plain, rel=1e-2)
+
+
+def test_off_there_is_no_probe_and_nothing_of_it_in_the_state(config):
+  run = built(changed(config, variance__every_epochs=0))
+  assert run.probe is None
+  with pytest.raises(ValueError, match='0 AutoStates'):
+    auto.auto_state(run.state.opt_state)
+
+
+def rows(workdir):
+  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+  return [json.loads(line) for line in lines]
+
+
+@pytest.fixture(scope='module')
+def automatic(config, tmp_path_factory):
+  """A run whose rule always fires: the held-out loss rises at such a rate."""
+  config = changed(
+    config,
+    epochs=4,
+    batch_size=8,
+    data__held_out=0.25,
+    data__label_noise=0.5,
+    optimizer__learning_rate=1e-6,
+    smoothing__schedule='auto',
+    smoothing__rule='plateau',
+    smoothing__patience=1,
+    smoothing__min_epochs=2.0,
+    variance__mode='last_layer',
+  )
+  workdir = tmp_path_factory.mktemp('run')
+  loop.train_and_evaluate(config, workdir)
+  return config, rows(workdir)
+
+
+def test_a_run_logs_a_probe_an_epoch_and_what_every_rule_says(automatic):
+  _, log = automatic
+  probes = [row for row in log if row['kind'] == 'probe']
+  assert [row['step'] for row in probes] == [0, 6, 12, 18, 24]
+  for index, row in enumerate(probes):
+    assert {f'rule_{name}' for name in auto.RULES} < set(row)
+    assert row['delta_error'] > 0
+    assert row['held_out_loss'] > 0
+    assert (row['seconds'] is None) == (index == 0)
+
+
+def test_the_rule_in_force_ends_smoothing_where_it_first_may(automatic):
+  _, log = automatic
+  losses = [row['held_out_loss'] for row in log if row['kind'] == 'probe']
+  fires = [
+    index > 0 and loss >= min(losses[:index])
+    for index, loss in enumerate(losses)
+  ]
+  # Nothing is learnt, so the loss rises or falls by chance of BatchNorm.
+  said = [row['rule_plateau'] > 0 for row in log if row['kind'] == 'probe']
+  assert said == fires
+  drop = next((6 * i for i, f in enumerate(fires) if f and i >= 2), None)
+  assert drop is not None, losses
+  assert [row['step'] for row in log if row['kind'] == 'switch'] == [drop]
+  for row in log:
+    if row['kind'] == 'train':
+      assert (row['theta'] > 0) == (row['step'] <= drop)
+      assert row['stage'] == (1 if row['step'] <= drop else 2)
+
+
+def test_the_mapping_says_which_rule_and_when(config):
+  steps = durations.resolve(
+    changed(
+      config,
+      smoothing__schedule='auto',
+      smoothing__rule='floor',
+      smoothing__min_epochs=1.0,
+      smoothing__max_epochs=3.0,
+    ),
+    steps_per_epoch=4,
+  )
+  assert (steps.min_step, steps.max_step) == (4, 12)
+  decided = probe.decision(
+    changed(config, smoothing__rule='floor', smoothing__patience=3), steps
+  )
+  assert [int(x) for x in decided] == [2, 4, 3]
+  assert int(probe.decision(config, steps).rule) == -1
+
+
+AUTO = {'smoothing.schedule': 'auto', 'smoothing.rule': 'delta'}
+
+
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
+    ({'smoothing.schedule': 'auto'}, r"rule = '' with"),
+    ({'smoothing.rule': 'delta'}, r"rule = 'delta' with .* 'constant'"),
+    (AUTO | {'variance.every_epochs': 0}, r'the rule would see nothing'),
+    (AUTO | {'smoothing.rule': 'plateau'}, r'held_out = 0.0'),
+    (AUTO | {'init.fork_from': 'run@1'}, r'decisions are not'),
+    (AUTO | {'smoothing.min_epochs': 3.0, 'smoothing.max_epochs': 3.0}, 'min_'),
+    (AUTO | {'smoothing.max_epochs': 0.0}, 'nothing could be decided'),
+    (AUTO | {'smoothing.max_epochs': 4.0}, 'at or after the end'),
+    ({'smoothing.min_epochs': 1.0}, 'with schedule auto'),
+    ({'variance.num_batches': 2}, 'num_batches = 2'),
+    ({'variance.num_batches': 5}, '3 to 4'),
+    ({'batch_size': 32, 'variance.num_batches': 3}, 'of a third'),
+  ],
+)
+def test_what_cannot_be_probed_or_decided_is_explained(config, fields, message):
+  config = config.copy_and_resolve_references()
+  config.update_from_flattened_dict(fields)
+  with pytest.raises(InputError, match=message) as error:
+    config_lib.validate(config)
+    durations.check(config)
+    check_fits(config, datasets.load(config.data), memory=None)
+  assert len(str(error.value).splitlines()) <= 3

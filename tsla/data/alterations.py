@@ -1,0 +1,73 @@
+"""What an experiment changes of a training set: wrong labels, a part held out.
+
+Both are functions of the set's labels and the config, never of the run's seed,
+so that the runs of a comparison see the same set. The test set stays as it is.
+"""
+
+import hashlib
+
+import jax
+import numpy as np
+
+# Each separates its draws from others of the same seed.
+_NOISE = int.from_bytes(b'nois')
+_HELD_OUT = int.from_bytes(b'held')
+
+
+def add_label_noise(
+  labels: np.ndarray, num_classes: int, fraction: float, seed: int
+) -> np.ndarray:
+  """Replaces a part of the labels, each by another class, all as likely.
+
+  Args:
+    labels: `i32[N]`, in 0 .. K - 1.
+    num_classes: K, at least 2.
+    fraction: `round(fraction · N)` of them change; 0 .. 1.
+    seed: which ones, and to what.
+
+  Returns:
+    `i32[N]`.
+
+  Example:
+    >>> noisy = add_label_noise(np.zeros(10, np.int32), 3, fraction=0.4, seed=0)
+    >>> int((noisy != 0).sum())
+    4
+  """
+  count = len(labels)
+  # Named, so that `jax_default_prng_impl` cannot change a data set.
+  key = jax.random.fold_in(jax.random.key(seed, impl='threefry2x32'), _NOISE)
+  which, shift = jax.random.split(key)
+  picked = np.asarray(jax.random.permutation(which, count))
+  picked = picked[: round(fraction * count)]
+  shifts = np.asarray(jax.random.randint(shift, (count,), 1, num_classes))
+  noisy = np.array(labels)
+  noisy[picked] = (noisy[picked] + shifts[picked]) % num_classes
+  return noisy
+
+
+def held_out(count: int, fraction: float) -> np.ndarray:
+  """Which examples are kept from training, `bool[N]`.
+
+  Args:
+    count: N.
+    fraction: `round(fraction · N)` of them are.
+  """
+  key = jax.random.fold_in(jax.random.key(0, impl='threefry2x32'), _HELD_OUT)
+  picked = np.asarray(jax.random.permutation(key, count))
+  mask = np.zeros(count, bool)
+  mask[picked[: round(fraction * count)]] = True
+  return mask
+
+
+def fingerprint(before: str, labels: np.ndarray, mask: np.ndarray) -> str:
+  """That of a set whose training labels and held-out part are these.
+
+  Args:
+    before: of the set as it was read.
+    labels: `i32[N]`, of all that was read.
+    mask: `bool[N]`, from `held_out`.
+  """
+  digest = hashlib.sha256(before.encode())
+  digest.update(labels.astype('<i4'))
+  digest.update(mask)
+  return digest.hexdigest()

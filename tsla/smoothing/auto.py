@@ -1,0 +1,379 @@
+"""When θ drops, decided by what is measured on the way.
+
+A training loop measures now and then (`gradient_statistics`) and shows the
+optimiser what it saw. Each rule here says whether smoothing should end; the one
+in force, if it has said so several times in a row, ends it. What was decided is
+part of the optimiser's state, beside θ, so it is saved and restored with it:
+
+  >>> import jax, optax, tsla
+  >>> auto = tsla.auto_two_stage(
+  ...   0.4, 'delta', min_step=2, max_step=100, patience=2
+  ... )
+  >>> tx = optax.chain(auto.transformation, optax.sgd(0.1))
+  >>> params = jnp.zeros(2)
+  >>> opt_state = tx.init(params)
+  >>> def gradient_pair(key):  # ∇F = (3, 4), σ² = 2, h = 0: δ = 12.5
+  ...   return jnp.array([3.0, 4.0]) + jax.random.normal(key, (2,)), params
+  >>> keys = jax.random.split(jax.random.key(0), 100)
+  >>> for step in range(4):
+  ...   theta = tsla.current_theta(opt_state)
+  ...   found = tsla.gradient_statistics(
+  ...     gradient_pair, keys, theta, batch_size=1
+  ...   )
+  ...   opt_state = auto.observe(opt_state, tsla.Observation(found))
+  ...   print(f'theta {tsla.current_theta(opt_state):.1f}')
+  ...   _, opt_state = tx.update(params, opt_state, params)
+  theta 0.4
+  theta 0.4
+  theta 0.0
+  theta 0.0
+
+Every rule is asked each time, whichever is in force, so one run that smooths to
+the end tells when each of them would have ended it.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from tsla.smoothing import schedules
+from tsla.smoothing.estimates import GradientStatistics
+from tsla.smoothing.transform import (
+  LabelSmoothingState,
+  label_smoothing,
+  smoothing_state,
+)
+
+_NEVER = 2**31 - 1
+# Of the gradients against y and against the smoothed label: below, they have
+# parted company.
+FLOOR_COSINE = 0.5
+
+
+class Observation(NamedTuple):
+  """What the rules look at."""
+
+  statistics: GradientStatistics  # at the θ in use, at the batch size in use
+  # f32[], cross-entropy against the true labels of examples that are not
+  # trained on; NaN where there are none
+  held_out_loss: jax.typing.ArrayLike = float('nan')
+
+
+class Memory(NamedTuple):
+  """What the observations so far left behind; every number is finite."""
+
+  lowest_norm: jax.Array  # f32[], of ‖∇F_smoothed‖
+  lowest_loss: jax.Array  # f32[], of the held-out loss
+  firings: jax.Array  # i32[R], how often in a row each rule fired
+  drop_step: jax.Array  # i32[], first update without smoothing, once decided
+  followed: jax.Array  # f32[], θ that took the schedule's place; −1: none
+
+
+class AutoState(NamedTuple):
+  """State of a transformation that can be shown observations."""
+
+  smoothing: LabelSmoothingState  # what `current_theta` finds
+  memory: Memory
+  before: Memory  # without the last observation
+  observed: jax.Array  # i32[], the count of the last observation; −1: none
+
+
+class AutoTwoStage(NamedTuple):
+  """`auto_two_stage`: what goes into the chain, and what shows it things."""
+
+  transformation: optax.GradientTransformationExtraArgs
+  # (opt_state, Observation) -> opt_state, for the next gradient
+  observe: Callable[[optax.OptState, Observation], optax.OptState]
+
+
+def delta(seen: Observation, memory: Memory) -> jax.Array:
+  """δ > 1: the smoothing label's gradient errs more than the true one's."""
+  del memory
+  return seen.statistics.delta.value > 1
+
+
+def mse(seen: Observation, memory: Memory) -> jax.Array:
+  """m(θ) > σ²: the smoothed gradient errs more than the plain one."""
+  del memory
+  return seen.statistics.mse_ratio.value > 1
+
+
+def floor(seen: Observation, memory: Memory) -> jax.Array:
+  """‖∇F_smoothed‖ stands still, and points elsewhere than ∇F.
+
+  That is where smoothing cannot go further: it did not fall by more than its
+  standard error below the lowest so far, and the cosine between the two is
+  below `FLOOR_COSINE`.
+  """
+  norm, error = seen.statistics.smoothed_grad_norm
+  stands = norm > memory.lowest_norm - error
+  return stands & (seen.statistics.cosine.value < FLOOR_COSINE)
+
+
+def plateau(seen: Observation, memory: Memory) -> jax.Array:
+  """The held-out loss is no lower than it was at its best."""
+  return jnp.asarray(seen.held_out_loss >= memory.lowest_loss)
+
+
+# By name, in the order of `Memory.firings`. NaN fires none.
+RULES: dict[str, Callable[[Observation, Memory], jax.Array]] = {
+  'delta': delta,
+  'mse': mse,
+  'floor': floor,
+  'plateau': plateau,
+}
+# What may be in force: a rule, or θ = θ* from one observation to the next.
+NAMES = (*RULES, 'optimal')
+
+
+def auto_two_stage(
+  theta: jax.typing.ArrayLike,
+  rule: str,
+  *,
+  min_step: int = 0,
+  max_step: int = _NEVER,
+  patience: int = 2,
+) -> AutoTwoStage:
+  """TSLA whose s is found on the way: θ until `rule` says so, then exactly 0.
+
+  Args:
+    theta: smoothing strength of stage one, 0 <= theta <= 1.
+    rule: 'delta', 'mse', 'floor' or 'plateau'; or 'optimal', which does not end
+      it, but puts θ* of each observation in the place of θ.
+    min_step: updates before which nothing is decided, >= 0.
+    max_step: first update without smoothing if nothing was decided, > min_step.
+    patience: observations in a row at which the rule must fire, >= 1. Those
+      before `min_step` count.
+
+  Returns:
+    The transformation, with the state `AutoState`, and what shows it an
+    `Observation`. An observation at the count of the last one replaces that.
+
+  Raises:
+    ValueError: as `two_stage`; an unknown rule, steps out of order, or a
+      patience below 1.
+
+  Example:
+    >>> auto = auto_two_stage(0.4, 'mse', max_step=100)
+    >>> float(auto.transformation.init(jnp.zeros(2)).smoothing.theta) > 0
+    True
+  """
+  if rule not in NAMES:
+    raise ValueError(f'rule = {rule!r} must be one of {", ".join(NAMES)}.')
+  if not 0 <= min_step < max_step:
+    raise ValueError(
+      f'min_step = {min_step!r} and max_step = {max_step!r}: it must be '
+      '0 <= min_step < max_step.'
+    )
+  if patience < 1:
+    raise ValueError(f'patience = {patience!r} must be at least 1.')
+  schedule = schedules.two_stage(theta, max_step)
+
+  def show(opt_state: optax.OptState, seen: Observation) -> optax.OptState:
+    return observe(
+      opt_state,
+      seen,
+      schedule,
+      rule=NAMES.index(rule),
+      min_step=min_step,
+      patience=patience,
+    )
+
+  return AutoTwoStage(observed_smoothing(schedule), show)
+
+
+def observed_smoothing(
+  schedule: optax.Schedule,
+) -> optax.GradientTransformationExtraArgs:
+  """`label_smoothing(schedule)` that can be shown observations.
+
+  θ is the schedule's, until an observation decides otherwise.
+
+  Args:
+    schedule: as for `label_smoothing`.
+
+  Returns:
+    A transformation with the state `AutoState`.
+
+  Example:
+    >>> import tsla
+    >>> tx = observed_smoothing(tsla.constant(0.1))
+    >>> firings(tx.init(jnp.zeros(2)))
+    Array([0, 0, 0, 0], dtype=int32)
+  """
+  inner = label_smoothing(schedule)
+
+  def init_fn(params: optax.Params) -> AutoState:
+    # Not inf: a state that is not finite is one that diverged.
+    largest = jnp.finfo(jnp.float32).max
+    memory = Memory(
+      lowest_norm=jnp.float32(largest),
+      lowest_loss=jnp.float32(largest),
+      firings=jnp.zeros(len(RULES), jnp.int32),
+      drop_step=jnp.int32(_NEVER),
+      followed=jnp.float32(-1),
+    )
+    return AutoState(inner.init(params), memory, memory, jnp.int32(-1))
+
+  def update_fn(
+    updates: optax.Updates,
+    state: AutoState,
+    params: optax.Params | None = None,
+    **extra_args: Any,
+  ) -> tuple[optax.Updates, AutoState]:
+    updates, moved = inner.update(
+      updates, state.smoothing, params, **extra_args
+    )
+    moved = moved._replace(theta=_decided(moved, state.memory))
+    return updates, state._replace(smoothing=moved)
+
+  return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def observe(
+  opt_state: optax.OptState,
+  seen: Observation,
+  schedule: optax.Schedule,
+  *,
+  rule: jax.typing.ArrayLike,
+  min_step: jax.typing.ArrayLike = 0,
+  patience: jax.typing.ArrayLike = 1,
+) -> optax.OptState:
+  """Shows an observation to the `observed_smoothing` in an optimiser's state.
+
+  Args:
+    opt_state: any nesting with one `AutoState` in it, concrete or traced.
+    seen: what was measured at the weights that the next gradient is taken at.
+    schedule: that of the transformation.
+    rule: i32[], which of `NAMES` is in force; −1: none, nothing is decided.
+    min_step: as for `auto_two_stage`, like `patience`; all three may be traced.
+    patience: as there.
+
+  Returns:
+    `opt_state` with what the rules say, and θ for the next gradient.
+
+  Raises:
+    ValueError: opt_state holds no `AutoState`, or more than one.
+  """
+  state = auto_state(opt_state)
+  count = state.smoothing.count
+  before = jax.tree.map(
+    lambda old, new: jnp.where(state.observed == count, old, new),
+    state.before,
+    state.memory,
+  )
+  fired = jnp.stack([fires(seen, before) for fires in RULES.values()])
+  firings = jnp.where(fired, before.firings + 1, 0)
+  in_force = jnp.arange(len(RULES)) == rule
+  decided = jnp.any(in_force & (firings >= patience)) & (count >= min_step)
+  best = seen.statistics.theta_star.value
+  follows = rule == NAMES.index('optimal')
+  follows &= (count >= min_step) & jnp.isfinite(best)
+  memory = Memory(
+    lowest_norm=jnp.fmin(
+      before.lowest_norm, seen.statistics.smoothed_grad_norm.value
+    ),
+    lowest_loss=jnp.fmin(before.lowest_loss, seen.held_out_loss),
+    firings=firings,
+    # Later counts are larger, so the first decision stands.
+    drop_step=jnp.minimum(before.drop_step, jnp.where(decided, count, _NEVER)),
+    followed=jnp.where(follows, best, before.followed),
+  )
+  scheduled = state.smoothing._replace(
+    theta=jnp.asarray(schedule(count), jnp.float32)
+  )
+  state = AutoState(
+    scheduled._replace(theta=_decided(scheduled, memory)),
+    memory,
+    before,
+    count,
+  )
+  return jax.tree.map(
+    lambda node: state if _is_auto_state(node) else node,
+    opt_state,
+    is_leaf=_is_auto_state,
+  )
+
+
+def with_schedule(
+  opt_state: optax.OptState, schedule: optax.Schedule
+) -> optax.OptState:
+  """The same state under another schedule: θ = schedule(count).
+
+  For a run that goes on from a checkpoint of a run with another schedule, such
+  as TSLA(s) from the label-smoothing run it shares its first s epochs with. (A
+  state holds θ for the next gradient, so it still holds the old schedule's.)
+  What `observe` decided stands.
+
+  Args:
+    opt_state: as for `smoothing_state`.
+    schedule: the schedule of the transformation that goes on.
+
+  Returns:
+    `opt_state` with another θ.
+
+  Raises:
+    ValueError: opt_state holds no `LabelSmoothingState`, or more than one.
+
+  Example:
+    >>> import tsla
+    >>> trunk = label_smoothing(tsla.constant(0.1)).init(jnp.zeros(3))
+    >>> float(with_schedule(trunk, tsla.two_stage(0.1, drop_step=0)).theta)
+    0.0
+  """
+
+  def move(node: Any) -> Any:
+    if isinstance(node, AutoState):
+      moved = move(node.smoothing)
+      theta = _decided(moved, node.memory)
+      return node._replace(smoothing=moved._replace(theta=theta))
+    if isinstance(node, LabelSmoothingState):
+      theta = jnp.asarray(schedule(node.count), jnp.float32)
+      return node._replace(theta=theta)
+    return node
+
+  smoothing_state(opt_state)  # there is one
+  return jax.tree.map(
+    move,
+    opt_state,
+    is_leaf=lambda node: isinstance(node, AutoState | LabelSmoothingState),
+  )
+
+
+def auto_state(opt_state: optax.OptState) -> AutoState:
+  """The state of `observed_smoothing`, found anywhere in an optimiser's state.
+
+  Raises:
+    ValueError: opt_state holds none, or more than one.
+  """
+  nodes = jax.tree.leaves(opt_state, is_leaf=_is_auto_state)
+  states = [node for node in nodes if _is_auto_state(node)]
+  if len(states) != 1:
+    raise ValueError(
+      f'{len(states)} AutoStates in the optimiser state: put the '
+      'transformation of one auto_two_stage in front of the optimiser.'
+    )
+  return states[0]
+
+
+def firings(opt_state: optax.OptState) -> jax.Array:
+  """i32[R]: how often in a row each of `RULES` fired, the last time included.
+
+  Raises:
+    ValueError: as `auto_state`.
+  """
+  return auto_state(opt_state).memory.firings
+
+
+def _decided(scheduled: LabelSmoothingState, memory: Memory) -> jax.Array:
+  """θ at a count, from that of the schedule."""
+  follows = (memory.followed >= 0) & (scheduled.theta > 0)
+  theta = jnp.where(follows, memory.followed, scheduled.theta)
+  return jnp.where(scheduled.count >= memory.drop_step, 0.0, theta)
+
+
+def _is_auto_state(node: Any) -> bool:
+  return isinstance(node, AutoState)

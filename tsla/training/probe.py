@@ -1,0 +1,242 @@
+"""The gradient's variance, bias and best θ, measured while a run trains.
+
+At fixed weights, on the same mini-batches of the training set each time, the
+gradients against y and against the run's ŷ are compared at the batch size of
+the run: `tsla.smoothing.variance` says what comes of it. The subset, and how it
+is augmented, are functions of the run's seed.
+
+BatchNorm normalises by its running statistics, which stay as they are: the
+gradient of a mini-batch is then the mean of its examples', as the theory has
+it. (By the batch's own statistics the examples would see each other, and the
+gradient of a mini-batch would estimate another function for every size.)
+
+The training set, each image under one fixed augmentation, is the finite
+population that the mini-batches are drawn from without replacement.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tsla import smoothing
+from tsla.data import augment, batches
+from tsla.smoothing import auto
+from tsla.smoothing.estimates import GradientStatistics
+from tsla.smoothing.last_layer import residuals
+from tsla.training import optimizer, step
+from tsla.training.durations import Durations
+
+if TYPE_CHECKING:  # else jax, flax and optax suffice
+  import ml_collections
+
+# A pass over the data that no run comes to: epochs are fewer than updates.
+_EPOCH = 2**31 - 1
+
+
+class Decision(NamedTuple):
+  """What is in force: arrays, so that all rules are one compiled program."""
+
+  rule: np.ndarray  # i32[], of `auto.NAMES`; −1: nothing is decided
+  min_step: np.ndarray  # i32[]
+  patience: np.ndarray  # i32[]
+
+
+class Inputs(NamedTuple):
+  """What a probe reads and does not change."""
+
+  train: step.Inputs
+  held_out: step.Examples | None
+  decision: Decision
+
+
+class Probed(NamedTuple):
+  """What a probe found."""
+
+  statistics: GradientStatistics
+  theta: jax.Array  # f32[], the θ in use
+  next_theta: jax.Array  # f32[], what was decided
+  firings: jax.Array  # i32[R], how often in a row each rule fired
+  held_out_loss: jax.Array  # f32[], NaN without held-out examples
+
+  def compute(self) -> dict[str, np.ndarray]:
+    """One number a name, as a log row has them; on the host."""
+    values = {'theta': self.theta, 'next_theta': self.next_theta}
+    for name, estimate in self.statistics._asdict().items():
+      values |= {name: estimate.value, f'{name}_error': estimate.error}
+    values |= {
+      f'rule_{name}': count
+      for name, count in zip(auto.RULES, np.asarray(self.firings), strict=True)
+    }
+    values['held_out_loss'] = self.held_out_loss
+    return {name: np.float32(value) for name, value in values.items()}
+
+
+def decision(
+  config: 'ml_collections.ConfigDict', durations: Durations
+) -> Decision:
+  """What `config.smoothing` puts in force."""
+  rule = config.smoothing.rule
+  return Decision(
+    np.int32(auto.NAMES.index(rule) if rule else -1),
+    np.int32(durations.min_step),
+    np.int32(config.smoothing.patience),
+  )
+
+
+def make_probe(
+  config: 'ml_collections.ConfigDict',
+  make_y_hat: Callable[[Any, jax.Array, jax.Array], jax.Array | None],
+  *,
+  axis_name: str | None = None,
+) -> Callable[..., tuple[step.TrainState, Probed]]:
+  """`probe(state, inputs, slots, num_batches)`: measures, and decides.
+
+  The state that comes back is the one that went in, but for what the
+  observation left in its optimiser's part. Arguments as of
+  `step.make_train_chunk`.
+  """
+  measure = {'exact': _exact, 'last_layer': _last_layer}[config.variance.mode]
+  evaluate = step.make_evaluation(config, axis_name=axis_name)
+
+  def probe(
+    state: step.TrainState, inputs: Inputs, slots: jax.Array, num_batches: int
+  ) -> tuple[step.TrainState, Probed]:
+    examples, seed = inputs.train.examples, inputs.train.seed
+    num_examples, size = len(examples.labels), config.batch_size
+    order = batches.epoch_order(seed, _EPOCH, num_examples)
+    picked = order[jnp.arange(num_batches)[:, None] * size + slots]
+    theta = smoothing.current_theta(state.opt_state)
+    statistics = measure(
+      state,
+      lambda indices: _batch(config, make_y_hat, examples, seed, indices),
+      picked,
+      theta,
+      batch_size=size,
+      num_examples=num_examples,
+      axis_name=axis_name,
+    )
+    held_out_loss = jnp.float32(jnp.nan)
+    if inputs.held_out is not None:
+      sums = evaluate(state, inputs.held_out, slots, size)
+      held_out_loss = sums.nll / sums.count
+    opt_state = smoothing.observe(
+      state.opt_state,
+      smoothing.Observation(statistics, held_out_loss),
+      optimizer.theta_of(inputs.train.tables),
+      **inputs.decision._asdict(),
+    )
+    found = Probed(
+      statistics=statistics,
+      theta=theta,
+      next_theta=smoothing.current_theta(opt_state),
+      firings=auto.firings(opt_state),
+      held_out_loss=held_out_loss,
+    )
+    return state.replace(opt_state=opt_state), found
+
+  return probe
+
+
+def _batch(
+  config: 'ml_collections.ConfigDict',
+  make_y_hat: Callable[[Any, jax.Array, jax.Array], jax.Array | None],
+  examples: step.Examples,
+  seed: jax.Array,
+  indices: jax.Array,
+) -> step.Examples:
+  """The examples as the network sees them, with their ŷ."""
+  images = examples.images[indices]
+  if config.variance.augment:
+    images = augment.augment_train(
+      images,
+      augment.example_keys(seed, _EPOCH, indices),
+      pad=config.augment.pad,
+      crop=config.augment.crop,
+      flip=config.augment.flip,
+    )
+  else:
+    images = augment.augment_eval(images, crop=config.augment.crop)
+  images = augment.normalize(
+    images,
+    config.data.mean,
+    config.data.std,
+    jnp.dtype(config.model.dtype),
+  )
+  return step.Examples(
+    images,
+    examples.labels[indices],
+    make_y_hat(examples.y_hat, images, indices),
+  )
+
+
+def _exact(
+  state: step.TrainState,
+  make_batch: Callable[[jax.Array], step.Examples],
+  picked: jax.Array,
+  theta: jax.Array,
+  *,
+  batch_size: int,
+  num_examples: int,
+  axis_name: str | None,
+) -> GradientStatistics:
+  """Of all parameters: one forward pass and two backward passes a pair."""
+
+  def gradient_pair(indices: jax.Array) -> tuple[Any, Any]:
+    batch = make_batch(indices)
+    logits, pull = jax.vjp(
+      lambda params: state.apply_fn(
+        {'params': params, 'batch_stats': state.batch_stats},
+        batch.images,
+        train=False,
+      ),
+      state.params,
+    )
+    pair = tuple(
+      pull(r / len(indices))[0]
+      for r in residuals(logits, batch.labels, batch.y_hat)
+    )
+    return pair if axis_name is None else jax.lax.pmean(pair, axis_name)
+
+  return smoothing.gradient_statistics(
+    gradient_pair,
+    picked,
+    theta,
+    batch_size=batch_size,
+    num_examples=num_examples,
+  )
+
+
+def _last_layer(
+  state: step.TrainState,
+  make_batch: Callable[[jax.Array], step.Examples],
+  picked: jax.Array,
+  theta: jax.Array,
+  *,
+  batch_size: int,
+  num_examples: int,
+  axis_name: str | None,
+) -> GradientStatistics:
+  """Of the last layer: forward passes only."""
+
+  def forward(indices: jax.Array) -> tuple[jax.Array, ...]:
+    batch = make_batch(indices)
+    logits, sown = state.apply_fn(
+      {'params': state.params, 'batch_stats': state.batch_stats},
+      batch.images,
+      train=False,
+      mutable=['intermediates'],
+    )
+    (features,) = sown['intermediates']['features']
+    return features, logits, batch.labels, batch.y_hat
+
+  return smoothing.last_layer_statistics(
+    forward,
+    picked,
+    theta,
+    at_batch_size=batch_size,
+    num_examples=num_examples,
+    axis_name=axis_name,
+  )
