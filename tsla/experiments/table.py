@@ -128,8 +128,6 @@ def _rescale(config: ml_collections.ConfigDict, epochs: int) -> None:
   ratio = epochs / config.epochs
   for section, what in (
     ('smoothing', 'drop'),
-    ('smoothing', 'min'),
-    ('smoothing', 'max'),
     ('optimizer', 'warmup'),
     ('optimizer', 'milestone'),
   ):
@@ -138,9 +136,14 @@ def _rescale(config: ml_collections.ConfigDict, epochs: int) -> None:
         f'--epochs={epochs}: a row has {section}.{what}_steps',
         allowed=f'with {what}_epochs or {what}_percent',
       )
-    if what != 'milestone' and config[section][f'{what}_epochs'] != -1:
-      scaled = round(config[section][f'{what}_epochs'] * ratio, 6)
-      config[section][f'{what}_epochs'] = scaled
+  for section, field in (
+    ('smoothing', 'drop_epochs'),
+    ('smoothing', 'min_epochs'),
+    ('smoothing', 'max_epochs'),
+    ('optimizer', 'warmup_epochs'),
+  ):
+    if config[section][field] != -1:
+      config[section][field] = round(config[section][field] * ratio, 6)
   config.optimizer.milestone_epochs = tuple(
     round(epoch * ratio, 6) for epoch in config.optimizer.milestone_epochs
   )
