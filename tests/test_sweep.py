@@ -212,6 +212,7 @@ def test_the_list_is_one_command_a_run_in_order(write_table, tmp_path, capsys):
 def test_the_commands_of_the_list_train_a_table(write_table, tmp_path):
   workdir = tmp_path / 'runs'
   flags = [f'--table={write_table()}', f'--workdir={workdir}', '--seeds=1']
+  assert sweep.main([*flags, '--list']) == 0
   for index in range(3):
     assert sweep.main([*flags, f'--only={index}']) == 0
   for folder in folders(workdir).values():
