@@ -31,7 +31,7 @@ theory: $(READY)  ## the paper's bounds against measured trajectories: a page
 bench: $(READY)  ## every benchmark of this machine, into benchmarks/results
 	$(BIN)/python benchmarks/all.py
 
-nightly: $(READY)  ## a run killed 100 times at random moments, minutes
+nightly: $(READY)  ## runs killed 100 times at random moments: 10 minutes
 	TSLA_KILLS=100 $(BIN)/python -m pytest -n0 -s tests/test_faults.py \
 	  -k kill_9
 

@@ -76,7 +76,7 @@ class Checkpoints:
     self._meet()
     step = -1
     if jax.process_index() == 0:
-      step = next(filter(self._is_good, reversed(self.steps)), -1)
+      step = next(filter(self.is_whole, reversed(self.steps)), -1)
       if step < 0 and self.passed_over:
         raise InputError(
           f'{self._directory}: no checkpoint is whole: '
