@@ -21,7 +21,7 @@ from tsla.data import augment, datasets
 from tsla.experiments import published, samples, summary
 from tsla.experiments.report import main, write_report
 from tsla.experiments.results import read_tables
-from tsla.smoothing import auto
+from tsla.smoothing import rules
 from tsla.smoothing.estimates import GradientStatistics
 from tsla.training import durations, parallel, step
 from tsla.training.build import build
@@ -604,7 +604,7 @@ def add_probes(folder, deltas, firings):
       row = {'kind': 'probe', 'step': 10 * epoch, 'theta': 0.1}
       for name in GradientStatistics._fields:
         row |= {name: delta, f'{name}_error': 0.1}
-      row |= {f'rule_{name}': 0.0 for name in auto.RULES}
+      row |= {f'rule_{name}': 0.0 for name in rules.RULES}
       row |= {'rule_mse': fired, 'cosine': None}
       file.write(json.dumps(row) + '\n')
 

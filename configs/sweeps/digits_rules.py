@@ -14,7 +14,7 @@ import ml_collections
 
 from configs import bases
 from tsla.experiments.table import Row, Table
-from tsla.smoothing.auto import NAMES
+from tsla.smoothing.rules import NAMES
 
 _THETA, _DROP = 0.1, 20.0
 

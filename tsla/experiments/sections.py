@@ -8,7 +8,7 @@ from tsla.errors import InputError
 from tsla.experiments import blocks as b
 from tsla.experiments import comparison, figures, samples, summary
 from tsla.experiments.results import Table
-from tsla.smoothing import auto
+from tsla.smoothing import rules
 from tsla.training import config as config_lib
 
 # Other values of these make no other method.
@@ -105,7 +105,7 @@ def _probes(table: Table) -> Iterator[b.Block]:
     'When each rule would have ended the smoothing of a run, as it went: the '
     'epoch at which it had fired as often in a row as it must, a seed each. '
     'Where a run no longer smooths, mse and floor see nothing to end.',
-    ('Method', *auto.RULES),
+    ('Method', *rules.RULES),
     tuple(
       (
         key.label,
@@ -115,12 +115,12 @@ def _probes(table: Table) -> Iterator[b.Block]:
             for run in table.done(key.label)
             for epoch in [summary.first_firing(run, rule)]
           )
-          for rule in auto.RULES
+          for rule in rules.RULES
         ),
       )
       for key in keys
     ),
-    'l' + 'r' * len(auto.RULES),
+    'l' + 'r' * len(rules.RULES),
   )
 
 
