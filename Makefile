@@ -5,7 +5,7 @@ NEWER ?= python3.12
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all theory bench lint clean
+.PHONY: demo test test-all nightly theory bench lint clean
 
 demo: $(READY)  ## the table of the embedded digits, with its report
 	$(BIN)/python -m tsla.experiments.sweep --table=configs/sweeps/digits.py \
@@ -30,6 +30,10 @@ theory: $(READY)  ## the paper's bounds against measured trajectories: a page
 
 bench: $(READY)  ## every benchmark of this machine, into benchmarks/results
 	$(BIN)/python benchmarks/all.py
+
+nightly: $(READY)  ## a run killed 100 times at random moments, minutes
+	TSLA_KILLS=100 $(BIN)/python -m pytest -n0 -s tests/test_faults.py \
+	  -k kill_9
 
 lint: $(READY)
 	$(BIN)/ruff check .

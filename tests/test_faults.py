@@ -25,6 +25,7 @@ def test_kill_9_at_random_moments_ends_with_the_same_bits(tmp_path):
     cache=tmp_path / 'cache',
     timeout=60 * KILLS,
   )
+  print(json.dumps(result))  # the figure of `make nightly`
   assert result['kills'] == KILLS
   assert result['equal'] == result['runs']
   # They fell before the first save, and in between, and late.

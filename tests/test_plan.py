@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from tsla.errors import InputError
-from tsla.experiments import plan, table
+from tsla.experiments import outline, plan, table
 from tsla.experiments.table import Row, Table
 from tsla.training import config as config_lib
 from tsla.training.checkpoint import open_checkpoints
@@ -68,7 +68,7 @@ def test_the_paper_s_tables_cost_what_sharing_leaves(name, tmp_path, capsys):
     for target in ('uniform', 'teacher')
   }
   assert trained == {'uniform': 5 * uniform, 'teacher': 5 * taught}
-  text = plan.describe(loaded, runs, tmp_path)
+  text = outline.describe(loaded, runs, tmp_path)
   alone = epochs * sum(
     run.config.smoothing.target == 'uniform' and run.seed == 0 for run in runs
   )
@@ -167,11 +167,31 @@ def test_a_changed_config_is_another_run_and_a_moved_sweep_is_not():
   )
 
 
+def record(folder, config, state, step, rows=()):
+  """Writes a run's directory, as far as others read it."""
+  texts = {
+    'config.json': json.dumps(config_lib.flatten(config)),
+    'data.json': json.dumps({'fingerprint': ''}),
+    'metrics.jsonl': ''.join(json.dumps(row) + '\n' for row in rows),
+    'status.json': json.dumps({'state': state, 'step': step}),
+  }
+  folder.mkdir(exist_ok=True)
+  for name, text in texts.items():
+    (folder / name).write_text(text)
+
+
+@pytest.mark.parametrize('state', ['done', 'diverged'])
 @pytest.mark.parametrize(
-  ('saved', 'first'), [((4, 6, 9, 10), 6), ((7, 10), 7), ((9, 10), 0)]
+  ('saved', 'damaged', 'first'),
+  [
+    ((4, 6, 9), (), 6),
+    ((6.4, 7, 9), (), 7),
+    ((4, 6, 7, 9), (6, 7), 4),
+    ((6.4, 9), (), 0),
+  ],
 )
-def test_a_row_added_to_a_finished_trunk_begins_where_it_can(
-  tmp_path, saved, first
+def test_a_branch_begins_where_its_ended_trunk_lets_it(
+  tmp_path, saved, damaged, first, state
 ):
   run = by_row(planned(('LSR', lsr()), ('TSLA', tsla(7.0))))['TSLA']
   assert plan.settle(run, tmp_path) == run, 'the trunk will save epoch 7'
@@ -179,19 +199,33 @@ def test_a_row_added_to_a_finished_trunk_begins_where_it_can(
   trunk.mkdir()
   with open_checkpoints(trunk / 'checkpoints', range(100)) as checkpoints:
     for epoch in saved:
-      checkpoints.save(5 * epoch, {'step': jnp.zeros(1)})
-  fields = config_lib.flatten(lsr())
-  (trunk / 'config.json').write_text(json.dumps(fields))
-  (trunk / 'data.json').write_text(json.dumps({'fingerprint': ''}))
-  (trunk / 'metrics.jsonl').touch()
-  for state, step in (('running', 45), ('done', 50)):
-    assert plan.settle(run, tmp_path) == run
-    status = json.dumps({'state': state, 'step': step})
-    (trunk / 'status.json').write_text(status)
+      checkpoints.save(round(5 * epoch), {'step': jnp.zeros(1)})
+  for epoch in damaged:
+    for file in (trunk / 'checkpoints' / str(5 * epoch)).rglob('*'):
+      if file.is_file() and file.stat().st_size:
+        file.write_bytes(file.read_bytes()[:-1])
+  rows = [{'kind': 'eval', 'step': 45, 'epoch': 9.0}]
+  record(trunk, lsr(), 'running', 45, rows)
+  assert plan.settle(run, tmp_path) == run
+  record(trunk, lsr(), state, 45, rows)
   settled = plan.settle(run, tmp_path)
   assert settled.first_epoch == first
   fork = plan.config_to_train(settled, tmp_path).init.fork_from
   assert fork == (f'{trunk}@{first}' if first else '')
+
+
+def test_a_branch_that_has_begun_goes_on_where_it_began(tmp_path):
+  """Whatever became of its trunk, and wherever the sweep lies now."""
+  run = by_row(planned(('LSR', lsr()), ('TSLA', tsla(7.0))))['TSLA']
+  config = plan.config_to_train(run, tmp_path / 'elsewhere')
+  config.init.fork_from = config.init.fork_from.replace('@7', '@5')
+  record(tmp_path / run.directory, config, 'interrupted', 40)
+  assert plan.settle(run, tmp_path) == run, 'nothing was saved: it begins anew'
+  folder = tmp_path / run.directory / 'checkpoints'
+  with open_checkpoints(folder) as checkpoints:
+    checkpoints.save(40, {'step': jnp.zeros(1)})
+  settled = plan.settle(run, tmp_path)
+  assert (settled.trunk, settled.first_epoch) == (run.trunk, 5)
 
 
 def test_a_rehearsal_scales_every_duration():

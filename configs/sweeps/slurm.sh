@@ -11,7 +11,7 @@ set -euo pipefail
 here=$(dirname "$0")
 list=$(python -m tsla.experiments.sweep "$@" --list)
 after=
-for stage in 0 1 2 3; do
+for ((stage = 0; ; stage++)); do
   runs=$(sed -n "s/.* --only=\([0-9]*\)  # stage $stage: .*/\1/p" <<<"$list" |
     paste -sd,)
   [ -n "$runs" ] || break

@@ -22,8 +22,12 @@ from tsla.errors import InputError
 from tsla.experiments.table import ENDLESS, Row, Table
 from tsla.training import config as config_lib
 from tsla.training import durations
+from tsla.training.checkpoint import open_checkpoints
 from tsla.training.retention import saved_steps
-from tsla.training.rundir import read_run
+from tsla.training.rundir import RunRecord, read_run
+
+# The states of a run that trains no further, whose checkpoints others may use.
+ENDED = ('done', 'diverged')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,15 +113,6 @@ def _check(table: Table) -> None:
         f'{row.teacher!r}',
         allowed='another row of the table',
       )
-    try:
-      config_lib.validate(row.config)
-      durations.check(row.config)
-    except InputError as error:
-      raise InputError(
-        f'row {row.name!r}: {error.problem}',
-        allowed=error.allowed,
-        cure=error.cure,
-      ) from error
 
 
 def _alone(
@@ -129,6 +124,15 @@ def _alone(
   teacher = by_row[row.teacher].directory if row.teacher else ''
   if teacher:
     config.teacher.run = str(workdir / teacher)
+  try:
+    config_lib.validate(config)
+    durations.check(config)
+  except InputError as error:
+    raise InputError(
+      f'row {row.name!r}: {error.problem}',
+      allowed=error.allowed,
+      cure=error.cure,
+    ) from error
   slug = re.sub(r'[^a-z0-9.]+', '-', row.name.lower()).strip('-')
   return PlannedRun(
     row=row.name,
@@ -210,26 +214,46 @@ def state_of(directory: pathlib.Path) -> str:
 
 
 def settle(run: PlannedRun, workdir: pathlib.Path) -> PlannedRun:
-  """The run as it can be trained now that its trunk is finished.
+  """The run as it was begun, or can be now that its trunk has ended.
 
   The trunk of a table that got rows later on need not have saved the epoch at
-  which smoothing ends. Until there trunk and branch are the same, so any epoch
-  before it that was saved serves, and without one the run is trained alone.
+  which smoothing ends, and what it saved may be damaged. Until there trunk and
+  branch are the same, so any epoch before it serves, and without one the run is
+  trained alone.
 
   Args:
-    run: as planned; it is returned as it is while its trunk is not finished.
+    run: as planned; it is returned as it is while its trunk goes on.
     workdir: the sweep's folder.
   """
-  trunk = workdir / run.trunk
-  if not run.trunk or state_of(trunk) != 'done':
+  if begun := begun_run(run, workdir):
+    trunk, _, epoch = begun.config.init.fork_from.rpartition('@')
+    return dataclasses.replace(
+      run, trunk=pathlib.Path(trunk).name, first_epoch=int(epoch or 0)
+    )
+  if not run.trunk or state_of(workdir / run.trunk) not in ENDED:
     return run
-  record = read_run(trunk, f'the trunk of {run.label}')
-  per_epoch = record.status['step'] // record.config.epochs
-  epochs = [step // per_epoch for step in saved_steps(record.checkpoints)]
-  at = [epoch for epoch in epochs if 0 < epoch <= run.first_epoch]
-  if not at:
-    return dataclasses.replace(run, trunk='', first_epoch=0)
-  return dataclasses.replace(run, first_epoch=at[-1])
+  trunk = read_run(workdir / run.trunk, f'the trunk of {run.label}')
+  last = trunk.rows[-1]
+  per_epoch = round(last['step'] / last['epoch'])
+  with open_checkpoints(trunk.checkpoints) as checkpoints:
+    for step in reversed(checkpoints.steps):
+      epoch, within = divmod(step, per_epoch)
+      fits = 0 < epoch <= run.first_epoch and not within
+      if fits and checkpoints.is_whole(step):
+        return dataclasses.replace(run, first_epoch=epoch)
+  return dataclasses.replace(run, trunk='', first_epoch=0)
+
+
+def begun_run(run: PlannedRun, workdir: pathlib.Path) -> RunRecord | None:
+  """What the run's folder says, if the run has saved anything there."""
+  directory = workdir / run.directory
+  if state_of(directory) == 'missing':
+    return None
+  try:
+    record = read_run(directory, run.label)
+  except InputError:  # it ended before it wrote all of it
+    return None
+  return record if saved_steps(record.checkpoints) else None
 
 
 def config_to_train(
@@ -242,88 +266,3 @@ def config_to_train(
     config.model.weights = ''  # the trunk began with them
     config.model.weights_sha256 = ''
   return config
-
-
-def describe(
-  table: Table, runs: Sequence[PlannedRun], workdir: pathlib.Path
-) -> str:
-  """The plan in words: what each row trains, and what sharing saves."""
-  by_directory = {run.directory: run for run in runs}
-  seeds = len(runs) // len(table.rows)
-  lines = [
-    f'{table.title}: {len(table.rows)} rows × {seeds} seeds = {len(runs)} runs',
-    f'  {"row":<16} {"epochs":>7} {"trained":>8}  {"finished":<9}  begins',
-  ]
-  for row in table.rows:
-    mine = [run for run in runs if run.row == row.name]
-    done = sum(state_of(workdir / run.directory) == 'done' for run in mine)
-    begins = {
-      f'at epoch {run.first_epoch} of {by_directory[run.trunk].row}'
-      if run.trunk
-      else 'with weights'
-      if run.config.model.weights
-      else 'anew'
-      for run in mine
-    }
-    lines.append(
-      f'  {row.name:<16} {mine[0].config.epochs:>7} '
-      f'{trained_epochs(mine) / seeds:>8g}  {f"{done} of {seeds}":<9}  '
-      + ', '.join(sorted(begins))
-    )
-  groups = collections.defaultdict(list)
-  for run in runs:
-    groups[f'ŷ {run.config.smoothing.target}'].append(run)
-  if len(groups) > 1:
-    groups['all'] = list(runs)
-  return '\n'.join(lines + [_saving(*group) for group in groups.items()])
-
-
-def trained_epochs(runs: Iterable[PlannedRun]) -> int:
-  """Epochs that are trained where trunks are shared."""
-  return sum(run.config.epochs - run.first_epoch for run in runs)
-
-
-def _saving(what: str, runs: Sequence[PlannedRun]) -> str:
-  seeds = len({run.seed for run in runs})
-  shared, alone = trained_epochs(runs), sum(run.config.epochs for run in runs)
-  text = f'{what}: {shared:,} epochs instead of {alone:,}, {shared / alone:.0%}'
-  if seeds > 1:
-    text += f' ({shared / seeds:,g} instead of {alone / seeds:,g} a seed)'
-  return text
-
-
-def write(
-  path: pathlib.Path, table: Table, runs: Sequence[PlannedRun], command: str
-) -> None:
-  """Writes the plan as JSON, for the report.
-
-  Args:
-    path: the file, all of it written or nothing.
-    table: what was planned.
-    runs: its runs.
-    command: what trains them.
-  """
-  order = {row.name: place for place, row in enumerate(table.rows)}
-  content = {
-    'name': table.name,
-    'title': table.title,
-    'command': command,
-    'rows': list(order),
-    'seeds': sorted({run.seed for run in runs}),
-    'runs': [
-      {
-        'row': run.row,
-        'seed': run.seed,
-        'directory': run.directory,
-        'epochs': run.config.epochs,
-        'first_epoch': run.first_epoch,
-        'trunk': run.trunk or None,
-        'teacher': run.teacher or None,
-      }
-      for run in sorted(runs, key=lambda run: (order[run.row], run.seed))
-    ],
-  }
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_suffix(f'.{os.getpid()}.partial')
-  partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + '\n')
-  partial.replace(path)

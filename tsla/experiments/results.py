@@ -193,6 +193,7 @@ def _read_table(folder: pathlib.Path) -> Table:
     )
   if len({(run.row, run.seed) for run in runs}) < len(runs):
     raise files.damaged(path, 'a row has two runs of one seed')
+  runs = _on_one_data_set(runs)
   return Table(
     name=table['name'],
     title=table['title'],
@@ -200,6 +201,24 @@ def _read_table(folder: pathlib.Path) -> Table:
     rows=tuple(names),
     runs=tuple(runs),
   )
+
+
+def _on_one_data_set(runs: list[Run]) -> list[Run]:
+  """The runs; damaged if their data changed under an unchanged config."""
+  firsts: dict[str, Run] = {}
+  checked = []
+  for run in runs:
+    fields = config_lib.identity(run.config).items()
+    asked = str([field for field in fields if field[0].startswith('data.')])
+    first = firsts.setdefault(asked, run) if run.done else run
+    if run.fingerprint != first.fingerprint:
+      run = dataclasses.replace(
+        run,
+        state='damaged',
+        reason=f'on other data than {first.directory.name}',
+      )
+    checked.append(run)
+  return checked
 
 
 def _tables_of_runs(paths: Iterable[pathlib.Path]) -> list[Table]:

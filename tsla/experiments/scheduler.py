@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
-from tsla.experiments import plan
+from tsla.experiments import outline, plan
 from tsla.experiments.placement import environment, find_devices
 from tsla.experiments.plan import PlannedRun
-from tsla.experiments.worker import Worker
+from tsla.experiments.worker import Worker, note_failure
 from tsla.training.interrupt import watch_signals
 
 _POLL_SECONDS = 0.5
@@ -79,21 +79,20 @@ class _Queue:
     self._labels = {run.directory: run.label for run in runs}
     self._workdir = workdir
     for run in self.waiting:  # of an earlier try
-      self._note(run).unlink(missing_ok=True)
+      note_failure(run, workdir)
 
   def next(self) -> PlannedRun | None:
     """Takes the first run that needs nothing unfinished; None: there is none.
 
-    Those that need a failed one fail too.
+    Without its teacher a run fails too; without its trunk it is trained alone,
+    or from what the trunk saved before it failed.
     """
+    ended = self._finished | self.failures.keys()
     for run in list(self.waiting):  # in order of need: one pass finds them all
-      failed = [
-        self._labels[name] for name in run.needs if name in self.failures
-      ]
-      if failed:
+      if run.teacher in self.failures:
         self.waiting.remove(run)
-        self.fail(run, f'needs {", ".join(failed)}, which failed')
-      elif self._finished.issuperset(run.needs):
+        self.fail(run, f'needs {self._labels[run.teacher]}, which failed')
+      elif ended.issuperset(run.needs):
         self.waiting.remove(run)
         return run
     return None
@@ -105,12 +104,7 @@ class _Queue:
   def fail(self, run: PlannedRun, reason: str) -> None:
     """Notes the reason, also in the run's folder, for the report."""
     self.failures[run.directory] = reason
-    note = self._note(run)
-    note.parent.mkdir(parents=True, exist_ok=True)
-    note.write_text(reason + '\n')
-
-  def _note(self, run: PlannedRun) -> pathlib.Path:
-    return self._workdir / run.directory / 'failure.txt'
+    note_failure(run, self._workdir, reason)
 
 
 class _Progress:
@@ -119,7 +113,7 @@ class _Progress:
   def __init__(self, runs: Sequence[PlannedRun], workdir: pathlib.Path):
     self._workdir = workdir
     self._runs = list(runs)
-    self._total = plan.trained_epochs(runs)
+    self._total = outline.trained_epochs(runs)
     self._ended = 0
     self._started = time.monotonic()
     self._first = self._epochs()

@@ -7,7 +7,7 @@ from typing import Any
 from tsla.errors import InputError
 from tsla.experiments import blocks as b
 from tsla.experiments import comparison, figures, samples, summary
-from tsla.experiments.results import Table
+from tsla.experiments.results import Run, Table
 from tsla.smoothing import rules
 from tsla.training import config as config_lib
 
@@ -193,7 +193,7 @@ def _configs(table: Table) -> Iterator[b.Block]:
         if name not in _NO_METHOD
       }
     else:
-      fields = _differing_fields(run.config, base)
+      fields = _differing_fields(run, base)
     text = ', '.join(
       f'{name}\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{value}'
       for name, value in fields.items()
@@ -209,15 +209,17 @@ def _configs(table: Table) -> Iterator[b.Block]:
   )
 
 
-def _differing_fields(
-  config: dict[str, Any], base: dict[str, Any]
-) -> dict[str, Any]:
-  """The fields that make a run of `config` another method than `base`'s."""
+def _differing_fields(run: Run, base: dict[str, Any]) -> dict[str, Any]:
+  """The fields that make a run another method than that of `base`."""
+  config = run.config
+  hidden = {*_NO_METHOD}
+  if run.trunk:  # it began with the weights that its trunk began with
+    hidden |= {'model.weights', 'model.weights_sha256'}
   return {
     name: config.get(name)
     for name in sorted(base.keys() | config.keys())
     if config.get(name) != base.get(name)
-    and name not in _NO_METHOD
+    and name not in hidden
     and (name not in config_lib.FIELDS or config_lib.FIELDS[name].identity)
   }
 

@@ -23,7 +23,7 @@ import jax
 
 from tsla.data import batches, datasets
 from tsla.errors import InputError
-from tsla.experiments import plan, scheduler, worker
+from tsla.experiments import outline, plan, scheduler, worker
 from tsla.experiments import table as table_lib
 from tsla.experiments.plan import PlannedRun
 from tsla.experiments.report import write_report
@@ -50,7 +50,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     '--epochs',
     type=int,
     metavar='E',
-    help='a rehearsal: E epochs a run, all durations in proportion',
+    help='a rehearsal: E epochs a run, what is given in epochs in proportion',
   )
   mode = parser.add_mutually_exclusive_group()
   add = mode.add_argument
@@ -88,26 +88,37 @@ def _command(args: argparse.Namespace) -> str:
   return 'python -m tsla.experiments.sweep ' + shlex.join(flags)
 
 
-def _check_inputs(table: Table) -> None:
-  """Prepares and checks what the rows read, before the first run starts.
+def _check_inputs(runs: Sequence[PlannedRun], workdir: pathlib.Path) -> None:
+  """Prepares and checks what the runs read, before the first one starts.
 
   Raises:
-    InputError: data, weights and configs do not fit together.
+    InputError: data, weights and configs do not fit together, or a run that has
+      begun did so on other data.
   """
   loaded = {}
-  for row in table.rows:
-    data, weights = row.config.data, row.config.model.weights
-    key = str(config_lib.flatten(data))
+  for run in runs:
+    config = run.config
+    key = str(config_lib.flatten(config.data))
     if key not in loaded:
-      loaded[key] = datasets.load(data)
-    check_fits(row.config, loaded[key], memory=None)
-    num_examples = len(loaded[key].train.labels)
+      loaded[key] = datasets.load(config.data)
+    dataset = loaded[key]
+    check_fits(config, dataset, memory=None)
     durations.resolve(
-      row.config, batches.steps_per_epoch(num_examples, row.config.batch_size)
+      config,
+      batches.steps_per_epoch(len(dataset.train.labels), config.batch_size),
     )
-    if weights and weights not in loaded:
-      sha256 = row.config.model.weights_sha256
-      loaded[weights] = pretrained.read_state_dict(weights, sha256)
+    for section in (config.model, config.teacher):
+      if section.weights and section.weights not in loaded:
+        loaded[section.weights] = pretrained.read_state_dict(
+          section.weights, section.weights_sha256
+        )
+    begun = plan.begun_run(run, workdir)
+    if begun and begun.fingerprint != dataset.fingerprint:
+      raise InputError(
+        f'{workdir / run.directory}: was trained on other data',
+        allowed=f'those of SHA-256 {begun.fingerprint[:12]}…',
+        cure='another --workdir, or the data as they were',
+      )
 
 
 def _train_one(
@@ -119,16 +130,19 @@ def _train_one(
       allowed=f'0 to {len(runs) - 1}',
       cure=f'{command} --list',
     )
-  directories = [run.directory for run in runs]
-  for name in runs[index].needs:
-    if plan.state_of(workdir / name) != 'done':
-      needed = directories.index(name)
+  run = runs[index]
+  for place, other in enumerate(runs):
+    state = plan.state_of(workdir / other.directory)
+    serves = plan.ENDED if other.directory == run.trunk else ('done',)
+    if other.directory in run.needs and state not in serves:
       raise InputError(
-        f'--only={index}: {runs[index].label} needs {runs[needed].label}, '
-        f'which is {plan.state_of(workdir / name)}',
-        cure=f'{command} --only={needed}',
+        f'--only={index}: {run.label} needs {other.label}, which is {state}',
+        cure=f'{command} --only={place}',
       )
-  outcome = worker.train(runs[index], workdir)
+  worker.note_failure(run, workdir)
+  outcome = worker.train(run, workdir)
+  if outcome.exit_code in (2, 3):
+    worker.note_failure(run, workdir, outcome.text)
   print(outcome.text, file=sys.stderr)
   return outcome.exit_code
 
@@ -140,7 +154,8 @@ def _train_all(
   jobs: int,
   command: str,
 ) -> int:
-  _check_inputs(table)
+  if any(plan.state_of(workdir / r.directory) != 'done' for r in runs):
+    _check_inputs(runs, workdir)
   # The runs need the accelerator for themselves.
   jax.config.update('jax_platforms', 'cpu')
   failures, signum = scheduler.run_all(runs, workdir, jobs)
@@ -151,7 +166,7 @@ def _train_all(
     if run.directory in failures:
       print(f'failed: {run.label}: {failures[run.directory]}', file=sys.stderr)
   settled = [plan.settle(run, workdir) for run in runs]
-  plan.write(workdir / 'table.json', table, settled, command)
+  outline.write(workdir / 'table.json', table, settled, command)
   markdown, page = write_report([workdir], workdir)
   print(f'report: {page}, {markdown}')
   return 1 if failures else 0
@@ -168,17 +183,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     workdir = pathlib.Path(args.workdir).absolute()
     runs = plan.plan(table, range(args.seeds), workdir)
     if args.list:
+      outline.write(workdir / 'table.json', table, runs, command)
       for index, run in enumerate(runs):
         print(f'{command} --only={index}  # stage {run.stage}: {run.label}')
       return 0
-    settled = [plan.settle(run, workdir) for run in runs]
-    if args.only is None:
-      print(plan.describe(table, settled, workdir), flush=True)
-    if args.dry_run:
-      return 0
-    plan.write(workdir / 'table.json', table, settled, command)
     if args.only is not None:
       return _train_one(args.only, runs, workdir, command)
+    settled = [plan.settle(run, workdir) for run in runs]
+    print(outline.describe(table, settled, workdir), flush=True)
+    if args.dry_run:
+      return 0
+    outline.write(workdir / 'table.json', table, settled, command)
     return _train_all(table, runs, workdir, args.jobs, command)
   except InputError as error:
     print(error, file=sys.stderr)

@@ -10,6 +10,7 @@ import ml_collections
 
 from tsla.errors import InputError
 from tsla.training import config as config_lib
+from tsla.training.fields import FIELDS
 
 # How the fields of `smoothing` that end it are set where it has no end.
 ENDLESS = {
@@ -114,18 +115,27 @@ def adapt(table: Table, fields: dict[str, str], epochs: int | None) -> Table:
     if epochs is not None:
       _rescale(config, epochs)
     rows.append(dataclasses.replace(row, config=config))
-  table = dataclasses.replace(table, rows=tuple(rows))
+  changes = [
+    f'{name} = {text}' for name, text in fields.items() if FIELDS[name].identity
+  ]
+  name, title = table.name, ', '.join([table.title, *changes])
   if epochs is not None:  # nothing that was published compares with it
-    return dataclasses.replace(
-      table,
-      name=f'{table.name}-rehearsal',
-      title=f'{table.title}, a rehearsal in {epochs} epochs',
-    )
-  return table
+    name, title = f'{name}-rehearsal', f'{title}, rehearsed in {epochs} epochs'
+  return Table(name, title, tuple(rows))
 
 
 def _rescale(config: ml_collections.ConfigDict, epochs: int) -> None:
   ratio = epochs / config.epochs
+  for section, what in (
+    ('smoothing', 'drop'),
+    ('optimizer', 'warmup'),
+    ('optimizer', 'milestone'),
+  ):
+    if config[section][f'{what}_steps'] not in (-1, ()):
+      raise InputError(
+        f'--epochs={epochs}: a row has {section}.{what}_steps',
+        allowed=f'with {what}_epochs or {what}_percent',
+      )
   for section, field in (
     ('smoothing', 'drop_epochs'),
     ('smoothing', 'min_epochs'),
@@ -137,4 +147,6 @@ def _rescale(config: ml_collections.ConfigDict, epochs: int) -> None:
   config.optimizer.milestone_epochs = tuple(
     round(epoch * ratio, 6) for epoch in config.optimizer.milestone_epochs
   )
+  kept = {round(epoch * ratio) for epoch in config.checkpoint_keep_epochs}
+  config.checkpoint_keep_epochs = tuple(sorted(kept - {0}))
   config.epochs = epochs

@@ -18,6 +18,9 @@ from tsla.training.interrupt import Interrupted
 from tsla.training.loop import train_and_evaluate
 from tsla.training.reporter import Diverged
 
+# A pipe holds little while nobody reads it.
+_MOST_CHARACTERS = 500
+
 
 class Outcome(NamedTuple):
   """How a run ended."""
@@ -36,13 +39,27 @@ def train(run: PlannedRun, workdir: pathlib.Path) -> Outcome:
   keep_compiled()
   run = plan.settle(run, workdir)
   config = plan.config_to_train(run, workdir)
+  directory = workdir / run.directory
   try:
-    test = train_and_evaluate(config, workdir / run.directory)
+    # The folder's name says that it is this run, wherever its trunk lies.
+    test = train_and_evaluate(config, directory, allow_changed_config=True)
   except InputError as error:
     return Outcome(2, str(error))
   except (Diverged, Interrupted) as stop:
     return Outcome(stop.exit_code, str(stop))
   return Outcome(0, f'top-1 {test["top1"]:.2%}  NLL {test["nll"]:.4f}')
+
+
+def note_failure(
+  run: PlannedRun, workdir: pathlib.Path, reason: str = ''
+) -> None:
+  """Leaves the reason in the run's folder, for the report; '' takes it away."""
+  note = workdir / run.directory / 'failure.txt'
+  if reason:
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.write_text(reason + '\n')
+  else:
+    note.unlink(missing_ok=True)
 
 
 class Worker:
@@ -122,7 +139,8 @@ def _work(
     print(outcome.text, file=sys.stderr, flush=True)
   except Exception as error:  # to be named in the sweep's summary
     traceback.print_exc()
-    outcome = Outcome(1, f'{type(error).__name__}: {error}; see {log}')
+    what = f'{type(error).__name__}: {error}'.split('\n')[0]
+    outcome = Outcome(1, f'{what[:_MOST_CHARACTERS]}; see {log}')
   sender.send(tuple(outcome))
   sys.exit(outcome.exit_code)
 

@@ -199,7 +199,8 @@ class Checkpoints:
     saved.check_files(self._folder(step))
     return saved
 
-  def _is_good(self, step: int) -> bool:
+  def is_whole(self, step: int) -> bool:
+    """Whether the files of a checkpoint are those that were saved."""
     if step not in self._good:
       try:
         self._checked(step)

@@ -4,12 +4,15 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # Schedulers kill 30 s after the signal.
 _GRACE_SECONDS = 25.0
+# A scheduler signals every process, and so does the sweep among them.
+_ECHO_SECONDS = 2.0
 
 
 class Interrupted(Exception):
@@ -68,13 +71,17 @@ def watch_signals(
         os._exit(128 + signum)
 
   def listen() -> None:
-    first = True
+    first: float | None = None
     while signum := os.read(read, 1)[0]:
       if signum not in _SIGNALS:
         continue
-      if not first:
+      if first is not None:
+        if (
+          signum == signal.SIGTERM and time.monotonic() - first < _ECHO_SECONDS
+        ):
+          continue
         os._exit(128 + signum)
-      first = False
+      first = time.monotonic()
       name = signal.Signals(signum).name
       os.write(2, f'\n{name}: stopping after this call, then saving\n'.encode())
       threading.Thread(target=leave, args=(signum,), daemon=True).start()

@@ -191,7 +191,7 @@ class RunDirectory:
       parsed = zip(lines, map(parse_row, lines), strict=True)
       rows = [line for line, row in parsed if row and row['step'] <= step]
       if self._writes and metrics.exists():
-        _replace(metrics, ''.join(rows))
+        replace_text(metrics, ''.join(rows))
     if not self._writes:
       yield RunLog(None, None, rows)
       return
@@ -222,7 +222,7 @@ class RunDirectory:
   def _write_json(self, name: str, value: Any) -> None:
     if not self._writes:
       return
-    _replace(
+    replace_text(
       self.path / name, json.dumps(value, indent=1, allow_nan=False) + '\n'
     )
 
@@ -287,7 +287,7 @@ def _lock(file: TextIO, path: pathlib.Path) -> None:
     ) from None
 
 
-def _replace(path: pathlib.Path, text: str) -> None:
+def replace_text(path: pathlib.Path, text: str) -> None:
   """Writes a whole file or nothing."""
   partial = path.with_name(path.name + '.partial')
   with partial.open('w') as file:

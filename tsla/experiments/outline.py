@@ -1,0 +1,93 @@
+"""A plan in words for a person, and in JSON for the report."""
+
+import collections
+import json
+import pathlib
+from collections.abc import Iterable, Sequence
+
+from tsla.experiments.plan import PlannedRun, state_of
+from tsla.experiments.table import Table
+from tsla.training.rundir import replace_text
+
+
+def describe(
+  table: Table, runs: Sequence[PlannedRun], workdir: pathlib.Path
+) -> str:
+  """The plan in words: what each row trains, and what sharing saves."""
+  by_directory = {run.directory: run for run in runs}
+  seeds = len(runs) // len(table.rows)
+  lines = [
+    f'{table.title}: {len(table.rows)} rows × {seeds} seeds = {len(runs)} runs',
+    f'  {"row":<16} {"epochs":>7} {"trained":>8}  {"finished":<9}  begins',
+  ]
+  for row in table.rows:
+    mine = [run for run in runs if run.row == row.name]
+    done = sum(state_of(workdir / run.directory) == 'done' for run in mine)
+    begins = {
+      f'at epoch {run.first_epoch} of {by_directory[run.trunk].row}'
+      if run.trunk
+      else 'with weights'
+      if run.config.model.weights
+      else 'anew'
+      for run in mine
+    }
+    lines.append(
+      f'  {row.name:<16} {mine[0].config.epochs:>7} '
+      f'{trained_epochs(mine) / seeds:>8g}  {f"{done} of {seeds}":<9}  '
+      + ', '.join(sorted(begins))
+    )
+  groups = collections.defaultdict(list)
+  for run in runs:
+    groups[f'ŷ {run.config.smoothing.target}'].append(run)
+  if len(groups) > 1:
+    groups['all'] = list(runs)
+  return '\n'.join(lines + [_saving(*group) for group in groups.items()])
+
+
+def trained_epochs(runs: Iterable[PlannedRun]) -> int:
+  """Epochs that are trained where trunks are shared."""
+  return sum(run.config.epochs - run.first_epoch for run in runs)
+
+
+def _saving(what: str, runs: Sequence[PlannedRun]) -> str:
+  seeds = len({run.seed for run in runs})
+  shared, alone = trained_epochs(runs), sum(run.config.epochs for run in runs)
+  text = f'{what}: {shared:,} epochs instead of {alone:,}, {shared / alone:.0%}'
+  if seeds > 1:
+    text += f' ({shared / seeds:,g} instead of {alone / seeds:,g} a seed)'
+  return text
+
+
+def write(
+  path: pathlib.Path, table: Table, runs: Sequence[PlannedRun], command: str
+) -> None:
+  """Writes the plan as JSON, for the report.
+
+  Args:
+    path: the file, all of it written or nothing.
+    table: what was planned.
+    runs: its runs.
+    command: what trains them.
+  """
+  order = {row.name: place for place, row in enumerate(table.rows)}
+  content = {
+    'name': table.name,
+    'title': table.title,
+    'command': command,
+    'rows': list(order),
+    'seeds': sorted({run.seed for run in runs}),
+    'runs': [
+      {
+        'row': run.row,
+        'seed': run.seed,
+        'directory': run.directory,
+        'epochs': run.config.epochs,
+        'first_epoch': run.first_epoch,
+        'trunk': run.trunk or None,
+        'teacher': run.teacher or None,
+      }
+      for run in sorted(runs, key=lambda run: (order[run.row], run.seed))
+    ],
+  }
+  path.parent.mkdir(parents=True, exist_ok=True)
+  replace_text(path, json.dumps(content, indent=1, ensure_ascii=False) + '\n')
