@@ -18,8 +18,8 @@ from tsla.training.durations import Durations
 Namespace = types.SimpleNamespace
 
 
-def config(args: argparse.Namespace) -> Namespace:
-  """The fields of a config that a step of training reads."""
+def config(args: argparse.Namespace, probe_every: int = 0) -> Namespace:
+  """The fields of a config that a step of training, and a probe, read."""
   size = common.SIZES[args.size]
   return Namespace(
     seed=0,
@@ -28,7 +28,7 @@ def config(args: argparse.Namespace) -> Namespace:
     augment=Namespace(pad=size.pad, crop=size.crop, flip=True),
     model=Namespace(dtype=args.dtype),
     smoothing=Namespace(schedule='two_stage', theta=0.1, reset_momentum=False),
-    variance=Namespace(every_epochs=0),
+    variance=Namespace(every_epochs=probe_every, augment=True, mode='exact'),
     optimizer=Namespace(
       name='sgd',
       learning_rate=0.01,
@@ -48,6 +48,7 @@ class Ours:
     epochs: of the run that the schedules are for.
     make_y_hat: as `step.make_train_chunk` takes it; uniform by default.
     y_hat: its arrays.
+    probe_every: of the config; more than 0: the state can be probed.
   """
 
   def __init__(
@@ -56,9 +57,10 @@ class Ours:
     epochs: int = 100,
     make_y_hat: Callable[..., Any] = lambda arrays, images, indices: None,
     y_hat: Any = (),
+    probe_every: int = 0,
   ):
     self.args, size = args, common.SIZES[args.size]
-    self.config = config(args)
+    self.config = config(args, probe_every)
     self.mapping = parallel.choose('auto', args.batch)
     axis = self.mapping.axis_name
     self.model = resnet.create(

@@ -124,3 +124,62 @@ def tsla(
   config.smoothing.theta = theta
   config.smoothing.drop_epochs = drop
   return config
+
+
+def probed(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """The gradient's variance is measured each epoch, and a tenth held out.
+
+  The held-out tenth is there for the rule plateau, and all rows of a table must
+  train on the same examples.
+  """
+  config.variance.every_epochs = 1
+  config.data.held_out = 0.1
+  return config
+
+
+def auto(
+  config: ml_collections.ConfigDict, theta: float, rule: str
+) -> ml_collections.ConfigDict:
+  """Label smoothing until `rule` ends it, in `[10 %, 90 %]` of the run.
+
+  Rule optimal follows θ* from the start to the end instead.
+  """
+  config.smoothing.schedule = 'auto'
+  config.smoothing.theta = theta
+  config.smoothing.rule = rule
+  if rule != 'optimal':
+    config.smoothing.min_epochs = 0.1 * config.epochs
+    config.smoothing.max_epochs = 0.9 * config.epochs
+  return config
+
+
+def control(
+  config: ml_collections.ConfigDict,
+  schedule: str,
+  theta: float,
+  drop_epoch: float,
+) -> ml_collections.ConfigDict:
+  """Another θ(t) with the area under it of TSLA(drop_epoch), `theta · s`.
+
+  Args:
+    config: what the data set's experiments share.
+    schedule: 'linear' or 'cosine', which decay from 2θ to 0 at s; 'rising',
+      which rises from 0 to what gives the area at the end of the run; or
+      'reversed', which smooths with θ in the last s epochs instead of the
+      first.
+    theta: of TSLA's stage one.
+    drop_epoch: its s.
+  """
+  config.smoothing.schedule = schedule
+  match schedule:
+    case 'linear' | 'cosine':
+      config.smoothing.theta = 2 * theta
+      config.smoothing.drop_epochs = drop_epoch
+    case 'rising':
+      config.smoothing.theta = 2 * theta * drop_epoch / config.epochs
+    case 'reversed':
+      config.smoothing.theta = theta
+      config.smoothing.drop_epochs = config.epochs - drop_epoch
+    case _:
+      raise ValueError(f'schedule = {schedule!r} is no control')
+  return config

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import tsla
-from tsla.smoothing import auto
+from tsla.smoothing import auto, rules
 from tsla.smoothing.estimates import Estimate, GradientStatistics
 
 PARAMS = {'w': jnp.ones(2)}
@@ -99,7 +99,7 @@ def test_each_rule_says_what_its_name_does(rule, first, second, fires):
   for each in (first, second):
     state = tsla.observe(state, seen(**each), tsla.constant(0.4), rule=-1)
     _, state = tx.update(PARAMS, state)
-  place = list(auto.RULES).index(rule)
+  place = list(rules.RULES).index(rule)
   assert (int(auto.firings(state)[place]) == 1) == fires
   assert float(tsla.current_theta(state)) == pytest.approx(0.4)
 

@@ -132,6 +132,7 @@ def test_the_work_of_the_cifar_network(load, monkeypatch):
     'epoch',
     'loss',
     'peer_flax_loop',
+    'probe',
     'roofline',
     'startup',
     'step',

@@ -62,6 +62,7 @@ def test_baseline_lsr_tsla_and_every_seed_and_rate_are_one_program(
   assert len({row['loss'] for row in rows}) == 6
 
 
+@pytest.mark.slow
 def test_every_rule_and_lsr_that_is_probed_are_one_program(
   tmp_path, monkeypatch
 ):

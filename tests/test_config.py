@@ -3,12 +3,16 @@
 import importlib
 import json
 
+import jax
+import numpy as np
 import pytest
 from support import ROOT
 
+from configs import bases
 from tsla.errors import InputError
+from tsla.experiments import table
 from tsla.training import config as config_lib
-from tsla.training import durations
+from tsla.training import durations, optimizer
 
 EXPERIMENTS = sorted(
   path.stem for path in (ROOT / 'configs').glob('[a-z]*_*.py')
@@ -212,3 +216,29 @@ def test_milestones_that_fall_on_one_update_are_refused():
 
 def test_the_readme_is_filled_in():
   assert '@@' not in (ROOT / 'README.md').read_text()
+
+
+@pytest.mark.parametrize('kind', ['linear', 'cosine', 'rising', 'reversed'])
+def test_the_controls_have_the_area_of_two_stages(kind):
+  config = bases.control(bases.digits(), kind, 0.1, 20.0)
+  config_lib.validate(config)
+  steps = durations.resolve(config, steps_per_epoch=44)
+  theta = optimizer.smoothing_schedule(config, steps)
+  area = float(jax.vmap(theta)(np.arange(steps.total_steps)).sum())
+  # A sum over updates misses half a step of a slope: half of its height.
+  assert area == pytest.approx(0.1 * 20 * 44, abs=0.11)
+  if kind != 'reversed':
+    assert area != pytest.approx(0.1 * 20 * 44, abs=1e-3)
+
+
+def test_the_rules_table_has_each_rule_and_loads():
+  rows = table.load(ROOT / 'configs/sweeps/digits_rules.py').rows
+  for row in rows:
+    config_lib.validate(row.config)
+    durations.check(row.config)
+    assert row.config.variance.every_epochs == 1
+  names = [row.name for row in rows]
+  assert [n for n in names if n.startswith('auto')] == [
+    f'auto: {rule}' for rule in ('delta', 'mse', 'floor', 'plateau', 'optimal')
+  ]
+  assert len(set(names)) == len(rows) == 16

@@ -102,11 +102,32 @@ def test_every_base_optimiser_carries_theta_and_descends(name):
     ('two_stage', [0.4, 0.4, 0.4, 0.4, 0]),
     ('linear', [0.4, 0.3, 0.2, 0.1, 0]),
     ('cosine', list(0.2 * (1 + np.cos(np.pi * np.arange(5) / 4)))),
+    ('reversed', [0, 0, 0, 0, 0.4]),
+    ('rising', [0, 0.04, 0.08, 0.12, 0.16]),  # of 10 updates
+    ('auto', [0.4, 0.4, 0.4, 0, 0]),  # until a rule decides, at the longest
   ],
 )
 def test_config_names_the_smoothing_schedule(schedule, expected):
   config = default_config()
   config.smoothing.schedule = schedule
   config.smoothing.theta = 0.4
-  theta = optimizer.smoothing_schedule(config, durations(drop_step=4))
+  theta = optimizer.smoothing_schedule(
+    config, durations(drop_step=4, max_step=3)
+  )
   np.testing.assert_allclose([theta(i) for i in range(5)], expected, atol=1e-7)
+
+
+def test_the_momentum_of_a_run_is_reset_where_its_config_says_so():
+  """SGD with momentum 0.5 on a constant gradient of 1, in NumPy."""
+  config = default_config()
+  config.optimizer.learning_rate, config.optimizer.momentum = 1.0, 0.5
+  config.smoothing.schedule, config.smoothing.theta = 'two_stage', 0.4
+  for reset, expected in ((False, [1, 1.5, 1.75]), (True, [1, 1.5, 1])):
+    config.smoothing.reset_momentum = reset
+    tx, _ = optimizer.create(config, durations(drop_step=2))
+    params, moved = jnp.zeros(()), []
+    state = tx.init(params)
+    for _ in range(3):
+      update, state = tx.update(jnp.ones(()), state, params)
+      moved.append(-float(update))
+    np.testing.assert_allclose(moved, expected, rtol=1e-6)

@@ -12,7 +12,7 @@ from support import small_config, write_digits_npz
 
 from tsla.data import batches, datasets
 from tsla.errors import InputError
-from tsla.smoothing import auto
+from tsla.smoothing import auto, rules
 from tsla.training import config as config_lib
 from tsla.training import durations, loop, parallel, probe
 from tsla.training.build import build, check_fits
@@ -216,7 +216,7 @@ def test_a_run_logs_a_probe_an_epoch_and_what_every_rule_says(automatic):
   probes = [row for row in log if row['kind'] == 'probe']
   assert [row['step'] for row in probes] == [0, 6, 12, 18, 24]
   for index, row in enumerate(probes):
-    assert {f'rule_{name}' for name in auto.RULES} < set(row)
+    assert {f'rule_{name}' for name in rules.RULES} < set(row)
     assert row['delta_error'] > 0
     assert row['held_out_loss'] > 0
     assert (row['seconds'] is None) == (index == 0)

@@ -21,6 +21,8 @@ from tsla.data import augment, datasets
 from tsla.experiments import published, samples, summary
 from tsla.experiments.report import main, write_report
 from tsla.experiments.results import read_tables
+from tsla.smoothing import rules
+from tsla.smoothing.estimates import GradientStatistics
 from tsla.training import durations, parallel, step
 from tsla.training.build import build
 from tsla.training.config import default_config, flatten
@@ -593,3 +595,37 @@ def test_half_a_last_row_is_a_run_that_is_writing(table):
   log = table / 'r1-seed3' / 'metrics.jsonl'
   log.write_text(log.read_text() + '{"kind": "tr')
   assert 'LSR, seed 3: running' in report(table)[0]
+
+
+def add_probes(folder, deltas, firings):
+  """Probe rows every epoch, of an error of 0.1 each."""
+  with (folder / 'metrics.jsonl').open('a') as file:
+    for epoch, (delta, fired) in enumerate(zip(deltas, firings, strict=True)):
+      row = {'kind': 'probe', 'step': 10 * epoch, 'theta': 0.1}
+      for name in GradientStatistics._fields:
+        row |= {name: delta, f'{name}_error': 0.1}
+      row |= {f'rule_{name}': 0.0 for name in rules.RULES}
+      row |= {'rule_mse': fired, 'cosine': None}
+      file.write(json.dumps(row) + '\n')
+
+
+def test_probes_are_drawn_with_their_errors_and_rules_are_listed(table):
+  before = report(table)
+  assert 'The gradient' not in before[0]
+  add_probes(table / 'r0-seed0', [1.0, 2.0, 4.0], [0.0, 1.0, 2.0])
+  for seed in (1, 2, 3):
+    add_probes(table / f'r0-seed{seed}', [3.0, 2.0, 5.0], [1.0, 0.0, 1.0])
+  (done,) = read_tables([table])
+  curve = summary.probe_curve(done.done('baseline'), 'delta')
+  np.testing.assert_allclose(curve.epochs, [0, 1, 2])
+  np.testing.assert_allclose(curve.mean, [2.5, 2.0, 4.75])
+  np.testing.assert_allclose(curve.low, [0.9, 1.9, 3.9])
+  np.testing.assert_allclose(curve.high, [3.1, 2.1, 5.1])
+  assert not len(summary.probe_curve(done.done('baseline'), 'cosine').epochs)
+  markdown, page = report(table)
+  assert page.count('class="plot"') == 3
+  number = re.findall(r'Table (\d+)\.\*\* When each rule', markdown)[0]
+  rows = cells(markdown, int(number))
+  assert list(rows) == ['Method', 'baseline']  # LSR was not probed
+  assert rows['baseline'][1] == '2, never, never, never'
+  assert rows['baseline'][0] == 'never, never, never, never'

@@ -207,6 +207,71 @@ def _draw_schedules(axes: Axes, table: Table, name: str) -> None:
   axes.set_ylim(-0.04 * top, 1.08 * top)
 
 
+def probes(table: Table) -> Picture:
+  """What the probes found over the epochs, of the rows that have been probed.
+
+  A line is the mean of the row's finished seeds, its band their least and most
+  with a standard error to each side; dotted, in the panel of θ*, the θ in use.
+  """
+  panels = (
+    ('delta', 'δ', True),
+    ('theta_star', 'θ*, and dotted the θ in use', False),
+    ('mse_ratio', 'm(θ) / σ² at the θ in use', False),
+    ('grad_norm', '‖∇F‖', True),
+    ('smoothed_grad_norm', '‖∇F‖ of the smoothed loss', True),
+    ('cosine', 'Cosine between the two', False),
+  )
+  with matplotlib.rc_context(_RC):
+    figure = Figure(figsize=(9.6, 5.4), layout='constrained')
+    axes = figure.subplots(2, 3, sharex=True).flat
+    for panel, (name, title, log) in zip(axes, panels, strict=True):
+      panel.set_title(title)
+      drawn = [
+        curve
+        for key in reversed(keys(table))
+        if (curve := _draw_probes(panel, table, key, name)) is not None
+      ]
+      if log and drawn:
+        _log_scale_of_means(panel, drawn)
+    for panel in figure.axes[3:]:
+      panel.set_xlabel('epoch')
+    return _picture(figure, 'probes')
+
+
+def _draw_probes(
+  axes: Axes, table: Table, key: Key, name: str
+) -> np.ndarray | None:
+  """Draws a row; its means, None without a probe that found the number."""
+  runs = table.done(key.label)
+  curve = summary.probe_curve(runs, name)
+  if not len(curve.epochs):
+    return None
+  style = {'color': key.colour, 'dashes': key.dashes or (None, None)}
+  axes.plot(curve.epochs, curve.mean, **style)
+  axes.fill_between(
+    curve.epochs,
+    curve.low,
+    curve.high,
+    color=key.colour,
+    alpha=0.12,
+    linewidth=0,
+  )
+  if name == 'theta_star':
+    used = summary.schedule(runs[0], 'theta', 'probe')
+    axes.plot(*used, color=key.colour, linewidth=1, linestyle=':')
+  return curve.mean
+
+
+def _log_scale_of_means(axes: Axes, curves: Sequence[np.ndarray]) -> None:
+  """A log axis that fits the means: a band may reach below 0."""
+  means = np.concatenate(curves)
+  if not (means > 0).all():
+    return
+  axes.set_yscale('log', nonpositive='clip')
+  axes.set_ylim(means.min() / 1.5, means.max() * 1.5)
+  _plain_log_ticks(axes)
+
+
 def _plain_log_ticks(axes: Axes) -> None:
   low, high = axes.get_ylim()
   # The fewer decades, the more ticks between the powers of ten.

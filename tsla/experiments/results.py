@@ -57,7 +57,8 @@ class Run:
     reason: why it is not done.
     config: the fields of its `config.json`; empty without a run.
     fingerprint: of its data set, '' if unknown.
-    log: the rows of its `metrics.jsonl` by kind: train, eval and switch.
+    log: the rows of its `metrics.jsonl` by kind: train, eval, probe
+      and switch.
     environment: what its `environment.json` says.
   """
 

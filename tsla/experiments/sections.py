@@ -8,6 +8,7 @@ from tsla.errors import InputError
 from tsla.experiments import blocks as b
 from tsla.experiments import comparison, figures, samples, summary
 from tsla.experiments.results import Run, Table
+from tsla.smoothing import rules
 from tsla.training import config as config_lib
 
 # Other values of these make no other method.
@@ -24,6 +25,7 @@ def of_table(table: Table, level: int) -> list[b.Block]:
   sections = (
     ('Results', comparison.of_table),
     ('Learning curves', _curves),
+    ('The gradient’s error', _probes),
     ('Training images', _images),
     ('Epochs and time', _costs),
     ('Configuration', _configs),
@@ -33,7 +35,8 @@ def of_table(table: Table, level: int) -> list[b.Block]:
   )
   content = [*_standing(table)]
   for title, section in sections:
-    content += [b.Heading(title, level), *section(table)]
+    if found := list(section(table)):
+      content += [b.Heading(title, level), *found]
   return content
 
 
@@ -77,6 +80,47 @@ def _curves(table: Table) -> Iterator[b.Block]:
     'wider; grey stands for all.',
     figures.schedules(table),
     keys,
+  )
+
+
+def _probes(table: Table) -> Iterator[b.Block]:
+  """Nothing where no run was probed."""
+  keys = tuple(
+    key
+    for key in figures.keys(table)
+    if any(run.rows('probe') for run in table.done(key.label))
+  )
+  if not keys:
+    return
+  yield b.Figure(
+    'What probes at fixed weights found: δ, the best θ, the mean square error '
+    'of the smoothed gradient over that of the plain one, the norms of the two '
+    'gradients and the cosine between them. Mean over the seeds; the band goes '
+    'from the least to the most, with one standard error (jackknife) to each '
+    'side. A number that the probe could not tell from 0 is left out.',
+    figures.probes(table),
+    keys,
+  )
+  yield b.Table(
+    'When each rule would have ended the smoothing of a run, as it went: the '
+    'epoch at which it had fired as often in a row as it must, a seed each. '
+    'Where a run no longer smooths, mse and floor see nothing to end.',
+    ('Method', *rules.RULES),
+    tuple(
+      (
+        key.label,
+        *(
+          ', '.join(
+            'never' if epoch is None else f'{epoch:g}'
+            for run in table.done(key.label)
+            for epoch in [summary.first_firing(run, rule)]
+          )
+          for rule in rules.RULES
+        ),
+      )
+      for key in keys
+    ),
+    'l' + 'r' * len(rules.RULES),
   )
 
 

@@ -111,6 +111,50 @@ def test_curve(runs: Iterable[Run], metric: str) -> Curve:
   )
 
 
+def probe_curve(runs: Iterable[Run], name: str) -> Curve:
+  """A number of the probes; the band holds one standard error to each side.
+
+  It goes from the least of the seeds' values less its error to the most of them
+  with its error.
+
+  Args:
+    runs: runs of one row that are done.
+    name: of a probe row, one that has an error.
+  """
+  runs, error = list(runs), f'{name}_error'
+
+  def shifted(by: int) -> Curve:
+    return _curve(
+      {
+        row['step'] / run.steps_per_epoch: row[name] + by * row[error]
+        for row in run.rows('probe')
+        if is_number(row.get(name)) and is_number(row.get(error))
+      }
+      for run in runs
+    )
+
+  middle = shifted(0)
+  return middle._replace(low=shifted(-1).low, high=shifted(1).high)
+
+
+def first_firing(run: Run, rule: str) -> float | None:
+  """The epoch at which a rule had fired as often in a row as it must.
+
+  Args:
+    run: one that is done.
+    rule: its name.
+
+  Returns:
+    The epoch, None if it never had.
+  """
+  patience = run.config.get('smoothing.patience', 1)
+  for row in run.rows('probe'):
+    count = row.get(f'rule_{rule}')
+    if is_number(count) and count >= patience:
+      return row['step'] / run.steps_per_epoch
+  return None
+
+
 def training_curve(runs: Iterable[Run], name: str) -> Curve:
   """A number of the training rows, as the mean over the updates of an epoch.
 
@@ -144,19 +188,22 @@ def _curve(by_run: Iterable[dict[float, float]]) -> Curve:
   return Curve(np.array(epochs), values.mean(0), values.min(0), values.max(0))
 
 
-def schedule(run: Run, name: str) -> tuple[np.ndarray, np.ndarray]:
+def schedule(
+  run: Run, name: str, kind: str = 'train'
+) -> tuple[np.ndarray, np.ndarray]:
   """θ or the learning rate as the last update of each training row used it.
 
   Args:
     run: one that is done.
     name: theta or learning_rate.
+    kind: of the rows; 'probe' has the θ of the next update.
 
   Returns:
     `f64[T]` epochs done and `f64[T]` values.
   """
   points = [
     (row['step'] / run.steps_per_epoch, row[name])
-    for row in run.rows('train')
+    for row in run.rows(kind)
     if is_number(row.get(name))
   ]
   epochs, values = np.array(points, np.float64).reshape(-1, 2).T

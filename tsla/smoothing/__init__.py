@@ -2,8 +2,8 @@
 
 `schedules` say how strong (θ), `targets` say towards what (ŷ), `losses` apply
 both, `transform` moves θ on with the optimiser, `variance` and `last_layer`
-measure what it does to the gradient's error, and `auto` drops it by what they
-find.
+measure what it does to the gradient's error, and `auto` drops it by what the
+`rules` say of that.
 
 Reference:
   Xu, Xu, Qian, Li, Jin: Towards Understanding Label Smoothing,
@@ -12,7 +12,6 @@ Reference:
 
 from tsla.smoothing.auto import (
   AutoState,
-  Observation,
   auto_two_stage,
   observe,
   observed_smoothing,
@@ -27,6 +26,7 @@ from tsla.smoothing.losses import (
   smoothed_kl,
 )
 from tsla.smoothing.momentum import reset_momentum
+from tsla.smoothing.rules import Observation
 from tsla.smoothing.schedules import (
   constant,
   cosine_decay,

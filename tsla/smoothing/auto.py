@@ -1,9 +1,9 @@
 """When θ drops, decided by what is measured on the way.
 
 A training loop measures now and then (`gradient_statistics`) and shows the
-optimiser what it saw. Each rule here says whether smoothing should end; the one
-in force, if it has said so several times in a row, ends it. What was decided is
-part of the optimiser's state, beside θ, so it is saved and restored with it:
+optimiser what it saw. Each of the `rules` says whether smoothing should end,
+and the one in force, if it has said so several times in a row, ends it. What
+was decided is part of the optimiser's state, beside θ, so it is saved with it:
 
   >>> import jax, optax, tsla
   >>> auto = tsla.auto_two_stage(
@@ -27,9 +27,6 @@ part of the optimiser's state, beside θ, so it is saved and restored with it:
   theta 0.4
   theta 0.0
   theta 0.0
-
-Every rule is asked each time, whichever is in force, so one run that smooths to
-the end tells when each of them would have ended it.
 """
 
 from collections.abc import Callable
@@ -40,7 +37,7 @@ import jax.numpy as jnp
 import optax
 
 from tsla.smoothing import schedules
-from tsla.smoothing.estimates import GradientStatistics
+from tsla.smoothing.rules import NAMES, RULES, Memory, Observation
 from tsla.smoothing.transform import (
   LabelSmoothingState,
   label_smoothing,
@@ -48,28 +45,6 @@ from tsla.smoothing.transform import (
 )
 
 _NEVER = 2**31 - 1
-# Of the gradients against y and against the smoothed label: below, they have
-# parted company.
-FLOOR_COSINE = 0.5
-
-
-class Observation(NamedTuple):
-  """What the rules look at."""
-
-  statistics: GradientStatistics  # at the θ in use, at the batch size in use
-  # f32[], cross-entropy against the true labels of examples that are not
-  # trained on; NaN where there are none
-  held_out_loss: jax.typing.ArrayLike = float('nan')
-
-
-class Memory(NamedTuple):
-  """What the observations so far left behind; every number is finite."""
-
-  lowest_norm: jax.Array  # f32[], of ‖∇F_smoothed‖
-  lowest_loss: jax.Array  # f32[], of the held-out loss
-  firings: jax.Array  # i32[R], how often in a row each rule fired
-  drop_step: jax.Array  # i32[], first update without smoothing, once decided
-  followed: jax.Array  # f32[], θ that took the schedule's place; −1: none
 
 
 class AutoState(NamedTuple):
@@ -87,46 +62,6 @@ class AutoTwoStage(NamedTuple):
   transformation: optax.GradientTransformationExtraArgs
   # (opt_state, Observation) -> opt_state, for the next gradient
   observe: Callable[[optax.OptState, Observation], optax.OptState]
-
-
-def delta(seen: Observation, memory: Memory) -> jax.Array:
-  """δ > 1: the smoothing label's gradient errs more than the true one's."""
-  del memory
-  return seen.statistics.delta.value > 1
-
-
-def mse(seen: Observation, memory: Memory) -> jax.Array:
-  """m(θ) > σ²: the smoothed gradient errs more than the plain one."""
-  del memory
-  return seen.statistics.mse_ratio.value > 1
-
-
-def floor(seen: Observation, memory: Memory) -> jax.Array:
-  """‖∇F_smoothed‖ stands still, and points elsewhere than ∇F.
-
-  That is where smoothing cannot go further: it did not fall by more than its
-  standard error below the lowest so far, and the cosine between the two is
-  below `FLOOR_COSINE`.
-  """
-  norm, error = seen.statistics.smoothed_grad_norm
-  stands = norm > memory.lowest_norm - error
-  return stands & (seen.statistics.cosine.value < FLOOR_COSINE)
-
-
-def plateau(seen: Observation, memory: Memory) -> jax.Array:
-  """The held-out loss is no lower than it was at its best."""
-  return jnp.asarray(seen.held_out_loss >= memory.lowest_loss)
-
-
-# By name, in the order of `Memory.firings`. NaN fires none.
-RULES: dict[str, Callable[[Observation, Memory], jax.Array]] = {
-  'delta': delta,
-  'mse': mse,
-  'floor': floor,
-  'plateau': plateau,
-}
-# What may be in force: a rule, or θ = θ* from one observation to the next.
-NAMES = (*RULES, 'optimal')
 
 
 def auto_two_stage(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tsla.models import resnet
-from tsla.smoothing import auto
+from tsla.smoothing import rules
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +78,7 @@ def _channels(low: float, *, open_low: bool) -> Any:
 
 _ANY = 'any text', lambda v: True
 _PATH = 'a path of a local or mounted disk', lambda v: '://' not in v
-_RULE_WORDS = 'one of ' + ', '.join(auto.NAMES)
+_RULE_WORDS = 'one of ' + ', '.join(rules.NAMES)
 _SWITCH = 'true or false', lambda v: True
 
 FIELDS: dict[str, Field] = {
@@ -215,7 +215,7 @@ FIELDS: dict[str, Field] = {
     '',
     'auto: what ends smoothing, or optimal: theta is the measured best',
     f'{_RULE_WORDS}, with schedule auto only',
-    lambda v: v in ('', *auto.NAMES),
+    lambda v: v in ('', *rules.NAMES),
   ),
   'smoothing.patience': Field(
     2, 'auto: probes in a row at which the rule must fire', *_whole(1)

@@ -23,7 +23,7 @@ import numpy as np
 
 from tsla import smoothing
 from tsla.data import augment, batches
-from tsla.smoothing import auto
+from tsla.smoothing import auto, rules
 from tsla.smoothing.estimates import GradientStatistics
 from tsla.smoothing.last_layer import residuals
 from tsla.training import optimizer, step
@@ -39,7 +39,7 @@ _EPOCH = 2**31 - 1
 class Decision(NamedTuple):
   """What is in force: arrays, so that all rules are one compiled program."""
 
-  rule: np.ndarray  # i32[], of `auto.NAMES`; −1: nothing is decided
+  rule: np.ndarray  # i32[], of `rules.NAMES`; −1: nothing is decided
   min_step: np.ndarray  # i32[]
   patience: np.ndarray  # i32[]
 
@@ -68,7 +68,7 @@ class Probed(NamedTuple):
       values |= {name: estimate.value, f'{name}_error': estimate.error}
     values |= {
       f'rule_{name}': count
-      for name, count in zip(auto.RULES, np.asarray(self.firings), strict=True)
+      for name, count in zip(rules.RULES, np.asarray(self.firings), strict=True)
     }
     values['held_out_loss'] = self.held_out_loss
     return {name: np.float32(value) for name, value in values.items()}
@@ -80,7 +80,7 @@ def decision(
   """What `config.smoothing` puts in force."""
   rule = config.smoothing.rule
   return Decision(
-    np.int32(auto.NAMES.index(rule) if rule else -1),
+    np.int32(rules.NAMES.index(rule) if rule else -1),
     np.int32(durations.min_step),
     np.int32(config.smoothing.patience),
   )

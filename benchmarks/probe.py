@@ -1,0 +1,116 @@
+"""What a probe costs in ratio to an epoch, and how far the last layer is off.
+
+`exact` and `last_layer` are probes of `--batches` mini-batches in ratio to an
+`epoch` of training; the three take turns. Then the two modes are compared on
+one state before each of `--epochs`: the last layer's value over that of all
+parameters. On random data, as here by default, that says little; `--npz` is a
+file with train_images and train_labels of the size's shape.
+
+  python benchmarks/probe.py --size=digits --npz=digits.npz
+"""
+
+import argparse
+import copy
+from typing import Any
+
+import jax
+import numpy as np
+
+import common
+import ours
+from tsla.training import probe, step
+from tsla.training.durations import Durations
+
+_COMPARED = ('sigma2', 'delta', 'theta_star', 'mse_ratio', 'cosine')
+
+
+def path_of(args: argparse.Namespace) -> ours.Ours:
+  """The training path, on the file's data if there is one."""
+  if not args.npz:
+    return ours.Ours(args, probe_every=1)
+  with np.load(args.npz) as file:
+    images, labels = file['train_images'], file['train_labels']
+  size = common.SIZES[args.size]
+  images = images.reshape(-1, size.image, size.image, size.channels)
+  args.examples = len(images)
+  path = ours.Ours(args, probe_every=1)
+  path.config.augment.flip = False  # digits have a left and a right
+  path.inputs = path.inputs._replace(
+    examples=path.mapping.replicate(
+      step.Examples(images, labels.astype(np.int32), ())
+    )
+  )
+  return path
+
+
+def probe_of(path: ours.Ours, mode: str, batches: int) -> Any:
+  """() -> what a probe finds at the path's state, which is not decided on."""
+  config = copy.deepcopy(path.config)
+  config.variance.mode = mode
+  config.smoothing.rule, config.smoothing.patience = '', 1
+  decision = probe.decision(config, Durations(1, 1, None, (), 0))
+  inputs = probe.Inputs(path.inputs, None, path.mapping.replicate(decision))
+  call = path.mapping.map(
+    probe.make_probe(
+      config,
+      lambda arrays, images, indices: None,
+      axis_name=path.mapping.axis_name,
+    ),
+    donate_state=True,
+  )
+
+  def run() -> dict[str, Any]:
+    path.state, found = call(path.state, inputs, path.slots, batches)
+    return jax.block_until_ready(found).compute()
+
+  return run
+
+
+def compared(
+  path: ours.Ours, probes: dict[str, Any], epochs: list[int]
+) -> dict[str, Any]:
+  """The two modes' values and their ratio at some epochs of one run."""
+  figures = {}
+  for epoch in range(max(epochs) + 1):
+    if epoch in epochs:
+      rows = {name: run() for name, run in probes.items()}
+      for name in _COMPARED:
+        exact, last = (float(rows[mode][name]) for mode in probes)
+        figures[f'epoch {epoch} {name}'] = {
+          'exact': round(exact, 4),
+          'last_layer': round(last, 4),
+          'ratio': round(last / exact, 3),
+        }
+    jax.block_until_ready(path.train(path.steps_per_epoch))
+  return figures
+
+
+def main() -> None:
+  """Measures in turn, then compares on a fresh run."""
+  parser = common.arguments(__doc__, batches=32, npz='', epochs='0,1,2,5,10,20')
+  args = common.parse(parser)
+  if args.size == 'tiny':
+    args.batches, args.epochs = 3, '0,1'
+  path = path_of(args)
+  modes = ('exact', 'last_layer')
+  contenders = {mode: probe_of(path, mode, args.batches) for mode in modes}
+  contenders['epoch'] = lambda: jax.block_until_ready(
+    path.train(path.steps_per_epoch)
+  )
+  seconds = common.in_turn(contenders, args.rounds)
+  figures = {}
+  for name, times in seconds.items():
+    figures[name] = {'milliseconds': round(1e3 * float(np.median(times)), 2)}
+    if name != 'epoch':
+      figures[name] |= common.ratio(times, seconds['epoch'])
+  figures['batches'] = args.batches
+  figures['busy_cores'] = round(common.busy_cores(), 2)
+  fresh = path_of(args)
+  probes = {mode: probe_of(fresh, mode, args.batches) for mode in modes}
+  epochs = [int(epoch) for epoch in args.epochs.split(',')]
+  figures |= compared(fresh, probes, epochs)
+  common.record('probe', args, path.device, figures)
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,18 @@
+"""Digits: TSLA whose s a rule finds, from the measured variance.
+
+Row:      "auto: RULE" of the digits-rules table, default rule mse
+Command:  python main.py --config=configs/digits_auto.py[:RULE]
+          RULE is delta, mse, floor, plateau or optimal
+Hardware: 2 CPU cores
+Hours:    not yet run
+Expected: not yet run
+"""
+
+import ml_collections
+
+from configs import bases
+
+
+def get_config(rule: str | None = None) -> ml_collections.ConfigDict:
+  """The experiment as a config; `rule` is what ends the smoothing."""
+  return bases.auto(bases.probed(bases.digits()), 0.1, rule or 'mse')

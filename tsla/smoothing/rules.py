@@ -1,0 +1,77 @@
+"""What may end the smoothing: each rule looks at a measurement and says so.
+
+Every rule is asked each time, whichever is in force, so one run that smooths to
+the end tells when each of them would have ended it. The state that they move is
+that of `tsla.smoothing.auto`.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from tsla.smoothing.estimates import GradientStatistics
+
+# Of the gradients against y and against the smoothed label: below, they have
+# parted company.
+FLOOR_COSINE = 0.5
+
+
+class Observation(NamedTuple):
+  """What the rules look at."""
+
+  statistics: GradientStatistics  # at the θ in use, at the batch size in use
+  # f32[], cross-entropy against the true labels of examples that are not
+  # trained on; NaN where there are none
+  held_out_loss: jax.typing.ArrayLike = float('nan')
+
+
+class Memory(NamedTuple):
+  """What the observations so far left behind; every number is finite."""
+
+  lowest_norm: jax.Array  # f32[], of ‖∇F_smoothed‖
+  lowest_loss: jax.Array  # f32[], of the held-out loss
+  firings: jax.Array  # i32[R], how often in a row each rule fired
+  drop_step: jax.Array  # i32[], first update without smoothing, once decided
+  followed: jax.Array  # f32[], θ that took the schedule's place; −1: none
+
+
+def delta(seen: Observation, memory: Memory) -> jax.Array:
+  """δ > 1: the smoothing label's gradient errs more than the true one's."""
+  del memory
+  return seen.statistics.delta.value > 1
+
+
+def mse(seen: Observation, memory: Memory) -> jax.Array:
+  """m(θ) > σ²: the smoothed gradient errs more than the plain one."""
+  del memory
+  return seen.statistics.mse_ratio.value > 1
+
+
+def floor(seen: Observation, memory: Memory) -> jax.Array:
+  """‖∇F_smoothed‖ stands still, and points elsewhere than ∇F.
+
+  That is where smoothing cannot go further: it did not fall by more than its
+  standard error below the lowest so far, and the cosine between the two is
+  below `FLOOR_COSINE`.
+  """
+  norm, error = seen.statistics.smoothed_grad_norm
+  stands = norm > memory.lowest_norm - error
+  return stands & (seen.statistics.cosine.value < FLOOR_COSINE)
+
+
+def plateau(seen: Observation, memory: Memory) -> jax.Array:
+  """The held-out loss is no lower than it was at its best."""
+  return jnp.asarray(seen.held_out_loss >= memory.lowest_loss)
+
+
+# By name, in the order of `Memory.firings`. NaN fires none.
+RULES: dict[str, Callable[[Observation, Memory], jax.Array]] = {
+  'delta': delta,
+  'mse': mse,
+  'floor': floor,
+  'plateau': plateau,
+}
+# What may be in force: a rule, or θ = θ* from one observation to the next.
+NAMES = (*RULES, 'optimal')
