@@ -257,8 +257,13 @@ def _draw_probes(
     linewidth=0,
   )
   if name == 'theta_star':
-    used = summary.schedule(runs[0], 'theta', 'probe')
-    axes.plot(*used, color=key.colour, linewidth=1, linestyle=':')
+    axes.plot(
+      *summary.schedule(runs[0], 'theta'),
+      color=key.colour,
+      linewidth=1,
+      linestyle=':',
+      drawstyle='steps-pre',  # the value of a row is that of its last update
+    )
   return curve.mean
 
 

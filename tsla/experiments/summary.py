@@ -188,22 +188,19 @@ def _curve(by_run: Iterable[dict[float, float]]) -> Curve:
   return Curve(np.array(epochs), values.mean(0), values.min(0), values.max(0))
 
 
-def schedule(
-  run: Run, name: str, kind: str = 'train'
-) -> tuple[np.ndarray, np.ndarray]:
+def schedule(run: Run, name: str) -> tuple[np.ndarray, np.ndarray]:
   """θ or the learning rate as the last update of each training row used it.
 
   Args:
     run: one that is done.
     name: theta or learning_rate.
-    kind: of the rows; 'probe' has the θ of the next update.
 
   Returns:
     `f64[T]` epochs done and `f64[T]` values.
   """
   points = [
     (row['step'] / run.steps_per_epoch, row[name])
-    for row in run.rows(kind)
+    for row in run.rows('train')
     if is_number(row.get(name))
   ]
   epochs, values = np.array(points, np.float64).reshape(-1, 2).T
