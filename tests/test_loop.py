@@ -140,6 +140,29 @@ def test_a_fork_that_cannot_be_is_explained(
   assert len(str(error.value).splitlines()) <= 3
 
 
+@pytest.mark.parametrize(
+  ('field', 'value', 'message'),
+  [
+    ('seed', 1, 'config.seed is 0 there, 1 here'),
+    ('batch_size', 8, 'another network|config.batch_size is 16 there, 8 here'),
+    ('augment.pad', 0, 'config.augment.pad is 1 there, 0 here'),
+    ('smoothing.drop_epochs', 1.0, r'from epoch 1 on theta.*\n.*epoch <= 1'),
+    ('smoothing.theta', 0.1, 'from epoch 0 on theta'),
+    ('optimizer.learning_rate', 0.2, 'from epoch 0 on theta or the learning'),
+  ],
+)
+def test_a_fork_of_another_run_is_refused(
+  config, finished, tmp_path, field, value, message
+):
+  branch = config.copy_and_resolve_references()
+  branch.init.fork_from = f'{finished[0]}@3'
+  section, _, leaf = field.rpartition('.')
+  (branch[section] if section else branch)[leaf] = value
+  with pytest.raises(InputError, match=message) as error:
+    loop.train_and_evaluate(branch, tmp_path)
+  assert len(str(error.value).splitlines()) <= 3
+
+
 def test_a_second_process_in_one_directory_is_refused(config, tmp_path):
   def claim():
     return RunDirectory(tmp_path, config).claim('fingerprint')

@@ -17,4 +17,5 @@ for ((stage = 0; ; stage++)); do
   [ -n "$runs" ] || break
   after=$(sbatch --parsable --array="$runs" \
     ${after:+--dependency=afterany:$after} "$here/slurm.sbatch" "$@")
+  echo "stage $stage: job $after, runs $runs"
 done

@@ -1,4 +1,4 @@
-"""Trains a whole table in as few epochs as the mathematics allows.
+r"""Trains a whole table in as few epochs as the mathematics allows.
 
   python -m tsla.experiments.sweep --table=configs/sweeps/digits.py \
     --workdir=runs/digits --seeds=3
@@ -160,7 +160,10 @@ def _train_all(
   jax.config.update('jax_platforms', 'cpu')
   failures, signum = scheduler.run_all(runs, workdir, jobs)
   if signum:
-    print(f'saved and stopped; go on with\n  {command}', file=sys.stderr)
+    print(
+      f'saved and stopped; go on with\n  {command} --jobs={jobs}',
+      file=sys.stderr,
+    )
     return 128 + signum
   for run in runs:
     if run.directory in failures:

@@ -15,11 +15,22 @@ import numpy as np
 from tsla import smoothing
 from tsla.errors import InputError
 from tsla.models import pretrained
+from tsla.training import config as config_lib
 from tsla.training import optimizer
 from tsla.training.checkpoint import AnotherState, Checkpoints, open_checkpoints
-from tsla.training.durations import Durations
+from tsla.training.durations import Durations, resolve
 from tsla.training.rundir import RunRecord, read_run
 from tsla.training.step import TrainState
+
+# In these a run may differ from the one it forks from: they change nothing
+# before the fork unless theta or the learning rate does.
+_FREE = (
+  *('epochs', 'log_every', 'eval_every', 'checkpoint_every', 'variance.'),
+  *('init.', 'model.weights', 'optimizer.learning_rate', 'optimizer.schedule'),
+  *('optimizer.milestone', 'optimizer.decay', 'optimizer.warmup'),
+  *('smoothing.schedule', 'smoothing.theta', 'smoothing.drop'),
+  'smoothing.reset_momentum',
+)
 
 
 class Start(NamedTuple):
@@ -72,6 +83,7 @@ def find_start(
   run = read_run(path, where)
   if run.fingerprint != fingerprint:
     raise InputError(f'{where}: that run is on another data set')
+  _check_same_until(where, step, config, durations, run)
   state = _restore_epoch(where, run, step, first, durations)
   scheduled = _with_own_theta(config, state, durations)
   return Start(
@@ -81,6 +93,41 @@ def find_start(
     drops=bool(smoothing.current_theta(state.opt_state) > 0)
     and not smoothing.current_theta(scheduled.opt_state) > 0,
   )
+
+
+def _check_same_until(
+  where: str,
+  step: int,
+  config: ml_collections.ConfigDict,
+  durations: Durations,
+  run: RunRecord,
+) -> None:
+  """Raises InputError unless both runs are the same up to the fork."""
+  here = config_lib.identity(config_lib.flatten(config))
+  there = config_lib.identity(config_lib.flatten(run.config))
+  for name in sorted(here.keys() | there.keys()):
+    if here.get(name) != there.get(name) and not name.startswith(_FREE):
+      default = config_lib.FIELDS[name].default
+      raise InputError(
+        f'{where}: config.{name} is {there.get(name, default)!r} there, '
+        f'{here.get(name, default)!r} here',
+        allowed='a run that was the same until the fork',
+        cure=f'--config.{name}=…, or another run',
+      )
+  tables = [
+    np.asarray(optimizer.tabulate(each, until))[:, :step]
+    for each, until in (
+      (config, durations),
+      (run.config, resolve(run.config, durations.steps_per_epoch)),
+    )
+  ]
+  if (differs := (tables[0] != tables[1]).any(0)).any():
+    epoch = int(differs.argmax()) / durations.steps_per_epoch
+    raise InputError(
+      f'{where}: from epoch {epoch:g} on theta or the learning rate there is '
+      'not that of this run',
+      allowed=f'an epoch <= {epoch:g}',
+    )
 
 
 def _resume(
