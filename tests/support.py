@@ -135,7 +135,7 @@ class mounted:
 
   def __exit__(self, *error):
     if self.done:
-      subprocess.run(['umount', self.path], check=True)
+      subprocess.run(['umount', '--lazy', self.path], check=True)
 
 
 def run_worker(name, *args, devices=1):

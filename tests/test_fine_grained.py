@@ -48,6 +48,8 @@ def config(name, path, image_size):
       'image_size': image_size,
       'download': False,
       'skip_corrupt': False,
+      'label_noise': 0.0,
+      'held_out': 0.0,
     }
   )
 

@@ -40,6 +40,8 @@ def config(path, name='cifar100', image_size=0, download=True):
       'image_size': image_size,
       'download': download,
       'skip_corrupt': False,
+      'label_noise': 0.0,
+      'held_out': 0.0,
     }
   )
 

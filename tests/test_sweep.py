@@ -159,6 +159,7 @@ def test_a_signal_saves_the_runs_and_the_sweep_goes_on(write_table, tmp_path):
   assert not list(workdir.glob('*/failure.txt'))
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_the_sweep_that_is_killed(write_table, tmp_path):
   workdir = tmp_path / 'runs'
   process = start(
