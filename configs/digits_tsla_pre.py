@@ -4,8 +4,8 @@ Row:      "TSLA-pre(s)", default s = 20 of the digits table
 Command:  python main.py --config=configs/digits_baseline.py
           python main.py --config=configs/digits_tsla_pre.py[:s]
 Hardware: 2 CPU cores
-Hours:    not yet run
-Expected: not yet run
+Hours:    20 seconds, compilation included
+Expected: test top-1 99.07 ± 0.70 %, mean ± std of seeds 0, 1, 2
 """
 
 import ml_collections

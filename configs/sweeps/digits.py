@@ -3,7 +3,7 @@
 Command:  python -m tsla.experiments.sweep --table=configs/sweeps/digits.py \
             --workdir=runs/digits --seeds=3
 Hardware: 2 CPU cores
-Hours:    see the README
+Hours:    3 minutes on a busy machine
 """
 
 from configs import (
