@@ -146,6 +146,12 @@ def _explain(error: Exception) -> InputError:
   illegal = isinstance(error, flags.IllegalFlagValueError)
   if unknown or (illegal and not str(error).startswith('flag --config=')):
     return InputError(str(error), cure='python main.py --help lists every flag')
+  if 'get_config() takes 0 positional' in str(root):
+    return InputError(
+      '--config=FILE.py:ARGUMENT: this config takes no argument',
+      allowed='FILE.py without a colon',
+      cure='the same without what follows the colon',
+    )
   return InputError(
     f'--config: {type(root).__name__}: {root}',
     allowed='FILE.py with a get_config() that takes what follows a colon',

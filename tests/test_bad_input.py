@@ -52,7 +52,7 @@ BAD = {
   'it raises': (['--config={F}/raises.py'], 'ZeroDivisionError'),
   'argument of a config without': (
     ['--config={F}/small.py:20'],
-    'get_config() that takes what follows a colon',
+    'this config takes no argument',
   ),
   'field missing in it': (['--config={F}/lacks.py'], 'config.seed: missing'),
   'field of the wrong type in it': (['--config={F}/typed.py'], "'ten'"),

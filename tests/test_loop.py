@@ -206,7 +206,12 @@ def test_tensorboard_holds_the_numbers_of_the_log(finished):
 
 
 @pytest.mark.parametrize(
-  'kind', [pytest.param('plain', marks=pytest.mark.slow), 'probed', 'auto']
+  'kind',
+  [
+    pytest.param('plain', marks=pytest.mark.slow),
+    'probed',
+    pytest.param('auto', marks=pytest.mark.slow),
+  ],
 )
 def test_resumed_and_forked_runs_equal_one_left_alone_bit_for_bit(
   tmp_path, kind

@@ -8,16 +8,21 @@ from tsla.errors import InputError
 from tsla.training import parallel
 
 
+@pytest.mark.parametrize(
+  'kind', ['plain', pytest.param('probed', marks=pytest.mark.slow)]
+)
 def test_one_device_is_pmap_on_8_is_jit_on_8_and_a_lost_pmean_would_show(
-  tmp_path,
+  tmp_path, kind
 ):
-  result = run_worker('parallel_worker.py', tmp_path, devices=8)
+  result = run_worker('parallel_worker.py', tmp_path, kind, devices=8)
+  probed = kind == 'probed'
   for mapping in ('pmap', 'jit'):
-    assert max(result['right'][mapping]) < 2e-5, result['right']
-  state, losses, _, probed = result['without_pmean']
+    differences = result['right'][mapping][: 3 + probed]
+    assert max(differences) < 2e-5, result['right']
+  state, losses, _, found = result['without_pmean']
   assert state > 1e-2, result
   assert losses > 1e-2, result
-  assert probed > 1e-2, result
+  assert not probed or found > 1e-2, result
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,8 @@ def test_what_was_written_is_read(run):
 @pytest.mark.parametrize(
   ('name', 'text', 'message'),
   [
-    ('status.json', None, 'No such file'),
-    ('metrics.jsonl', None, 'No such file'),
+    ('status.json', None, 'no status.json is there'),
+    ('metrics.jsonl', None, 'no metrics.jsonl is there'),
     ('data.json', '{"finger', 'Unterminated'),
     ('data.json', '{}', 'fingerprint'),
     ('config.json', '[]', 'list'),
@@ -66,3 +66,12 @@ def test_a_config_survives_its_form_on_disk():
   again = unflatten(json.loads(json.dumps(flatten(config))))
   assert again.to_json() == config.to_json()
   assert again.data.mean == (0.1, 0.2, 0.3) and again.is_locked
+
+
+def test_a_run_that_is_refused_leaves_no_folder(tmp_path):
+  path = tmp_path / 'run'
+  directory = RunDirectory(path, default_config())
+  with pytest.raises(InputError), directory.claim('f' * 64):
+    assert (path / '.lock').exists()
+    raise InputError('refused')
+  assert not path.exists()

@@ -1,4 +1,4 @@
-"""A run that begins with pretrained weights."""
+"""A run that begins with pretrained weights, or with what is not there."""
 
 import functools
 import types
@@ -13,6 +13,7 @@ from tsla.errors import InputError
 from tsla.models import resnet
 from tsla.training import durations, optimizer
 from tsla.training.config import default_config, validate
+from tsla.training.loop import train_and_evaluate
 from tsla.training.start import find_start
 from tsla.training.step import TrainState
 
@@ -82,3 +83,25 @@ def test_a_run_cannot_begin_in_two_places(config):
   config.init.fork_from = 'run@3'
   with pytest.raises(InputError, match='one place'):
     validate(config)
+
+
+@pytest.mark.parametrize(
+  ('field', 'value'),
+  [
+    ('model.weights', 'nowhere.pth'),
+    ('init.fork_from', 'nowhere@1'),
+    ('teacher.run', 'nowhere'),
+    ('teacher.weights', 'nowhere.pth'),
+  ],
+)
+def test_what_is_not_there_is_named_before_the_data_set_is_built(
+  config, tmp_path, monkeypatch, field, value
+):
+  section, name = field.split('.')
+  config.model.weights = ''
+  config[section][name] = value
+  if section == 'teacher':
+    config.smoothing.target = 'teacher'
+  monkeypatch.setattr('tsla.data.datasets.load', None)
+  with pytest.raises(InputError, match=f'config.{field} = .nowhere'):
+    train_and_evaluate(config, tmp_path / 'run')

@@ -146,7 +146,7 @@ def test_a_signal_saves_the_runs_and_the_sweep_goes_on(write_table, tmp_path):
     f'--table={write_table()}',
     f'--workdir={workdir}',
     '--seeds=1',
-    '--config.epochs=2000',
+    '--epochs=2000',
   )
   process = start(*command)
   wait_for(lambda: list(workdir.glob('baseline*/metrics.jsonl')), process)
@@ -167,7 +167,7 @@ def test_a_run_ends_with_the_sweep_that_is_killed(write_table, tmp_path):
     f'--table={write_table()}',
     f'--workdir={workdir}',
     '--seeds=1',
-    '--config.epochs=2000',
+    '--epochs=2000',
   )
   wait_for(lambda: list(workdir.glob('baseline*/metrics.jsonl')), process)
   process.kill()
@@ -253,6 +253,8 @@ def test_slurm_gets_one_array_a_stage(write_table, tmp_path):
     (['--epochs=-3'], '--epochs=-3'),
     (['--config.epochs'], "'--config.epochs': not a flag"),
     (['--nonsense=1'], "'--nonsense=1': not a flag"),
+    (['--dryrun'], 'next: --dry_run'),
+    (['--config.epochs=3'], 'next: --epochs=3'),
     (['--config.epoch=3'], r'--config.epochs=…'),
     (['--config.batch_size=1000000'], 'more than the 1437 training examples'),
     (['--config.model.weights=nowhere.pth'], 'nowhere.pth'),

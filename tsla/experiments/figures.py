@@ -190,7 +190,7 @@ def _draw_schedules(axes: Axes, table: Table, name: str) -> None:
   if len(lines) > 1 and len(set(seen)) == 1:
     lines = [(Key('all', _COMMON, ()), *lines[0][1:])]
   for index, (key, epochs, values) in enumerate(lines):
-    few = len(np.unique(values)) <= max(1, len(values) // 4)
+    few = len(np.unique(values)) <= max(2, len(values) // 4)
     if few:
       epochs, values = np.insert(epochs, 0, 0), np.insert(values, 0, values[0])
     axes.plot(

@@ -13,6 +13,7 @@ Exit codes: 0 all runs are finished, 1 some failed and are named, 2 bad input,
 """
 
 import argparse
+import difflib
 import pathlib
 import re
 import shlex
@@ -64,14 +65,18 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
       raise InputError(
         f'--{name}={value}', allowed='a whole number >= 1', cure=f'--{name}=1'
       )
+  flags = [*vars(args), 'help']
   args.fields = {}
   for argument in rest:
     field = re.fullmatch(r'--config\.([\w.]+)=(.*)', argument, re.DOTALL)
     if not field:
+      near = difflib.get_close_matches(
+        argument.strip('-').split('=')[0], flags, n=1
+      )
       raise InputError(
         f'{argument!r}: not a flag',
-        allowed='--config.FIELD=VALUE, or one that --help lists',
-        cure='python -m tsla.experiments.sweep --help',
+        allowed='--config.FIELD=VALUE, ' + ', '.join(f'--{f}' for f in flags),
+        cure=f'--{(near or ["help"])[0]}',
       )
     args.fields[field[1]] = field[2]
   return args
@@ -98,6 +103,11 @@ def _check_inputs(runs: Sequence[PlannedRun], workdir: pathlib.Path) -> None:
   loaded = {}
   for run in runs:
     config = run.config
+    for section in (config.model, config.teacher):
+      if section.weights and section.weights not in loaded:
+        loaded[section.weights] = pretrained.read_state_dict(
+          section.weights, section.weights_sha256
+        )
     key = str(config_lib.flatten(config.data))
     if key not in loaded:
       loaded[key] = datasets.load(config.data)
@@ -107,11 +117,6 @@ def _check_inputs(runs: Sequence[PlannedRun], workdir: pathlib.Path) -> None:
       config,
       batches.steps_per_epoch(len(dataset.train.labels), config.batch_size),
     )
-    for section in (config.model, config.teacher):
-      if section.weights and section.weights not in loaded:
-        loaded[section.weights] = pretrained.read_state_dict(
-          section.weights, section.weights_sha256
-        )
     begun = plan.begun_run(run, workdir)
     if begun and begun.fingerprint != dataset.fingerprint:
       raise InputError(

@@ -105,6 +105,12 @@ def adapt(table: Table, fields: dict[str, str], epochs: int | None) -> Table:
   for row in table.rows:
     config = row.config.copy_and_resolve_references()
     for name, text in fields.items():
+      if name == 'epochs':
+        raise InputError(
+          f'--config.epochs={text}: would leave the drop epochs where they are',
+          allowed='--epochs=E, which keeps the proportions',
+          cure=f'--epochs={text}',
+        )
       if name == 'seed' or name.removeprefix('smoothing.') in ENDLESS:
         raise InputError(
           f'--config.{name}={text}: the table itself sets it, a row each',

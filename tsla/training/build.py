@@ -168,6 +168,7 @@ def check_fits(
       f'config.batch_size = {config.batch_size}: more than the {num_examples} '
       f'training examples of {dataset.name}',
       allowed=f'1 to {num_examples}',
+      cure=f'--config.batch_size={max(1, num_examples // 8)}',
     )
   most = num_examples // config.batch_size
   if config.variance.every_epochs and config.variance.num_batches > most:

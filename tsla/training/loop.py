@@ -36,7 +36,7 @@ from tsla.training.parallel import Parallel
 from tsla.training.progress import Progress
 from tsla.training.reporter import Diverged, Reporter
 from tsla.training.rundir import RunDirectory
-from tsla.training.start import Start, find_start
+from tsla.training.start import Start, check_origin, find_start
 from tsla.training.step import TrainState
 from tsla.training.watchdog import watch_progress
 
@@ -83,6 +83,9 @@ def train_and_evaluate(
     return directory.result
 
   mapping = parallel.choose(config.parallel, config.batch_size)
+  if not directory.has_begun:
+    check_origin(config)
+  teacher_lib.check_source(config)
   dataset = datasets.load(config.data)
   check_fits(config, dataset, mapping.memory())
   teacher = teacher_lib.load(config, dataset)

@@ -18,6 +18,7 @@ import fcntl
 import json
 import os
 import pathlib
+import shutil
 from collections.abc import Iterator
 from typing import Any, NamedTuple, TextIO
 
@@ -60,7 +61,7 @@ class RunDirectory:
     with self._explained():
       before = self._read_json('config.json')
       # What failed before its first row binds nobody.
-      self._before = before if before and self._has_begun() else self._fields
+      self._before = before if before and self.has_begun else self._fields
       self._status = self._read_json('status.json') or {}
       home = next(
         p for p in (self.path, *self.path.absolute().parents) if p.exists()
@@ -96,7 +97,7 @@ class RunDirectory:
     """
     self._facts = {'fingerprint': fingerprint, 'teacher': teacher}
     with self._explained():
-      before = self._has_begun() and self._read_json('data.json')
+      before = self.has_begun and self._read_json('data.json')
       before = before or self._facts
     for name, what in (('fingerprint', 'data set'), ('teacher', 'teacher')):
       if before.get(name, '') != self._facts[name]:
@@ -106,12 +107,18 @@ class RunDirectory:
       return
     with contextlib.ExitStack() as stack:
       with self._explained():
+        anew = not self.path.exists()
         self.path.mkdir(parents=True, exist_ok=True)
         lock = stack.enter_context((self.path / '.lock').open('w'))
         _lock(lock, self.path)
-      yield
+      try:
+        yield
+      finally:  # of a run that was refused nothing stays
+        if anew and [file.name for file in self.path.iterdir()] == ['.lock']:
+          shutil.rmtree(self.path)
 
-  def _has_begun(self) -> bool:
+  @property
+  def has_begun(self) -> bool:
     """Whether anything was trained here."""
     log = self.path / 'metrics.jsonl'
     logged = log.exists() and log.stat().st_size > 0
@@ -269,8 +276,11 @@ def read_run(path: str | os.PathLike, where: str) -> RunRecord:
       tuple(filter(None, map(parse_row, log.splitlines()))),
     )
   except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    problem = str(error)
+    if isinstance(error, FileNotFoundError):
+      problem = f'no {pathlib.Path(error.filename).name} is there'
     raise InputError(
-      f'{where}: {error}',
+      f'{where}: {problem}',
       allowed='the directory of a run',
       cure='train it first, then name its --workdir',
     ) from error

@@ -72,15 +72,8 @@ def find_start(
   if not config.init.fork_from:
     return Start(first, 0)
 
-  where = f'config.init.fork_from = {config.init.fork_from!r}'
-  path, _, epoch = config.init.fork_from.rpartition('@')
-  if not path or not epoch.isdigit() or not 0 < int(epoch) < config.epochs:
-    raise InputError(
-      f'{where}: no run and epoch',
-      allowed=f'RUN@EPOCH with an epoch in 1 to {config.epochs - 1}',
-    )
-  step = int(epoch) * durations.steps_per_epoch
-  run = read_run(path, where)
+  where, run, epoch = _forked_run(config)
+  step = epoch * durations.steps_per_epoch
   if run.fingerprint != fingerprint:
     raise InputError(f'{where}: that run is on another data set')
   _check_same_until(where, step, config, durations, run)
@@ -93,6 +86,34 @@ def find_start(
     drops=bool(smoothing.current_theta(state.opt_state) > 0)
     and not smoothing.current_theta(scheduled.opt_state) > 0,
   )
+
+
+def check_origin(config: ml_collections.ConfigDict) -> None:
+  """Raises InputError if what a new run begins with is not there.
+
+  That is the file of weights or the other run that the config names. It takes
+  no data set, so that nobody waits for one in vain.
+  """
+  if config.model.weights:
+    pretrained.read_state_dict(
+      config.model.weights, config.model.weights_sha256
+    )
+  if config.init.fork_from:
+    _forked_run(config)
+
+
+def _forked_run(
+  config: ml_collections.ConfigDict,
+) -> tuple[str, RunRecord, int]:
+  """What `init.fork_from` names: for errors, the run and the epoch."""
+  where = f'config.init.fork_from = {config.init.fork_from!r}'
+  path, _, epoch = config.init.fork_from.rpartition('@')
+  if not path or not epoch.isdigit() or not 0 < int(epoch) < config.epochs:
+    raise InputError(
+      f'{where}: no run and epoch',
+      allowed=f'RUN@EPOCH with an epoch in 1 to {config.epochs - 1}',
+    )
+  return where, read_run(path, where), int(epoch)
 
 
 def _check_same_until(

@@ -16,8 +16,10 @@ from tsla.models import pretrained
 from tsla.training import config as config_lib
 from tsla.training import durations, network, optimizer
 from tsla.training.checkpoint import AnotherState, open_checkpoints
-from tsla.training.rundir import read_run
+from tsla.training.rundir import RunRecord, read_run
 from tsla.training.step import TrainState
+
+_WEIGHTS = 'config.teacher.weights'
 
 
 class Teacher(NamedTuple):
@@ -54,7 +56,25 @@ def load(config: ml_collections.ConfigDict, dataset: Dataset) -> Teacher | None:
   return _of_file(config, dataset)
 
 
-def _of_run(config: ml_collections.ConfigDict, dataset: Dataset) -> Teacher:
+def check_source(config: ml_collections.ConfigDict) -> None:
+  """Raises InputError if the run or the file of the teacher is of no use.
+
+  It takes no data set, so that nobody waits for one in vain.
+  """
+  if config.smoothing.target != 'teacher':
+    return
+  if config.teacher.run:
+    _finished_run(config)
+  else:
+    pretrained.read_state_dict(
+      config.teacher.weights, config.teacher.weights_sha256, _WEIGHTS
+    )
+
+
+def _finished_run(
+  config: ml_collections.ConfigDict,
+) -> tuple[str, RunRecord]:
+  """The run that `teacher.run` names, and how errors call it."""
   where = f'config.teacher.run = {config.teacher.run!r}'
   run = read_run(config.teacher.run, where)
   if run.status['state'] != 'done':
@@ -70,6 +90,11 @@ def _of_run(config: ml_collections.ConfigDict, dataset: Dataset) -> Teacher:
         f'{where}: its {name} is {there[name]}',
         allowed=f'{here[name]}, as here',
       )
+  return where, run
+
+
+def _of_run(config: ml_collections.ConfigDict, dataset: Dataset) -> Teacher:
+  where, run = _finished_run(config)
   per_epoch = batches.steps_per_epoch(
     len(dataset.train.labels), run.config.batch_size
   )
@@ -97,11 +122,11 @@ def _of_run(config: ml_collections.ConfigDict, dataset: Dataset) -> Teacher:
 
 def _of_file(config: ml_collections.ConfigDict, dataset: Dataset) -> Teacher:
   """The file says which network it is; its input is normalised as here."""
-  field, path = 'config.teacher.weights', config.teacher.weights
+  path = config.teacher.weights
   model, variables, _ = pretrained.load(
     path,
     sha256=config.teacher.weights_sha256,
-    field=field,
+    field=_WEIGHTS,
     dtype=jnp.dtype(config.model.dtype),
   )
   *_, channels, _ = variables['params']['conv1']['kernel'].shape
@@ -110,7 +135,7 @@ def _of_file(config: ml_collections.ConfigDict, dataset: Dataset) -> Teacher:
   here += 'channels'
   if there != here:
     raise InputError(
-      f'{field} = {path!r}: a network for {there}',
+      f'{_WEIGHTS} = {path!r}: a network for {there}',
       allowed=f'{here}, as of {dataset.name}',
       cure='fine-tune it on this data set with --config.model.weights, then '
       '--config.teacher.run=THAT_WORKDIR',
