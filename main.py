@@ -23,6 +23,7 @@ from tsla.errors import InputError
 from tsla.training import config as config_lib
 from tsla.training import parallel
 from tsla.training.compilation import keep_compiled
+from tsla.training.cores import split_cores
 from tsla.training.interrupt import Interrupted
 from tsla.training.loop import train_and_evaluate
 from tsla.training.reporter import Diverged
@@ -191,6 +192,7 @@ def main(argv: list[str]) -> int:
     config, workdir = parse(argv)
     keep_compiled()
     join()
+    split_cores(config)
     test = train_and_evaluate(
       config, workdir, allow_changed_config=_ALLOW_CHANGED_CONFIG.value
     )

@@ -6,7 +6,8 @@ other processes keep the machine busy.
 
   python benchmarks/compare.py --size=cifar --batch=256
   python benchmarks/compare.py --size=cifar --dtype=float32 --batch=64 \
-    --steps=2 --examples=2000 --forms=eager --torch-python=OTHER/bin/python
+    --steps=2 --examples=2000 --forms=eager --cpus=1 \
+    --torch-python=OTHER/bin/python
 """
 
 import argparse
@@ -75,7 +76,7 @@ def main() -> None:
     __doc__, forms='eager,compile,dataloader', torch_python=sys.executable
   )
   parser.add_argument(
-    '--cpus', type=int, default=0, help='also split over so many CPU devices'
+    '--cpus', type=int, default=0, help='also on so many CPU devices'
   )
   parser.add_argument(
     '--max-busy', type=float, default=0.25, help='cores others may use'
@@ -102,8 +103,8 @@ def main() -> None:
 
     all_of_them = enter('epoch.py') | enter('peer_flax_loop.py')
     if args.cpus:
-      split = enter('epoch.py', cpus=args.cpus)
-      all_of_them[f'real_on_{args.cpus}'] = split['real']
+      other = enter('epoch.py', cpus=args.cpus)
+      all_of_them[f'real_on_{args.cpus}'] = other['real']
     if args.forms:
       all_of_them |= enter(
         'peer_torch.py', f'--forms={args.forms}', python=args.torch_python

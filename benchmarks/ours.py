@@ -13,6 +13,7 @@ import common
 from tsla.data import augment
 from tsla.models import resnet
 from tsla.training import optimizer, parallel, step
+from tsla.training.cores import split_cores
 from tsla.training.durations import Durations
 
 Namespace = types.SimpleNamespace
@@ -26,7 +27,7 @@ def config(args: argparse.Namespace, probe_every: int = 0) -> Namespace:
     batch_size=args.batch,
     data=Namespace(mean=(0.5,), std=(0.25,)),
     augment=Namespace(pad=size.pad, crop=size.crop, flip=True),
-    model=Namespace(dtype=args.dtype),
+    model=Namespace(name=size.model, dtype=args.dtype),
     smoothing=Namespace(schedule='two_stage', theta=0.1, reset_momentum=False),
     variance=Namespace(every_epochs=probe_every, augment=True, mode='exact'),
     optimizer=Namespace(
@@ -61,6 +62,7 @@ class Ours:
   ):
     self.args, size = args, common.SIZES[args.size]
     self.config = config(args, probe_every)
+    split_cores(self.config)
     self.mapping = parallel.choose('auto', args.batch)
     axis = self.mapping.axis_name
     self.model = resnet.create(
@@ -109,6 +111,17 @@ class Ours:
     """The real path: shuffle, gather, augment, update; does not wait."""
     self.state, row = self._chunk(self.state, self.inputs, self.slots, steps)
     return row
+
+  def epoch(self) -> None:
+    """An epoch in chunks as the loop runs it: each row is read a chunk late."""
+    left, row = self.steps_per_epoch, None
+    while left:
+      length = min(left, self.args.steps)
+      late, row = row, self.train(length)
+      if late is not None:
+        late.compute()
+      left -= length
+    row.compute()
 
   def bare(self, steps: int) -> step.TrainMetrics:
     """The update alone, on one batch that lies ready; does not wait."""

@@ -26,19 +26,11 @@ def main() -> None:
   seconds, training = [], []
   for _ in range(args.epochs):
     start = time.perf_counter()
-    left, row = path.steps_per_epoch, None
-    while left:
-      length = min(left, args.steps)
-      late, row = row, path.train(length)
-      if late is not None:
-        late.compute()
-      left -= length
-    row.compute()
+    path.epoch()
     training.append(time.perf_counter() - start)
     path.evaluate(test)
     seconds.append(time.perf_counter() - start)
   steady, images = seconds[1:], path.steps_per_epoch * args.batch
-  quarter = max(1, len(steady) // 4)
   per_epoch = float(np.median(steady))
   figures = {
     'epochs': args.epochs,
@@ -46,10 +38,6 @@ def main() -> None:
     'first_epoch_seconds': round(seconds[0], 2),
     'epoch_seconds': round(per_epoch, 4),
     'images_per_second': round(images / float(np.median(training[1:])), 1),
-    # Flat: the cost of an epoch does not grow.
-    'last_quarter_over_first': round(
-      float(np.median(steady[-quarter:]) / np.median(steady[:quarter])), 4
-    ),
     'table_seconds': round(3 * args.epochs * per_epoch, 1),
   }
   common.record('sweep_time', args, path.device, figures)

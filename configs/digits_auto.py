@@ -15,4 +15,5 @@ from configs import bases
 
 def get_config(rule: str | None = None) -> ml_collections.ConfigDict:
   """The experiment as a config; `rule` is what ends the smoothing."""
-  return bases.auto(bases.probed(bases.digits()), 0.1, rule or 'mse')
+  config = bases.probed(bases.held_out(bases.digits()))
+  return bases.auto(config, 0.1, rule or 'mse')

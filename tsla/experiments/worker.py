@@ -14,6 +14,7 @@ from tsla.errors import InputError
 from tsla.experiments import plan
 from tsla.experiments.plan import PlannedRun
 from tsla.training.compilation import keep_compiled
+from tsla.training.cores import split_cores
 from tsla.training.interrupt import Interrupted
 from tsla.training.loop import train_and_evaluate
 from tsla.training.reporter import Diverged
@@ -37,6 +38,7 @@ def train(run: PlannedRun, workdir: pathlib.Path) -> Outcome:
     workdir: the sweep's folder.
   """
   keep_compiled()
+  split_cores(run.config)
   run = plan.settle(run, workdir)
   config = plan.config_to_train(run, workdir)
   directory = workdir / run.directory

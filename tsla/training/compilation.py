@@ -1,10 +1,9 @@
 """What the compiler made is kept from one process to the next."""
 
-import os
-
 import jax
 
 from tsla.data.sources import user_cache
+from tsla.training.cores import available_cores
 
 
 def keep_compiled() -> None:
@@ -19,10 +18,7 @@ def keep_compiled() -> None:
     return
   # A program for the CPU is made for a number of cores, which changes its sums
   # but not jax's name for it.
-  cores = os.cpu_count()
-  if hasattr(os, 'sched_getaffinity'):
-    cores = len(os.sched_getaffinity(0))
-  folder = user_cache('xla') / f'{cores}-cores'
+  folder = user_cache('xla') / f'{available_cores()}-cores'
   try:
     folder.mkdir(parents=True, exist_ok=True)
   except OSError:

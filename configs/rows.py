@@ -1,0 +1,73 @@
+"""Rows that the tables of one question share, whatever the data set."""
+
+from collections.abc import Callable
+
+import ml_collections
+
+from configs import bases
+from tsla.experiments.table import Row
+from tsla.smoothing.rules import NAMES
+
+Base = Callable[[], ml_collections.ConfigDict]
+
+_THETA = 0.1
+
+
+def variance(base: Base, drop: float) -> tuple[Row, ...]:
+  """What δ is: without smoothing, weak, strong, dropped, towards a teacher.
+
+  Args:
+    base: what the experiments on the data set share.
+    drop: the s of TSLA(s).
+  """
+
+  def probed() -> ml_collections.ConfigDict:
+    return bases.probed(bases.held_out(base()))
+
+  taught = bases.lsr(probed(), _THETA)
+  taught.smoothing.target = 'teacher'
+  return (
+    Row('baseline', probed()),
+    Row('LSR(0.1)', bases.lsr(probed(), 0.1)),
+    Row('LSR(0.4)', bases.lsr(probed(), 0.4)),
+    Row(f'TSLA({drop:g})', bases.tsla(probed(), _THETA, None, drop)),
+    Row('LSR-pre(0.1)', taught, teacher='baseline'),
+  )
+
+
+def rules(base: Base, fixed: tuple[float, ...], drop: float) -> tuple[Row, ...]:
+  """When to drop the smoothing: fixed s, rules that find it, controls.
+
+  All leave the same tenth of the training set out, which the rule plateau
+  looks at.
+
+  Args:
+    base: what the experiments on the data set share.
+    fixed: the s of TSLA(s), a row each.
+    drop: the s whose area under θ(t) the controls have.
+  """
+
+  def config() -> ml_collections.ConfigDict:
+    return bases.held_out(base())
+
+  reset = bases.tsla(config(), _THETA, None, drop)
+  reset.smoothing.reset_momentum = True
+  return (
+    Row('baseline', config()),
+    Row('LSR', bases.lsr(config(), _THETA)),
+    *(
+      Row(f'TSLA({s:g})', bases.tsla(config(), _THETA, None, s)) for s in fixed
+    ),
+    *(
+      Row(f'auto: {rule}', bases.auto(bases.probed(config()), _THETA, rule))
+      for rule in NAMES
+    ),
+    *(
+      Row(
+        f'{schedule} of area {_THETA * drop:g}',
+        bases.control(config(), schedule, _THETA, drop),
+      )
+      for schedule in ('linear', 'cosine', 'rising', 'reversed')
+    ),
+    Row(f'TSLA({drop:g}), momentum reset', reset),
+  )
