@@ -5,7 +5,7 @@ NEWER ?= python3.12
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all nightly theory bench lint clean
+.PHONY: demo test test-all nightly theory variance bench lint clean
 
 demo: $(READY)  ## the table of the embedded digits, with its report
 	$(BIN)/python -m tsla.experiments.sweep --table=configs/sweeps/digits.py \
@@ -27,6 +27,29 @@ test-all: $(READY)  ## every test; the fast ones again on $(NEWER), newest jax
 theory: $(READY)  ## the paper's bounds against measured trajectories: a page
 	$(BIN)/python -m tsla.theory --out=demo/theory
 	@echo "Open demo/theory/theory.html"
+
+FASHION ?= /usr/share/datasets/fashion-mnist
+
+variance: $(READY)  ## what docs/variance.md shows: an hour on 2 cores
+	$(BIN)/python -m tsla.data.idx --train=4000 --folder=$(FASHION) \
+	  --out=data/fashion_mnist_4000.npz
+	for noise in 0 0.2 0.4; do for set in digits fashion_mnist; do \
+	  $(BIN)/python -m tsla.experiments.sweep --seeds=5 --jobs=2 \
+	    --table=configs/sweeps/$${set}_variance.py \
+	    --workdir=runs/variance/$$set-$$noise \
+	    --config.data.label_noise=$$noise || exit; \
+	done; done
+	for noise in 0 0.4; do for set in digits fashion_mnist; do \
+	  $(BIN)/python -m tsla.experiments.sweep --seeds=5 --jobs=2 \
+	    --table=configs/sweeps/$${set}_rules.py \
+	    --workdir=runs/rules/$$set-$$noise \
+	    --config.data.label_noise=$$noise || exit; \
+	done; done
+	for set in digits fashion_mnist; do \
+	  $(BIN)/python docs/plots.py docs/variance-$$set.png \
+	    0=runs/variance/$$set-0 0.2=runs/variance/$$set-0.2 \
+	    0.4=runs/variance/$$set-0.4 || exit; \
+	done
 
 bench: $(READY)  ## every benchmark of this machine, into benchmarks/results
 	$(BIN)/python benchmarks/all.py

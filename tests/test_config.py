@@ -236,7 +236,9 @@ def test_the_rules_table_has_each_rule_and_loads():
   for row in rows:
     config_lib.validate(row.config)
     durations.check(row.config)
-    assert row.config.variance.every_epochs == 1
+    assert row.config.data.held_out == 0.1
+    probed = row.config.variance.every_epochs == 1
+    assert probed == row.name.startswith('auto')
   names = [row.name for row in rows]
   assert [n for n in names if n.startswith('auto')] == [
     f'auto: {rule}' for rule in ('delta', 'mse', 'floor', 'plateau', 'optimal')

@@ -629,3 +629,43 @@ def test_probes_are_drawn_with_their_errors_and_rules_are_listed(table):
   assert list(rows) == ['Method', 'baseline']  # LSR was not probed
   assert rows['baseline'][1] == '2, never, never, never'
   assert rows['baseline'][0] == 'never, never, never, never'
+
+
+def test_a_rule_is_held_against_the_fixed_s_that_turned_out_best(tmp_path):
+  """Each metric against its own best; rows of another θ or ŷ do not count."""
+  smoothing = {
+    'baseline': {},
+    'LSR': {'schedule': 'constant', 'theta': 0.1},
+    'TSLA(1)': {'schedule': 'two_stage', 'theta': 0.1, 'drop_epochs': 1.0},
+    'LSR(0.4)': {'schedule': 'constant', 'theta': 0.4},
+    'linear': {'schedule': 'linear', 'theta': 0.1, 'drop_epochs': 1.0},
+    'auto': {'schedule': 'auto', 'theta': 0.1, 'rule': 'mse'},
+  }
+  nll = dict(zip(smoothing, (0.5, 0.9, 0.4, 0.1, 0.1, 0.45), strict=True))
+  top1 = dict(zip(smoothing, (0.9, 0.8, 0.7, 0.99, 0.99, 0.6), strict=True))
+  seeds = (0, 1, 2)
+  write_table(tmp_path, list(smoothing), seeds)
+  for index, (row, fields) in enumerate(smoothing.items()):
+    for seed in seeds:
+      config = default_config()
+      config.data.name, config.data.path = 'npz', 'gone.npz'
+      config.smoothing.update(fields)
+      write_run(
+        tmp_path / f'r{index}-seed{seed}',
+        config=config,
+        seed=seed,
+        nll=nll[row] + (0.01 * seed if row == 'auto' else 0),
+        top1=top1[row] + (0.01 * seed if row == 'auto' else 0),
+        switch=1 if row == 'auto' and seed else None,
+      )
+  markdown, _ = report(tmp_path)
+  number = re.findall(r'Table (\d+)\.\*\* Each rule against', markdown)[0]
+  rows = cells(markdown, int(number))
+  assert list(rows) == ['Rule', 'auto']
+  ended, by_top1, change_of_top1, by_nll, change_of_nll = rows['auto']
+  assert (ended, by_top1, by_nll) == ('1, 1', 'baseline', 'TSLA(1)')
+  half = stats.t.ppf(0.975, 2) * 0.01 / np.sqrt(3)
+  assert change_of_nll.startswith(
+    f'+0.060 \\[+{0.06 - half:.3f}, +{0.06 + half:.3f}\\]'
+  )
+  assert change_of_top1.startswith('−29.00')

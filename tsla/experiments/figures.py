@@ -36,7 +36,7 @@ _COMMON = '#48515c'  # of a line that stands for all rows
 _DASHES = ((), (4, 1.5), (1, 1.2), (5, 1.5, 1, 1.5))
 # Above this a bitmap is smaller than the curves.
 _LARGEST_SVG = 200_000
-_RC = {
+RC = {
   'axes.axisbelow': True,
   'axes.edgecolor': '#68727d',
   'axes.grid': True,
@@ -78,7 +78,7 @@ def learning_curves(table: Table) -> Picture:
   A line is the mean of the row's finished seeds, its band their least and most.
   A ring and a dotted line mark where a row drops the smoothing.
   """
-  with matplotlib.rc_context(_RC):
+  with matplotlib.rc_context(RC):
     figure = Figure(figsize=(9.6, 6.2), layout='constrained')
     panels = figure.subplots(2, 2, sharex=True).flat
     titles = (
@@ -96,12 +96,12 @@ def learning_curves(table: Table) -> Picture:
       ]
       if log and all((points > 0).all() for points in drawn):
         axes.set_yscale('log')
-        _plain_log_ticks(axes)
+        plain_log_ticks(axes)
       elif name == 'top1' and drawn:
         _leave_out_the_beginning(axes, drawn)
     for axes in figure.axes[2:]:
       axes.set_xlabel('epoch')
-    return _picture(figure, 'curves')
+    return picture(figure, 'curves')
 
 
 def _draw_row(
@@ -166,7 +166,7 @@ def _leave_out_the_beginning(axes: Axes, curves: Sequence[np.ndarray]) -> None:
 
 def schedules(table: Table) -> Picture:
   """θ and the learning rate over the epochs, of the first seed of each row."""
-  with matplotlib.rc_context(_RC):
+  with matplotlib.rc_context(RC):
     figure = Figure(figsize=(9.6, 2.7), layout='constrained')
     panels = figure.subplots(1, 2)
     panels[0].set_title('Smoothing strength θ')
@@ -175,7 +175,7 @@ def schedules(table: Table) -> Picture:
     _draw_schedules(panels[1], table, 'learning_rate')
     for axes in panels:
       axes.set_xlabel('epoch')
-    return _picture(figure, 'schedules')
+    return picture(figure, 'schedules')
 
 
 def _draw_schedules(axes: Axes, table: Table, name: str) -> None:
@@ -207,77 +207,8 @@ def _draw_schedules(axes: Axes, table: Table, name: str) -> None:
   axes.set_ylim(-0.04 * top, 1.08 * top)
 
 
-def probes(table: Table) -> Picture:
-  """What the probes found over the epochs, of the rows that have been probed.
-
-  A line is the mean of the row's finished seeds, its band their least and most
-  with a standard error to each side; dotted, in the panel of θ*, the θ in use.
-  """
-  panels = (
-    ('delta', 'δ', True),
-    ('theta_star', 'θ*, and dotted the θ in use', False),
-    ('mse_ratio', 'm(θ) / σ² at the θ in use', False),
-    ('grad_norm', '‖∇F‖', True),
-    ('smoothed_grad_norm', '‖∇F‖ of the smoothed loss', True),
-    ('cosine', 'Cosine between the two', False),
-  )
-  with matplotlib.rc_context(_RC):
-    figure = Figure(figsize=(9.6, 5.4), layout='constrained')
-    axes = figure.subplots(2, 3, sharex=True).flat
-    for panel, (name, title, log) in zip(axes, panels, strict=True):
-      panel.set_title(title)
-      drawn = [
-        curve
-        for key in reversed(keys(table))
-        if (curve := _draw_probes(panel, table, key, name)) is not None
-      ]
-      if log and drawn:
-        _log_scale_of_means(panel, drawn)
-    for panel in figure.axes[3:]:
-      panel.set_xlabel('epoch')
-    return _picture(figure, 'probes')
-
-
-def _draw_probes(
-  axes: Axes, table: Table, key: Key, name: str
-) -> np.ndarray | None:
-  """Draws a row; its means, None without a probe that found the number."""
-  runs = table.done(key.label)
-  curve = summary.probe_curve(runs, name)
-  if not len(curve.epochs):
-    return None
-  style = {'color': key.colour, 'dashes': key.dashes or (None, None)}
-  axes.plot(curve.epochs, curve.mean, **style)
-  axes.fill_between(
-    curve.epochs,
-    curve.low,
-    curve.high,
-    color=key.colour,
-    alpha=0.12,
-    linewidth=0,
-  )
-  if name == 'theta_star':
-    axes.plot(
-      *summary.schedule(runs[0], 'theta'),
-      color=key.colour,
-      linewidth=1,
-      linestyle=':',
-      drawstyle='steps-pre',  # the value of a row is that of its last update
-    )
-  return curve.mean
-
-
-def _log_scale_of_means(axes: Axes, curves: Sequence[np.ndarray]) -> None:
-  """A log axis that fits the means: a band may reach below 0."""
-  means = np.concatenate(curves)
-  if not (means > 0).all():
-    return
-  axes.set_yscale('log', nonpositive='clip')
-  axes.set_ylim(means.min() / 1.5, means.max() * 1.5)
-  _plain_log_ticks(axes)
-
-
-def _plain_log_ticks(axes: Axes) -> None:
+def plain_log_ticks(axes: Axes) -> None:
+  """Puts the few numbers on a log axis that a reader looks for."""
   low, high = axes.get_ylim()
   # The fewer decades, the more ticks between the powers of ten.
   subs = next(
@@ -290,7 +221,8 @@ def _plain_log_ticks(axes: Axes) -> None:
   axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f'{y:g}'))
 
 
-def _picture(figure: Figure, name: str) -> Picture:
+def picture(figure: Figure, name: str) -> Picture:
+  """A figure for a page; `name` keeps its ids apart from another one's."""
   for axes in figure.axes:
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     axes.margins(x=0.02)

@@ -6,7 +6,13 @@ from typing import Any
 
 from tsla.errors import InputError
 from tsla.experiments import blocks as b
-from tsla.experiments import comparison, figures, samples, summary
+from tsla.experiments import (
+  comparison,
+  figures,
+  probe_figures,
+  samples,
+  summary,
+)
 from tsla.experiments.results import Run, Table
 from tsla.smoothing import rules
 from tsla.training import config as config_lib
@@ -98,7 +104,7 @@ def _probes(table: Table) -> Iterator[b.Block]:
     'gradients and the cosine between them. Mean over the seeds; the band goes '
     'from the least to the most, with one standard error (jackknife) to each '
     'side. A number that the probe could not tell from 0 is left out.',
-    figures.probes(table),
+    probe_figures.probes(table),
     keys,
   )
   yield b.Table(

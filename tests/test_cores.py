@@ -1,0 +1,49 @@
+"""The cores of a CPU as devices."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+_SCRIPT = """
+import json, sys
+import jax
+from tsla.training import cores
+from tsla.training.config import default_config
+cores.available_cores = lambda: 4
+config = default_config()
+config.model.name, config.batch_size = sys.argv[1], int(sys.argv[2])
+cores.split_cores(config)
+cores.split_cores(config)
+print(json.dumps(jax.local_device_count()))
+"""
+
+
+@pytest.mark.parametrize(
+  ('model', 'batch', 'variables', 'devices'),
+  [
+    ('resnet18', 64, {}, 4),
+    ('resnet18', 63, {}, 3),
+    ('resnet18', 61, {}, 1),
+    ('resnet8', 64, {}, 1),
+    ('resnet18', 64, {'JAX_NUM_CPU_DEVICES': '2'}, 2),
+    (
+      'resnet18',
+      64,
+      {'XLA_FLAGS': '--xla_force_host_platform_device_count=5'},
+      5,
+    ),
+  ],
+)
+def test_large_networks_get_a_device_a_core(model, batch, variables, devices):
+  env = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
+  result = subprocess.run(
+    [sys.executable, '-c', _SCRIPT, model, str(batch)],
+    env=env | variables,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert json.loads(result.stdout) == devices
