@@ -71,3 +71,11 @@ def rules(base: Base, fixed: tuple[float, ...], drop: float) -> tuple[Row, ...]:
     ),
     Row(f'TSLA({drop:g}), momentum reset', reset),
   )
+
+
+def numerics(base: Base, drop: float) -> tuple[Row, ...]:
+  """TSLA in both precisions; parameters and losses are float32 in either."""
+  single = bases.tsla(base(), _THETA, None, drop)
+  half = single.copy_and_resolve_references()
+  half.model.dtype = 'bfloat16'
+  return Row('float32', single), Row('bfloat16', half)
