@@ -2,9 +2,9 @@
 
 `exact` and `last_layer` are probes of `--batches` mini-batches in ratio to an
 `epoch` of training; the three take turns. Then the two modes are compared on
-one state before each of `--epochs`: the last layer's value over that of all
-parameters. On random data, as here by default, that says little; `--npz` is a
-file with train_images and train_labels of the size's shape.
+one state before each of `--epochs`. On random data, as here by default, that
+says little; `--npz` is a file with train_images and train_labels of the size's
+shape.
 
   python benchmarks/probe.py --size=digits --npz=digits.npz
 """
@@ -69,18 +69,14 @@ def probe_of(path: ours.Ours, mode: str, batches: int) -> Any:
 def compared(
   path: ours.Ours, probes: dict[str, Any], epochs: list[int]
 ) -> dict[str, Any]:
-  """The two modes' values and their ratio at some epochs of one run."""
-  figures = {}
+  """The two modes' values at some epochs of one run."""
+  figures = {name: {mode: [] for mode in probes} for name in _COMPARED}
   for epoch in range(max(epochs) + 1):
     if epoch in epochs:
-      rows = {name: run() for name, run in probes.items()}
-      for name in _COMPARED:
-        exact, last = (float(rows[mode][name]) for mode in probes)
-        figures[f'epoch {epoch} {name}'] = {
-          'exact': round(exact, 4),
-          'last_layer': round(last, 4),
-          'ratio': round(last / exact, 3),
-        }
+      for mode, run in probes.items():
+        row = run()
+        for name in _COMPARED:
+          figures[name][mode].append(round(float(row[name]), 4))
     jax.block_until_ready(path.train(path.steps_per_epoch))
   return figures
 
@@ -108,6 +104,7 @@ def main() -> None:
   fresh = path_of(args)
   probes = {mode: probe_of(fresh, mode, args.batches) for mode in modes}
   epochs = [int(epoch) for epoch in args.epochs.split(',')]
+  figures['at_epochs'] = epochs
   figures |= compared(fresh, probes, epochs)
   common.record('probe', args, path.device, figures)
 

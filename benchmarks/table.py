@@ -1,18 +1,21 @@
-"""`results/*.jsonl` → the README's table, the newest line of each setting.
+"""`results/*.jsonl` → the table of this folder's README, newest lines only.
 
-The README holds the two markers; what stands between them is replaced.
-
-  python benchmarks/table.py
+python benchmarks/table.py
 """
 
 import json
 import pathlib
-import sys
 from typing import Any
 
 import common
 
-BEGIN, END = '<!-- benchmarks -->', '<!-- /benchmarks -->'
+_HEAD = """# What was measured
+
+The newest line of each benchmark and setting in `results/`, written by
+`python benchmarks/table.py`; what a figure means is said by its script.
+A ratio is a median over rounds in turn, with its 95 % bootstrap interval.
+
+"""
 
 
 def newest(folder: pathlib.Path) -> list[dict[str, Any]]:
@@ -41,30 +44,38 @@ def in_words(value: Any) -> str:
       for name, each in value.items()
     )
   if isinstance(value, list):
-    return ' and '.join(map(in_words, value))
+    return ' '.join(map(in_words, value))
   return f'{value:,g}' if isinstance(value, int | float) else str(value)
 
 
 def table(lines: list[dict[str, Any]]) -> str:
-  """One row a figure."""
-  rows = ['| device | setting | benchmark | figure |', '|---|---|---|---|']
+  """One row a benchmark and setting."""
+  rows = [
+    '| device | setting | benchmark | versions | figures |',
+    '|' + 5 * '---|',
+  ]
   for line in lines:
     setting = f'{line["size"]}, {line["dtype"]}, batch {line["batch"]}'
-    start = f'| {line["device"]} | {setting} | {line["benchmark"]} '
-    for name, value in line['figures'].items():
-      rows.append(f'{start}| {name.replace("_", " ")}: {in_words(value)} |')
-  return '\n'.join(rows)
+    versions = ', '.join(
+      f'{name} {line["versions"][name]}'
+      for name in ('python', 'jax', 'torch')
+      if name in line['versions']
+    )
+    figures = '<br>'.join(
+      f'{name.replace("_", " ")}: {in_words(value)}'
+      for name, value in line['figures'].items()
+    )
+    rows.append(
+      f'| {line["device"]}, {line["cores"]} cores | {setting} '
+      f'| {line["benchmark"]} | {versions} | {figures} |'
+    )
+  return '\n'.join(rows) + '\n'
 
 
 def main() -> None:
-  """Replaces what stands between the markers."""
-  readme = common.ROOT / 'README.md'
-  text = readme.read_text()
-  if not 0 <= text.find(BEGIN) < text.find(END):
-    sys.exit(f'{readme}: no {BEGIN} … {END}')
-  before, after = text.split(BEGIN)[0], text.split(END)[1]
-  middle = f'{BEGIN}\n{table(newest(common.RESULTS))}\n{END}'
-  readme.write_text(before + middle + after)
+  """Writes the file anew."""
+  text = _HEAD + table(newest(common.RESULTS))
+  (common.RESULTS.parent / 'README.md').write_text(text)
 
 
 if __name__ == '__main__':

@@ -82,6 +82,8 @@ def test_the_table_is_the_newest_line_of_each_setting(load, tmp_path):
   line = {
     'benchmark': 'loss',
     'device': 'GPU',
+    'cores': 16,
+    'versions': {'python': '3.11.7', 'jax': '0.10.2', 'numpy': '2.4.6'},
     'size': 'cifar',
     'dtype': 'bfloat16',
     'batch': 128,
@@ -97,10 +99,10 @@ def test_the_table_is_the_newest_line_of_each_setting(load, tmp_path):
     for each in (line, newer):
       file.write(json.dumps(each) + '\n')
   rows = table.table(table.newest(tmp_path)).splitlines()
-  start = '| GPU | cifar, bfloat16, batch 128 | loss | '
   assert rows[2:] == [
-    start + 'images per second: 12,345 |',
-    start + 'ours: ratio 0.5 (0.4 to 0.6) |',
+    '| GPU, 16 cores | cifar, bfloat16, batch 128 | loss '
+    '| python 3.11.7, jax 0.10.2 '
+    '| images per second: 12,345<br>ours: ratio 0.5 (0.4 to 0.6) |'
   ]
 
 
