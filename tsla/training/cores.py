@@ -8,14 +8,17 @@ file can go when XLA splits such convolutions itself.
 """
 
 import os
+from typing import TYPE_CHECKING
 
 import jax
-import ml_collections
+
+if TYPE_CHECKING:  # benchmarks run where ml_collections is not installed
+  import ml_collections
 
 _SMALL = ('resnet8',)
 
 
-def split_cores(config: ml_collections.ConfigDict) -> None:
+def split_cores(config: 'ml_collections.ConfigDict') -> None:
   """Makes each core a CPU device, before jax looks for devices.
 
   Accelerators are not touched. `JAX_NUM_CPU_DEVICES` and XLA's own flag have
