@@ -46,7 +46,7 @@ variance: $(READY)  ## what docs/variance.md shows: an hour on 2 cores
 	    --config.data.label_noise=$$noise || exit; \
 	done; done
 	for set in digits fashion_mnist; do \
-	  $(BIN)/python docs/plots.py docs/variance-$$set.png \
+	  $(BIN)/python -m docs.plots docs/variance-$$set.png \
 	    0=runs/variance/$$set-0 0.2=runs/variance/$$set-0.2 \
 	    0.4=runs/variance/$$set-0.4 || exit; \
 	done

@@ -1,6 +1,6 @@
 """The figures of `variance.md`, from sweeps of one table at several noises.
 
-  python docs/plots.py docs/variance-digits.png 0=runs/variance/digits-0 \
+  python -m docs.plots docs/variance-digits.png 0=runs/variance/digits-0 \
     0.2=runs/variance/digits-0.2 0.4=runs/variance/digits-0.4
 
 What stands before = is the part of the labels that are wrong.

@@ -300,8 +300,6 @@ def test_a_thousand_saves_leave_files_memory_and_disk_flat(tmp_path):
         disk = sum(1 for _ in tmp_path.rglob('*'))
         pages = int((own / 'statm').read_text().split()[1])
         seen.append((len(list((own / 'fd').iterdir())), pages, disk))
-  # The first hundreds fill caches.
-  for files, memory, disk in seen[3:]:
-    assert files <= 1.05 * seen[2][0], seen
-    assert memory <= 1.05 * seen[2][1], seen
-    assert disk <= 1.05 * seen[2][2], seen
+  # The first hundreds fill caches, and a checkpoint has a file more or less.
+  most = np.max(seen[:3], axis=0)
+  assert (np.array(seen[3:]) <= 1.05 * most).all(), seen

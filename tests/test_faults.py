@@ -28,8 +28,10 @@ def test_kill_9_at_random_moments_ends_with_the_same_bits(tmp_path):
   print(json.dumps(result))  # the figure of `make nightly`
   assert result['kills'] == KILLS
   assert result['equal'] == result['runs']
-  # They fell before the first save, and in between, and late.
-  assert {0, 8} <= set(result['steps']), result
+  # They fell before the first save, and after at least two others: which ones
+  # the clock decides.
+  found = set(result['steps'])
+  assert 0 in found and len(found) >= 3, result
 
 
 def test_resume_from_20_updates_in_a_row_around_the_switch(tmp_path):

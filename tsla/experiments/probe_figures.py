@@ -92,6 +92,8 @@ def _probe_panel(
   ]
   if log and drawn:
     _log_scale_of_means(panel, drawn)
+  elif name == 'theta_star':  # where δ is near 1 its band goes far beyond
+    panel.set_ylim(-0.05, 1.05)
 
 
 def _draw_probes(
