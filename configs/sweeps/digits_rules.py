@@ -6,7 +6,7 @@ Command:  python -m tsla.experiments.sweep \
             --table=configs/sweeps/digits_rules.py \
             --workdir=runs/digits-rules --seeds=5
 Hardware: 2 CPU cores
-Hours:    not yet run
+Hours:    10 minutes
 """
 
 from configs import bases, rows

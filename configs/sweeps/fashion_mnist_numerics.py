@@ -6,7 +6,7 @@ Command:  python -m tsla.experiments.sweep \
             --table=configs/sweeps/fashion_mnist_numerics.py \
             --workdir=runs/fashion-numerics --seeds=5
 Hardware: 2 CPU cores
-Hours:    not yet run
+Hours:    3 minutes
 """
 
 from configs import bases, rows
