@@ -17,6 +17,7 @@ from PIL import Image
 from scipy import stats
 from support import ROOT, small_config, write_digits_npz
 
+from docs import plots
 from tsla.data import augment, datasets
 from tsla.experiments import published, samples, summary
 from tsla.experiments.report import main, write_report
@@ -669,3 +670,18 @@ def test_a_rule_is_held_against_the_fixed_s_that_turned_out_best(tmp_path):
     f'+0.060 \\[+{0.06 - half:.3f}, +{0.06 + half:.3f}\\]'
   )
   assert change_of_top1.startswith('−29.00')
+
+
+def test_the_figure_of_several_tables_has_a_row_for_each(table, tmp_path):
+  for seed in range(4):
+    add_probes(table / f'r0-seed{seed}', [0.5, 2.0, 4.0], [0.0, 1.0, 2.0])
+  sizes = []
+  for count in (1, 2):
+    out = tmp_path / f'{count}.png'
+    tables = [f'0.{noise}={table}' for noise in range(count)]
+    assert plots.main([str(out), *tables]) == 0
+    with Image.open(out) as image:
+      sizes.append(image.size)
+  assert sizes[0][0] == sizes[1][0]
+  assert sizes[1][1] == 2 * sizes[0][1]
+  assert plots.main([str(tmp_path / 'x.png'), f'0={tmp_path}']) == 2
