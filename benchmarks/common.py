@@ -180,7 +180,7 @@ def record(
       file.write(json.dumps(line) + '\n')
 
 
-def serve(contenders: Contenders, args: argparse.Namespace) -> None:
+def serve(contenders: Contenders, device: str) -> None:
   """Runs the contender named on each line of stdin, and prints its seconds.
 
   So `compare.py` takes turns between processes. The first line says who is
@@ -188,7 +188,11 @@ def serve(contenders: Contenders, args: argparse.Namespace) -> None:
   """
   for run in contenders.values():
     run()
-  hello = {'contenders': list(contenders), 'versions': versions()}
+  hello = {
+    'contenders': list(contenders),
+    'device': device,
+    'versions': versions(),
+  }
   print(json.dumps(hello), flush=True)
   for line in sys.stdin:
     start = time.perf_counter()
@@ -213,7 +217,7 @@ def run_contenders(
     updates: of each call.
   """
   if args.serve:
-    serve(contenders, args)
+    serve(contenders, device)
     return
   seconds = in_turn(contenders, args.rounds)
   first = next(iter(contenders))

@@ -18,6 +18,7 @@ import pathlib
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -29,8 +30,8 @@ _HERE = pathlib.Path(__file__).resolve().parent
 @contextlib.contextmanager
 def contenders_of(
   script: str, args: argparse.Namespace, *more: str, python: str, cpus: int = 0
-) -> Iterator[tuple[common.Contenders, dict[str, str]]]:
-  """Contenders of a script and versions, in a process that lasts as long."""
+) -> Iterator[tuple[common.Contenders, dict[str, Any]]]:
+  """Contenders of a script and what it says of itself, while inside."""
   command = [
     python,
     str(_HERE / script),
@@ -66,7 +67,7 @@ def contenders_of(
     contenders = {
       name: lambda name=name: ask(name) for name in here['contenders']
     }
-    yield contenders, here['versions']
+    yield contenders, here
     process.stdin.close()
 
 
@@ -89,16 +90,17 @@ def main() -> None:
       f'  allowed: {args.max_busy:g}\n'
       '  next: wait, or --max-busy=… for numbers that mean little'
     )
-  python, peers = sys.executable, {}
+  python, peers, devices = sys.executable, {}, []
   with contextlib.ExitStack() as stack:
 
     def enter(*command: str, python: str = python, cpus: int = 0) -> dict:
       script, *more = command
-      contenders, versions = stack.enter_context(
+      contenders, here = stack.enter_context(
         contenders_of(script, args, *more, python=python, cpus=cpus)
       )
       if script == 'peer_torch.py':
-        peers['torch'] = versions['torch']
+        peers['torch'] = here['versions']['torch']
+      devices.append(here['device'])
       return contenders
 
     all_of_them = enter('epoch.py') | enter('peer_flax_loop.py')
@@ -117,7 +119,8 @@ def main() -> None:
     if name != 'real':  # how many times as fast this project is
       figures[name] |= common.ratio(times, seconds['real'])
   figures['busy_cores'] = [round(busy, 2), round(common.busy_cores(), 2)]
-  common.record('compare', args, device_name(), figures, **peers)
+  # The first is this project's; others may use fewer devices.
+  common.record('compare', args, devices[0], figures, **peers)
 
 
 def device_name() -> str:

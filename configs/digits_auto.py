@@ -1,12 +1,12 @@
 """Digits: TSLA whose s a rule finds, from the measured variance.
 
-Row:      "auto: RULE" of the digits-rules table, default rule mse
+Row:      "auto: RULE" of the digits-rules table, default rule floor
 Command:  python main.py --config=configs/digits_auto.py[:RULE]
           RULE is delta, mse, floor, plateau or optimal
 Hardware: 2 CPU cores
 Hours:    1 minute, compilation included
-Expected: test top-1 98.94 ± 0.41 %, NLL 0.121 ± 0.006, mean ± std of seeds
-          0 to 4; mse never fires there: smoothing ends at its maximum
+Expected: test top-1 98.89 ± 0.28 %, NLL 0.041 ± 0.004, mean ± std of seeds
+          0 to 4, smoothing ended at epochs 14, 16, 14, 14, 19
 """
 
 import ml_collections
@@ -17,4 +17,4 @@ from configs import bases
 def get_config(rule: str | None = None) -> ml_collections.ConfigDict:
   """The experiment as a config; `rule` is what ends the smoothing."""
   config = bases.probed(bases.held_out(bases.digits()))
-  return bases.auto(config, 0.1, rule or 'mse')
+  return bases.auto(config, 0.1, rule or 'floor')

@@ -58,6 +58,10 @@ def test_it_becomes_a_set_that_loads(folder):
       'begins with 00000801',
     ),
     (
+      lambda path: path.write_bytes(gzip.compress(b'\0\0\x08\x03\0\0')),
+      'begins with 00000803',
+    ),
+    (
       lambda path: path.write_bytes(
         gzip.compress(gzip.decompress(path.read_bytes())[:-1])
       ),

@@ -664,7 +664,11 @@ def test_a_rule_is_held_against_the_fixed_s_that_turned_out_best(tmp_path):
   rows = cells(markdown, int(number))
   assert list(rows) == ['Rule', 'auto']
   ended, by_top1, change_of_top1, by_nll, change_of_nll = rows['auto']
-  assert (ended, by_top1, by_nll) == ('1, 1', 'baseline', 'TSLA(1)')
+  assert (ended, by_top1, by_nll) == (
+    'never, 1, 1',
+    'baseline',
+    'TSLA(1)',
+  )
   half = stats.t.ppf(0.975, 2) * 0.01 / np.sqrt(3)
   assert change_of_nll.startswith(
     f'+0.060 \\[+{0.06 - half:.3f}, +{0.06 + half:.3f}\\]'

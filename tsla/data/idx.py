@@ -54,13 +54,15 @@ def read(path: pathlib.Path, ndim: int) -> np.ndarray:
       allowed='a folder with ' + ', '.join(name for name, _ in _PARTS.values()),
       cure='apt-get install dataset-fashion-mnist, or fetch the files again',
     ) from error
-  shape = tuple(np.frombuffer(data[4 : 4 + 4 * ndim], '>u4').tolist())
-  if data[:4] != bytes([0, 0, 8, ndim]) or len(shape) != ndim:
+  magic, start = bytes([0, 0, 8, ndim]), 4 + 4 * ndim
+  if data[:4] != magic or len(data) < start:
     raise InputError(
       f'{where}: begins with {data[:4].hex()}, no {ndim} dimensions of bytes',
-      allowed=f'{bytes([0, 0, 8, ndim]).hex()}',
+      allowed=f'{magic.hex()} and {ndim} dimensions',
+      cure='fetch the file again',
     )
-  pixels = np.frombuffer(data, np.uint8, offset=4 + 4 * ndim)
+  shape = tuple(np.frombuffer(data[4:start], '>u4').tolist())
+  pixels = np.frombuffer(data, np.uint8, offset=start)
   if pixels.size != math.prod(shape):
     raise InputError(
       f'{where}: {pixels.size:,} bytes for the shape {shape}',
@@ -85,7 +87,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     most = len(arrays['train_labels'])
     if args.train is not None and not 0 < args.train <= most:
-      raise InputError(f'--train={args.train}', allowed=f'1 to {most}')
+      raise InputError(
+        f'--train={args.train}', allowed=f'1 to {most}', cure=f'--train={most}'
+      )
     for name in ('train_images', 'train_labels'):
       arrays[name] = arrays[name][: args.train]
     try:
@@ -95,7 +99,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         np.savez_compressed(file, **arrays)
       draft.replace(args.out)
     except OSError as error:
-      raise InputError(f'--out={args.out}: {error}') from error
+      raise InputError(
+        f'--out={args.out}: {error}',
+        allowed='a file that can be written',
+        cure='--out=data/fashion_mnist.npz',
+      ) from error
   except InputError as error:
     print(error, file=sys.stderr)
     return 2

@@ -135,11 +135,9 @@ def _hindsight(table: Table) -> Iterator[b.Block]:
     ]
     if not fixed:
       continue
-    epochs = [
-      f'{switch["epoch"]:g}'
+    ends = [
+      [f'{s["epoch"]:g}' for s in run.rows('switch') if is_number(s['epoch'])]
       for run in table.done(row)
-      for switch in run.rows('switch')
-      if is_number(switch.get('epoch'))
     ]
     cells: list[str | b.Cell] = []
     for metric in metrics:
@@ -153,7 +151,8 @@ def _hindsight(table: Table) -> Iterator[b.Block]:
       images = round(others[0].test['count'])
       difference = summary.difference(runs, others, metric.name)
       cells += [best, _difference(metric, difference, images)]
-    rows.append((row, ', '.join(epochs) or 'never', *cells))
+    ended = ', '.join(end[0] if end else 'never' for end in ends)
+    rows.append((row, ended, *cells))
   if rows:
     header = ['Rule', 'Smoothing ended at']
     for metric in metrics:

@@ -60,7 +60,7 @@ def run_all(
       for worker in [w for w in running if w.has_ended]:
         running.remove(worker)
         outcome = worker.outcome()
-        if stopping and outcome.exit_code:
+        if stopping and outcome.exit_code > 128:
           continue  # it has saved, and goes on another time
         progress.say(worker.run, outcome.text)
         if outcome.exit_code == 0:

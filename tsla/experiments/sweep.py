@@ -103,10 +103,11 @@ def _check_inputs(runs: Sequence[PlannedRun], workdir: pathlib.Path) -> None:
   loaded = {}
   for run in runs:
     config = run.config
-    for section in (config.model, config.teacher):
+    for name in ('model', 'teacher'):
+      section = config[name]
       if section.weights and section.weights not in loaded:
         loaded[section.weights] = pretrained.read_state_dict(
-          section.weights, section.weights_sha256
+          section.weights, section.weights_sha256, f'config.{name}.weights'
         )
     key = str(config_lib.flatten(config.data))
     if key not in loaded:

@@ -1,7 +1,7 @@
 """The cores of a CPU as devices of their own, where that is faster.
 
 XLA runs a convolution of few channels on one core. A batch that is split over
-as many CPU devices as there are cores keeps all of them busy: 1.4 times the
+as many CPU devices as there are cores keeps all of them busy: 1.26 times the
 images per second for a ResNet-18 on two cores, but 0.6 times for a ResNet-8 on
 8×8 images, whose updates are too short (`benchmarks/compare.py --cpus`). This
 file can go when XLA splits such convolutions itself.
