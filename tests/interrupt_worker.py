@@ -22,6 +22,9 @@ def main():
   workdir = pathlib.Path(workdir)
   config = small_config(npz)
   config.watchdog_minutes = float(grace) / 60 if place == 'hang' else 0.0
+  if place == 'probe':
+    config.variance.every_epochs, config.variance.num_batches = 1, 3
+    config.variance.mode = 'last_layer'
   build = build_lib.build
 
   def reached():
@@ -43,7 +46,14 @@ def main():
         reached()
       return run.evaluate(state)
 
-    return run._replace(train_chunk=chunk, evaluate=evaluate)
+    def probe(state):
+      if int(state.step) == 8:
+        reached()
+      return run.probe(state)
+
+    return run._replace(
+      train_chunk=chunk, evaluate=evaluate, probe=run.probe and probe
+    )
 
   with (
     mock.patch.object(loop, 'build', slow),

@@ -50,6 +50,9 @@ def end(worker, timeout=100):
     pytest.param(
       *('evaluation', signal.SIGINT, 130, 8, 8), marks=pytest.mark.slow
     ),
+    # In the probe after update 8: its row is written, the state saved as the
+    # probe leaves it, and the test is left to the next start.
+    pytest.param(*('probe', signal.SIGTERM, 143, 8, 4), marks=pytest.mark.slow),
   ],
 )
 def test_a_signal_saves_and_leaves(
@@ -63,11 +66,14 @@ def test_a_signal_saves_and_leaves(
   assert faults.arrays(workdir, step)
   last = [row['step'] for row in faults.rows(workdir) if row['kind'] == 'eval']
   assert last[-1] == evaluated
+  probed = [r['step'] for r in faults.rows(workdir) if r['kind'] == 'probe']
+  assert probed == ([0, 4, 8] if place == 'probe' else [])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-  ('place', 'step'), [('compile', 0), ('chunk', 8), ('evaluation', 8)]
+  ('place', 'step'),
+  [('compile', 0), ('chunk', 8), ('probe', 4), ('evaluation', 8)],
 )
 def test_a_call_that_takes_too_long_is_left(shared, tmp_path, place, step):
   """The state before the test is on the disk already."""
