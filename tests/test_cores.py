@@ -17,7 +17,10 @@ config = default_config()
 config.model.name, config.batch_size = sys.argv[1], int(sys.argv[2])
 cores.split_cores(config)
 cores.split_cores(config)
-print(json.dumps(jax.local_device_count()))
+devices = jax.local_device_count()
+config.model.name = 'resnet18'
+cores.split_cores(config)  # too late
+print(json.dumps([devices, jax.local_device_count()]))
 """
 
 
@@ -46,4 +49,4 @@ def test_large_networks_get_a_device_a_core(model, batch, variables, devices):
     text=True,
     check=True,
   )
-  assert json.loads(result.stdout) == devices
+  assert json.loads(result.stdout) == [devices, devices]

@@ -7,6 +7,7 @@ images per second for a ResNet-18 on two cores, but 0.6 times for a ResNet-8 on
 file can go when XLA splits such convolutions itself.
 """
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ _SMALL = ('resnet8',)
 
 
 def split_cores(config: 'ml_collections.ConfigDict') -> None:
-  """Makes each core a CPU device, before jax looks for devices.
+  """Makes each core a CPU device, if jax has not looked for devices yet.
 
   Accelerators are not touched. `JAX_NUM_CPU_DEVICES` and XLA's own flag have
   the last word, and a batch that does not divide by the cores gets the most
@@ -37,9 +38,9 @@ def split_cores(config: 'ml_collections.ConfigDict') -> None:
     or jax.distributed.is_initialized()
   ):
     return
-  jax.config.update(
-    'jax_num_cpu_devices', devices_for(config.batch_size, available_cores())
-  )
+  devices = devices_for(config.batch_size, available_cores())
+  with contextlib.suppress(RuntimeError):  # jax has found its devices already
+    jax.config.update('jax_num_cpu_devices', devices)
 
 
 def devices_for(batch_size: int, cores: int) -> int:
