@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
 import common
 from tsla.data import augment
@@ -50,6 +51,7 @@ class Ours:
     make_y_hat: as `step.make_train_chunk` takes it; uniform by default.
     y_hat: its arrays.
     probe_every: of the config; more than 0: the state can be probed.
+    block: of the network, in place of its own.
   """
 
   def __init__(
@@ -59,6 +61,7 @@ class Ours:
     make_y_hat: Callable[..., Any] = lambda arrays, images, indices: None,
     y_hat: Any = (),
     probe_every: int = 0,
+    block: type[nn.Module] | None = None,
   ):
     self.args, size = args, common.SIZES[args.size]
     self.config = config(args, probe_every)
@@ -73,6 +76,8 @@ class Ours:
       dtype=jnp.dtype(args.dtype),
       axis_name=axis,
     )
+    if block is not None:
+      self.model = self.model.clone(block=block)
     self.steps_per_epoch = args.examples // args.batch
     total = epochs * self.steps_per_epoch
     durations = Durations(self.steps_per_epoch, total, total // 2, (), 0)

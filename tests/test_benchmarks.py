@@ -7,8 +7,10 @@ import os
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
+from flax import linen as nn
 from support import ROOT
 
 BENCHMARKS = ROOT / 'benchmarks'
@@ -127,12 +129,51 @@ def test_the_work_of_the_cifar_network(load, monkeypatch):
   assert outside == pytest.approx(2 * passes / 1e6)
 
 
+@pytest.mark.parametrize('add', [False, True])
+def test_one_residual_gives_the_gradient_of_flax_in_float64(load, add):
+  one = load('norm').norm_add_relu
+  rng = np.random.default_rng(0)
+  x, shortcut, g = rng.normal(1, 2, (3, 4, 5, 5, 6))
+  scale, bias = rng.normal(size=(2, 6))
+  added = shortcut if add else None
+
+  def flax(x, scale, bias, added):
+    norm = nn.BatchNorm(
+      use_running_average=False, epsilon=1e-3, param_dtype=np.float64
+    )
+    y, updated = norm.apply(
+      {
+        'params': {'scale': scale, 'bias': bias},
+        'batch_stats': {'mean': np.zeros(6), 'var': np.zeros(6)},
+      },
+      x,
+      mutable=['batch_stats'],
+    )
+    new = updated['batch_stats']
+    y = nn.relu(y if added is None else y + added)
+    return y, new['mean'] / 0.01, new['var'] / 0.01
+
+  with jax.enable_x64(True):
+    results, backward = jax.vjp(
+      lambda *a: one(*a, 1e-3, None), x, scale, bias, added
+    )
+    expected, backward_of_flax = jax.vjp(flax, x, scale, bias, added)
+    for got, want in zip(results, expected, strict=True):
+      np.testing.assert_allclose(got, want, rtol=0, atol=1e-9)
+    none = np.zeros(6)
+    got, want = backward((g, none, none)), backward_of_flax((g, none, none))
+    assert (got[3] is None) == (want[3] is None) == (not add)
+    for i in range(3 + add):
+      np.testing.assert_allclose(got[i], want[i], rtol=0, atol=1e-9)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
   'script',
   [
     'epoch',
     'loss',
+    'norm',
     'peer_flax_loop',
     'probe',
     'roofline',

@@ -74,7 +74,7 @@ class BasicBlock(nn.Module):
     y = nn.relu(self.norm(name='bn1')(y))
     y = self.conv(self.features, 3, 1, name='conv2')(y)
     y = self.norm(name='bn2')(y)
-    return nn.relu(y + _shortcut(self, x, self.features))
+    return nn.relu(y + shortcut(self, x, self.features))
 
 
 class Bottleneck(nn.Module):
@@ -102,13 +102,22 @@ class Bottleneck(nn.Module):
     y = nn.relu(self.norm(name='bn2')(y))
     y = self.conv(4 * self.features, 1, 1, name='conv3')(y)
     y = self.norm(name='bn3')(y)
-    return nn.relu(y + _shortcut(self, x, 4 * self.features))
+    return nn.relu(y + shortcut(self, x, 4 * self.features))
 
 
-def _shortcut(
+def shortcut(
   block: BasicBlock | Bottleneck, x: jax.Array, features: int
 ) -> jax.Array:
-  """The block's input, projected where its shape differs from the result's."""
+  """The block's input, projected where its shape differs from the result's.
+
+  Args:
+    block: that calls it, within its own `__call__`.
+    x: its input, f[B, H, W, C].
+    features: channels of its result.
+
+  Returns:
+    f[B, H/stride, W/stride, features].
+  """
   if block.stride == 1 and x.shape[-1] == features:
     return x
   x = block.conv(features, 1, block.stride, name='downsample_0')(x)
