@@ -54,8 +54,10 @@ def test_it_becomes_a_set_that_loads(folder):
     (lambda path: path.write_bytes(b'no gzip'), 'gzip'),
     (lambda path: path.write_bytes(path.read_bytes()[:-12]), 'end-of-stream'),
     (
-      lambda path: path.write_bytes(gzip.compress(b'\0\0\x08\x01\0\0\0\7')),
-      'begins with 00000801',
+      lambda path: path.write_bytes(
+        gzip.compress(b'\0\0\x0d' + gzip.decompress(path.read_bytes())[3:])
+      ),
+      'begins with 00000d03',
     ),
     (
       lambda path: path.write_bytes(gzip.compress(b'\0\0\x08\x03\0\0')),

@@ -105,3 +105,4 @@ def test_what_is_not_there_is_named_before_the_data_set_is_built(
   monkeypatch.setattr('tsla.data.datasets.load', None)
   with pytest.raises(InputError, match=f'config.{field} = .nowhere'):
     train_and_evaluate(config, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
