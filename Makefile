@@ -4,6 +4,8 @@ VENV ?= .venv
 NEWER ?= python3.12
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Compile as for users: tests alone would save LLVM's time.
+OPTIMISED := JAX_DISABLE_MOST_OPTIMIZATIONS=false
 
 .PHONY: demo test test-all nightly theory variance bench lint clean
 
@@ -16,7 +18,7 @@ test: $(READY)  ## the fast tests, on the CPU
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
 
 test-all: $(READY)  ## every test; the fast ones again on $(NEWER), newest jax
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(OPTIMISED) $(BIN)/python -m pytest -n auto --dist loadfile
 	@if $(NEWER) --version >/dev/null 2>&1; then \
 	  $(MAKE) test PYTHON=$(NEWER) VENV=.venv-newer; \
 	else \
@@ -55,7 +57,7 @@ bench: $(READY)  ## every benchmark of this machine, into benchmarks/results
 	$(BIN)/python benchmarks/all.py
 
 nightly: $(READY)  ## runs killed 100 times at random moments: 10 minutes
-	TSLA_KILLS=100 $(BIN)/python -m pytest -n0 -s tests/test_faults.py \
+	TSLA_KILLS=100 $(OPTIMISED) $(BIN)/python -m pytest -n0 -s tests/test_faults.py \
 	  -k kill_9
 
 lint: $(READY)

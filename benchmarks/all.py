@@ -36,6 +36,7 @@ CPU = (
   f'compare.py {_CPU_CIFAR} --batch=128 --steps=1 --rounds=3 --forms=eager '
   '--cpus=1',
   'compare.py --size=digits --forms=eager --cpus=2',
+  'convolutions.py --dtype=float32 --batch=32',
   f'epoch.py {_CPU_CIFAR} --batch=64 --steps=8 --rounds=2',
   'step.py --size=digits',
   f'norm.py {_CPU_CIFAR} --batch=64 --steps=1',
@@ -53,6 +54,7 @@ TINY = tuple(
     'roofline.py',
     'epoch.py',
     'compare.py',
+    'convolutions.py',
     'step.py',
     'probe.py',
     'norm.py',
@@ -77,7 +79,7 @@ def main() -> None:
   for command in LISTS[size]:
     print(f'— {command}', flush=True)
     script, *options = command.split()
-    if script == 'compare.py':
+    if script in ('compare.py', 'convolutions.py'):
       options.append(f'--torch-python={args.torch_python}')
     done = subprocess.run([sys.executable, str(_HERE / script), *options])
     if done.returncode:

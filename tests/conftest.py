@@ -11,6 +11,8 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 # Decoded image folders are cached for the user; a test is no user.
 os.environ['XDG_CACHE_HOME'] = tempfile.mkdtemp(prefix='tsla-test-')
 os.environ['JAX_ENABLE_COMPILATION_CACHE'] = 'false'
+# Most of the suite's time is LLVM's; `make test-all` runs what users run.
+os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', 'true')
 
 
 @pytest.fixture(scope='module')
