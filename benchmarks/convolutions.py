@@ -1,6 +1,6 @@
 """A network's 3×3 convolutions and their gradients on one core, beside torch's.
 
-They are 97 % of a ResNet-18's work, so a CPU's step gains on PyTorch's, or
+They are 98 % of a ResNet-18's work, so a CPU's step gains on PyTorch's, or
 falls behind it, about as these do: XLA and oneDNN each bring their own.
 
   python benchmarks/convolutions.py --dtype=float32 --batch=32 \

@@ -10,7 +10,7 @@ Command:  python -m tsla.experiments.sweep \
             --table=configs/sweeps/fashion_mnist_rules.py \
             --workdir=runs/fashion-rules --seeds=5
 Hardware: 2 CPU cores
-Hours:    not yet run
+Hours:    0.3 (twenty minutes) for each part of wrong labels
 """
 
 from configs import bases, rows

@@ -10,7 +10,7 @@ Command:  python -m tsla.experiments.sweep \
             --table=configs/sweeps/fashion_mnist_variance.py \
             --workdir=runs/fashion-variance --seeds=5
 Hardware: 2 CPU cores
-Hours:    not yet run
+Hours:    0.2 (ten minutes) for each part of wrong labels
 """
 
 from configs import bases, rows
