@@ -32,7 +32,7 @@ theory: $(READY)  ## the paper's bounds against measured trajectories: a page
 
 FASHION ?= /usr/share/datasets/fashion-mnist
 
-variance: $(READY)  ## what docs/variance.md shows: an hour on 2 cores
+variance: $(READY)  ## what docs/variance.md shows: two hours on 2 cores
 	$(BIN)/python -m tsla.data.idx --train=4000 --folder=$(FASHION) \
 	  --out=data/fashion_mnist_4000.npz
 	for noise in 0 0.2 0.4; do for set in digits fashion_mnist; do \

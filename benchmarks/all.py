@@ -36,7 +36,7 @@ CPU = (
   f'compare.py {_CPU_CIFAR} --batch=128 --steps=1 --rounds=3 --forms=eager '
   '--cpus=1',
   'compare.py --size=digits --forms=eager --cpus=2',
-  'convolutions.py --dtype=float32 --batch=32',
+  'convolutions.py --batch=32',
   f'epoch.py {_CPU_CIFAR} --batch=64 --steps=8 --rounds=2',
   'step.py --size=digits',
   f'norm.py {_CPU_CIFAR} --batch=64 --steps=1',

@@ -1,9 +1,10 @@
 """A network's 3×3 convolutions and their gradients on one core, beside torch's.
 
 They are 98 % of a ResNet-18's work, so a CPU's step gains on PyTorch's, or
-falls behind it, about as these do: XLA and oneDNN each bring their own.
+falls behind it, about as these do: XLA and oneDNN each bring their own. In
+float32; XLA also pays for an addition and two sums a layer, a percent or two.
 
-  python benchmarks/convolutions.py --dtype=float32 --batch=32 \
+  python benchmarks/convolutions.py --batch=32 \
     --torch-python=OTHER/bin/python
 """
 
@@ -101,6 +102,9 @@ def main() -> None:
   parser = common.arguments(__doc__, torch_python=sys.executable)
   parser.add_argument('--serve', action='store_true', help='as the peer')
   args = common.parse(parser)
+  if args.size == '224':
+    parser.error('--size=224: its stem shrinks the images; not written')
+  args.dtype = 'float32'  # all that is drawn
   os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
   device = f'one core ({platform.machine()})'
   if args.serve:

@@ -1,9 +1,9 @@
 """BatchNorm, sum and ReLU with one residual against flax's, in the network.
 
 The candidate keeps a layer's input and computes x̂ again in the backward pass,
-which the derivative of flax's BatchNorm keeps as well. The models use it where
-it is faster, and no device has shown that yet. `temporary` is what a gradient
-holds besides its arguments and its result.
+which the derivative of flax's BatchNorm may keep as well. The models do not use
+it: on a CPU it is no faster, and on a GPU it is not yet measured.
+`temporary` is what a gradient holds besides its arguments and its result.
 
   python benchmarks/norm.py --size=cifar --batch=256
 """
@@ -67,8 +67,9 @@ def _forward(
   y = ((wide - mean) * (inverse * scale) + bias).astype(x.dtype)
   y = jnp.maximum(y if shortcut is None else y + shortcut, 0)
   # y is kept in any case: the next layer's gradient needs it.
-  nothing = None if shortcut is None else ()
-  return (y, mean, var), (x, scale, mean, inverse, y, nothing)
+  # Whether there is a shortcut: a bool would be traced.
+  added = None if shortcut is None else ()
+  return (y, mean, var), (x, scale, mean, inverse, y, added)
 
 
 def _backward(
@@ -78,7 +79,7 @@ def _backward(
   cotangents: _Results,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]:
   del epsilon
-  x, scale, mean, inverse, y, nothing = saved
+  x, scale, mean, inverse, y, added = saved
   narrow = jnp.where(y > 0, cotangents[0], 0)
   g = narrow.astype(mean.dtype)
   normalised = (x.astype(mean.dtype) - mean) * inverse
@@ -87,8 +88,8 @@ def _backward(
   if axis_name is not None:
     means = lax.pmean(means, axis_name)
   dx = scale * inverse * (g - means[0] - normalised * means[1])
-  added = None if nothing is None else narrow
-  return dx.astype(x.dtype), sums[1], sums[0], added
+  dshortcut = None if added is None else narrow
+  return dx.astype(x.dtype), sums[1], sums[0], dshortcut
 
 
 norm_add_relu.defvjp(_forward, _backward)
@@ -96,6 +97,8 @@ norm_add_relu.defvjp(_forward, _backward)
 
 class Norm(nn.Module):
   """`norm_add_relu` in training, with BatchNorm's parameters and averages.
+
+  They are initialised by BatchNorm itself.
 
   Attributes:
     momentum: of the running averages.
@@ -123,9 +126,8 @@ class Norm(nn.Module):
       x, scale, bias, shortcut, self.epsilon, self.axis_name
     )
     for average, value in zip(old, new, strict=True):
-      if not self.is_initializing():
-        average.value *= self.momentum
-        average.value += (1 - self.momentum) * value
+      average.value *= self.momentum
+      average.value += (1 - self.momentum) * value
     return y
 
 

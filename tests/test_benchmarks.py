@@ -129,6 +129,20 @@ def test_the_work_of_the_cifar_network(load, monkeypatch):
   assert outside == pytest.approx(2 * passes / 1e6)
 
 
+def test_the_convolutions_are_those_of_the_blocks(load):
+  common, convolutions = load('common'), load('convolutions')
+  found = list(convolutions.layers(common.SIZES['cifar']))
+  assert found == [
+    (32, 64, 64, 1, 4),
+    (32, 64, 128, 2, 1),
+    (16, 128, 128, 1, 3),
+    (16, 128, 256, 2, 1),
+    (8, 256, 256, 1, 3),
+    (8, 256, 512, 2, 1),
+    (4, 512, 512, 1, 3),
+  ]
+
+
 @pytest.mark.parametrize('add', [False, True])
 def test_one_residual_gives_the_gradient_of_flax_in_float64(load, add):
   one = load('norm').norm_add_relu

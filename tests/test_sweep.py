@@ -87,6 +87,7 @@ def folders(workdir):
   }
 
 
+@pytest.mark.slow
 def test_a_table_is_trained_once_and_a_branch_equals_its_run_alone(
   write_table, tmp_path
 ):
