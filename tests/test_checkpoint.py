@@ -300,6 +300,7 @@ def test_a_thousand_saves_leave_files_memory_and_disk_flat(tmp_path):
         disk = sum(1 for _ in tmp_path.rglob('*'))
         pages = int((own / 'statm').read_text().split()[1])
         seen.append((len(list((own / 'fd').iterdir())), pages, disk))
-  # The first hundreds fill caches, and a checkpoint has a file more or less.
-  most = np.max(seen[:3], axis=0)
-  assert (np.array(seen[3:]) <= 1.05 * most).all(), seen
+  # The first hundreds fill caches, and a checkpoint has some files more or less:
+  # a leak would be a hundred each time.
+  most = 1.05 * np.max(seen[:3], axis=0) + (0, 0, 10)
+  assert (np.array(seen[3:]) <= most).all(), seen
