@@ -300,7 +300,7 @@ def test_a_thousand_saves_leave_files_memory_and_disk_flat(tmp_path):
         disk = sum(1 for _ in tmp_path.rglob('*'))
         pages = int((own / 'statm').read_text().split()[1])
         seen.append((len(list((own / 'fd').iterdir())), pages, disk))
-  # The first hundreds fill caches, and a checkpoint has some files more or less:
+  # The first hundreds fill caches, and checkpoints differ by a few files:
   # a leak would be a hundred each time.
   most = 1.05 * np.max(seen[:3], axis=0) + (0, 0, 10)
   assert (np.array(seen[3:]) <= most).all(), seen
