@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from support import ROOT, mounted, run_worker
+from support import ROOT, Disk, mounted, run_worker
 
 from tsla.errors import InputError
 from tsla.training import checkpoint
@@ -80,6 +80,15 @@ def test_the_manifest_is_of_the_arrays_and_of_every_file(saved):
   }
   assert manifest['files'] == files
   assert len(files) > 5
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(
+  tmp_path, monkeypatch
+):
+  disk = Disk(monkeypatch)
+  save_all(tmp_path, [1])
+  disk.assert_lasting(tmp_path / '1')
+  disk.assert_whole_or_nothing(tmp_path / '1.partial' / 'manifest.json')
 
 
 def test_the_newest_two_the_best_and_the_kept_stay(tmp_path):

@@ -188,15 +188,42 @@ def test_a_diverged_run_stops_and_saves_no_bad_state(
   assert not list((tmp_path / 'checkpoints').glob('[0-9]*'))
 
 
+def shown(workdir):
+  """What TensorBoard shows: (tag, step) → value."""
+  scalars = {}
+  for path in sorted((workdir / 'tensorboard').glob('events.out.tfevents.*')):
+    data = path.read_bytes()
+    while data:  # records: length, its CRC, event, its CRC
+      size = int.from_bytes(data[:8], 'little')
+      event = event_pb2.Event.FromString(data[12 : 12 + size])
+      data = data[16 + size :]
+      if event.session_log.status == event_pb2.SessionLog.START:
+        scalars = {k: v for k, v in scalars.items() if k[1] < event.step}
+      for value in event.summary.value:
+        scalars[value.tag, event.step] = value.simple_value
+  return scalars
+
+
+def test_a_resumed_log_takes_back_what_tensorboard_has_beyond_it(
+  config, tmp_path
+):
+  directory = RunDirectory(tmp_path, config)
+  with directory.claim('fingerprint'):
+    for start, steps in ((0, (2, 4, 6, 8)), (4, (5, 7))):
+      with directory.log(start) as log:
+        for step in steps:
+          log.write('train', step, loss=step + start)
+      for path in (tmp_path / 'tensorboard').glob('events*'):
+        path.rename(f'{path}.{start}')  # they are named by the second
+  expected = {('train/loss', step): step for step in (2, 4)}
+  expected |= {('train/loss', step): step + 4 for step in (5, 7)}
+  assert shown(tmp_path) == expected
+  logged = [(row['step'], row['loss']) for row in read(tmp_path, 'train')]
+  assert logged == [(step, value) for (_, step), value in expected.items()]
+
+
 def test_tensorboard_holds_the_numbers_of_the_log(finished):
-  (path,) = (finished[0] / 'tensorboard').glob('events.out.tfevents.*')
-  data, scalars = path.read_bytes(), {}
-  while data:  # records: length, its CRC, event, its CRC
-    size = int.from_bytes(data[:8], 'little')
-    event = event_pb2.Event.FromString(data[12 : 12 + size])
-    data = data[16 + size :]
-    for value in event.summary.value:
-      scalars[value.tag, event.step] = value.simple_value
+  scalars = shown(finished[0])
   for row in read(finished[0], 'train'):
     for name in ('loss', 'hard_loss', 'theta', 'learning_rate', 'accuracy'):
       assert scalars[f'train/{name}', row['step']] == pytest.approx(row[name])

@@ -235,6 +235,15 @@ def test_a_rehearsal_scales_every_duration():
   assert configs['LSR'].optimizer.milestone_epochs == (3, 6, 8)
   assert configs['TSLA(180)'].smoothing.drop_epochs == 9
   assert adapted.name != 'cifar100', 'no published figures beside it'
+  auto = lsr()
+  auto.smoothing.schedule = 'auto'
+  auto.smoothing.min_epochs, auto.smoothing.max_epochs = 4.0, 8.0
+  auto.optimizer.warmup_epochs, auto.checkpoint_keep_epochs = 2.0, (2, 6)
+  adapted = table.adapt(Table('t', 'T', (Row('auto', auto),)), {}, 5)
+  short = adapted.rows[0].config
+  assert (short.smoothing.min_epochs, short.smoothing.max_epochs) == (2, 4)
+  assert short.optimizer.warmup_epochs == 1
+  assert short.checkpoint_keep_epochs == (1, 3)
 
 
 def test_fields_are_set_in_all_rows():

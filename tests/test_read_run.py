@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from support import Disk
 
 from tsla.errors import InputError
 from tsla.training.config import default_config, flatten, unflatten
@@ -20,6 +21,19 @@ def run(tmp_path):
       log.write('train', 4, loss=0.5)
       log.write('eval', 4, loss=float('nan'))
   return directory
+
+
+def test_what_a_resume_reads_is_on_the_disk_before_it_has_its_name(
+  run, monkeypatch
+):
+  disk = Disk(monkeypatch)
+  with run.claim('f' * 64):
+    run.begin(4, 8)
+    with run.log(4):
+      pass
+  names = ('config', 'data', 'environment', 'status')
+  for name in (*(f'{name}.json' for name in names), 'metrics.jsonl'):
+    disk.assert_whole_or_nothing(run.path / name)
 
 
 def test_what_was_written_is_read(run):
