@@ -1,4 +1,4 @@
-"""A run that begins with pretrained weights, in another run, or with nothing."""
+"""A run that begins with weights, in another run, or with what is not there."""
 
 import functools
 import types
