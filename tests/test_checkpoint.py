@@ -208,6 +208,28 @@ def test_when_none_is_whole_the_run_does_not_begin_anew_by_itself(
     assert text in str(error.value)
 
 
+def test_a_manifest_that_lost_a_file_is_not_believed(saved, tmp_path):
+  """Of what it still speaks of, everything is right."""
+  directory = shutil.copytree(saved, tmp_path / 'checkpoints')
+  path = directory / '3/manifest.json'
+  manifest = json.loads(path.read_text())
+  del manifest['files']['_METADATA']
+  path.write_text(json.dumps(manifest))
+  with open_checkpoints(directory) as checkpoints:
+    assert checkpoints.latest_step == 2
+    (line,) = checkpoints.passed_over
+    assert line.endswith('manifest.json: not as it was written')
+
+
+def test_a_damaged_checkpoint_takes_no_place_of_the_newest_two(saved, tmp_path):
+  directory = shutil.copytree(saved, tmp_path / 'checkpoints')
+  (directory / '3/_METADATA').unlink()
+  with open_checkpoints(directory) as checkpoints:
+    assert checkpoints.latest_step == 2
+    checkpoints.save(4, make(4))
+  assert names(directory) == ['2', '4']
+
+
 def test_arrays_that_orbax_brings_back_otherwise_are_seen(saved, monkeypatch):
   with open_checkpoints(saved) as checkpoints:
     orbax = checkpoints._checkpointer.restore

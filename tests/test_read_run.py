@@ -89,3 +89,13 @@ def test_a_run_that_is_refused_leaves_no_folder(tmp_path):
     assert (path / '.lock').exists()
     raise InputError('refused')
   assert not path.exists()
+
+
+def test_a_run_that_is_given_up_is_at_its_newest_checkpoint(tmp_path):
+  directory = RunDirectory(tmp_path, default_config())
+  for saved in ((), (4,), (4, 8, 12)):
+    for step in saved:
+      (directory.checkpoints / str(step)).mkdir(parents=True, exist_ok=True)
+    directory.give_up('stuck')
+    status = json.loads((tmp_path / 'status.json').read_text())
+    assert status == {'state': 'stuck', 'step': max(saved, default=0)}

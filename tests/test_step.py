@@ -149,12 +149,17 @@ def test_a_chunk_is_its_updates_one_by_one(setting):
   slots = mapping.slots(config.batch_size)
   state = mapping.replicate(state)
   at_once, row = chunk(state, inputs, slots, 4)
-  losses, one_by_one = [], state
+  rows, one_by_one = [], state
   for _ in range(4):
     one_by_one, single = chunk(one_by_one, inputs, slots, 1)
-    losses.append(float(single.compute()['loss']))
+    rows.append(single.compute())
   assert distance(at_once.params, one_by_one.params) < 1e-5
-  assert float(row.compute()['loss']) == pytest.approx(np.mean(losses), 1e-5)
+  found = row.compute()
+  means = ('loss', 'hard_loss', 'accuracy')
+  expected = {name: np.mean([row[name] for row in rows]) for name in means}
+  expected |= {'smoothed': DROP / 4, 'theta': 0, 'next_theta': 0}
+  expected['learning_rate'] = 0.1
+  assert found == pytest.approx(expected, rel=1e-5)
 
 
 def test_bfloat16_keeps_parameters_statistics_and_loss_in_float32(setting):
