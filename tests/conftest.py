@@ -1,15 +1,29 @@
-"""Every test runs on the CPU backend, without network or accelerator."""
+"""Every test runs on the CPU backend, without network or accelerator.
+
+What jax and this project read from the environment is cleared first, but for
+what the Makefile sets: the tests are the same for whoever runs them.
+"""
 
 import os
 import tempfile
 
 import pytest
 
+_KEPT = {'JAX_DISABLE_MOST_OPTIMIZATIONS', 'TSLA_KILLS'}
+_READ = (
+  *('JAX_', 'XLA_', 'TSLA_', 'TFDS_', 'LIBTPU_', 'TPU_', 'CUDA_', 'NVIDIA_'),
+  # By these jax knows a cluster, and requests a proxy.
+  *('SLURM_', 'OMPI_', 'HTTP_PROXY', 'HTTPS_PROXY', 'ALL_PROXY', 'NO_PROXY'),
+)
+for _name in list(os.environ):
+  if _name.upper().startswith(_READ) and _name not in _KEPT:
+    del os.environ[_name]
+
 os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-# A cached executable of another build would hide a recompilation.
 # Decoded image folders are cached for the user; a test is no user.
 os.environ['XDG_CACHE_HOME'] = tempfile.mkdtemp(prefix='tsla-test-')
+# A cached executable of another build would hide a recompilation.
 os.environ['JAX_ENABLE_COMPILATION_CACHE'] = 'false'
 # Most of the suite's time is LLVM's; `make test-all` runs what users run.
 os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', 'true')

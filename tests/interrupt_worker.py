@@ -1,17 +1,21 @@
-"""A small run that comes to a place, says so, and waits there for a signal."""
+"""A small run that comes to a place, says so, and waits there for a signal.
+
+With 0 seconds it goes on when it is told to, by a file.
+"""
 
 import os
 import pathlib
 import sys
 import threading
 import time
+import types
 from unittest import mock
 
 from support import small_config
 
 from tsla.errors import InputError
 from tsla.training import build as build_lib
-from tsla.training import interrupt, loop
+from tsla.training import interrupt, loop, watchdog
 from tsla.training.interrupt import Interrupted
 from tsla.training.reporter import Diverged
 
@@ -26,11 +30,20 @@ def main():
     config.variance.every_epochs, config.variance.num_batches = 1, 3
     config.variance.mode = 'last_layer'
   build = build_lib.build
+  # The watchdog's own clock: no time passes before the place, all of it there.
+  clock = types.SimpleNamespace(monotonic=lambda: now)
+  now = 0.0
 
   def reached():
+    nonlocal now
+    now = float('inf')
     workdir.with_suffix('.reached').touch()
+    if place == 'hang':
+      threading.Event().wait()
+    while not float(seconds) and not workdir.with_suffix('.go').exists():
+      time.sleep(0.05)
     # A lock held in C, as by the compiler: no Python runs in the main thread.
-    time.sleep(float(seconds)) if place != 'hang' else threading.Event().wait()
+    time.sleep(float(seconds))
 
   def slow(*args):
     run = build(*args)
@@ -57,6 +70,7 @@ def main():
 
   with (
     mock.patch.object(loop, 'build', slow),
+    mock.patch.object(watchdog, 'time', clock),
     mock.patch.object(
       interrupt.watch_signals.__wrapped__, '__defaults__', (float(grace),)
     ),

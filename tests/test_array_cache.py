@@ -108,16 +108,20 @@ def test_a_cache_that_cannot_be_written_is_named(home):
 
 def test_those_who_ask_at_once_wait_for_the_first(home, tmp_path):
   code = textwrap.dedent("""
-    import os, sys, time
+    import os, pathlib, sys, time
     import numpy as np
     from tsla.data import array_cache
+    folder = pathlib.Path(sys.argv[1])
     def compute():
-      os.mkdir(sys.argv[1])  # a second one would fail
-      time.sleep(0.5)
+      (folder / 'computed').mkdir()  # a second one would fail
+      while len(list(folder.glob('asks-*'))) < 3:
+        time.sleep(0.01)
+      time.sleep(0.1)  # the others come to the lock
       return np.arange(5)
+    (folder / f'asks-{os.getpid()}').touch()
     print(array_cache.load('kind', {}, compute).sum())
   """)
-  args = [sys.executable, '-c', code, str(tmp_path / 'computed')]
+  args = [sys.executable, '-c', code, str(tmp_path)]
   processes = [
     subprocess.Popen(
       args, cwd=ROOT, env=os.environ, stdout=subprocess.PIPE, text=True

@@ -327,14 +327,16 @@ def test_the_catalogue_has_50_entries_or_more():
 
 @pytest.mark.parametrize('name', BAD)
 def test_bad_input_is_three_lines_and_exit_code_2(outcomes, name):
-  code, error, seconds = outcomes[name]
+  code, error, compiled = outcomes[name]
   if name == 'full' and os.geteuid():
     pytest.skip('only root may mount a small disk')
   assert code == 2, error
   assert 1 <= len(error.strip().splitlines()) <= 3, error
   assert BAD[name][1] in error
   assert 'Traceback' not in error
-  assert seconds < 5
+  # Nothing; to see whether a file's arrays fit, the network is drawn.
+  drawn = name in ('NaN weights', 'weights of another network')
+  assert bool(compiled) == drawn, compiled
 
 
 def test_debug_shows_where_and_a_platform_that_is_not_there_is_named(tmp_path):

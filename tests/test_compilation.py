@@ -1,14 +1,48 @@
 """One compilation serves a sweep."""
 
+import json
 import os
 import pathlib
+import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
-from support import run_worker
+from support import ROOT, run_worker
 
 from tsla.training.compilation import keep_compiled
+
+
+def test_the_tests_see_nothing_of_the_environment_of_who_runs_them():
+  """Else this file failed where a user has named a folder of programs."""
+  theirs = {
+    'JAX_COMPILATION_CACHE_DIR': '/nowhere',
+    'JAX_ENABLE_COMPILATION_CACHE': 'true',
+    'JAX_ENABLE_X64': 'true',
+    'JAX_DISABLE_MOST_OPTIMIZATIONS': 'false',  # as the Makefile does
+    'XLA_FLAGS': '--xla_force_host_platform_device_count=3',
+    'TSLA_KILLS': '7',  # so, too
+    'TSLA_OTHER': '1',
+    'TFDS_DATA_DIR': '/nowhere',
+    'SLURM_JOB_ID': '1',
+    'https_proxy': 'http://127.0.0.1:9',
+  }
+  code = 'import conftest, json, os; print(json.dumps(dict(os.environ)))'
+  result = subprocess.run(
+    [sys.executable, '-c', code],
+    cwd=ROOT / 'tests',
+    env=os.environ | theirs,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  seen = json.loads(result.stdout)
+  assert {name: seen[name] for name in theirs if name in seen} == {
+    'JAX_ENABLE_COMPILATION_CACHE': 'false',
+    'JAX_DISABLE_MOST_OPTIMIZATIONS': 'false',
+    'TSLA_KILLS': '7',
+  }
 
 
 @pytest.fixture

@@ -37,8 +37,14 @@ def begin(shared, workdir, place, seconds, grace):
   return worker
 
 
-def end(worker, timeout=100):
-  _, error = worker.communicate(timeout=timeout)
+def send(worker, signum):
+  """Returns when the worker has noted the signal."""
+  worker.send_signal(signum)
+  assert any('stopping after this call' in line for line in worker.stderr)
+
+
+def end(worker):
+  _, error = worker.communicate(timeout=300)
   assert 'Traceback' not in error, error
   return worker.returncode, error
 
@@ -61,8 +67,9 @@ def test_a_signal_saves_and_leaves(
   shared, tmp_path, place, signum, code, step, evaluated
 ):
   workdir = tmp_path / 'run'
-  worker = begin(shared, workdir, place, seconds=1, grace=25)
-  worker.send_signal(signum)
+  worker = begin(shared, workdir, place, seconds=0, grace=3600)
+  send(worker, signum)
+  workdir.with_suffix('.go').touch()
   assert end(worker)[0] == code
   assert faults.status(workdir) == {'state': 'interrupted', 'step': step}
   assert faults.arrays(workdir, step)
@@ -80,11 +87,9 @@ def test_a_signal_saves_and_leaves(
 def test_a_call_that_takes_too_long_is_left(shared, tmp_path, place, step):
   """The state before the test is on the disk already."""
   workdir = tmp_path / 'run'
-  worker = begin(shared, workdir, place, seconds=300, grace=1)
+  worker = begin(shared, workdir, place, seconds=3600, grace=1)
   worker.send_signal(signal.SIGTERM)
-  sent = time.monotonic()
   code, error = end(worker)
-  assert time.monotonic() - sent < 30
   assert code == 143
   assert 'without a save' in error
   assert faults.status(workdir) == {'state': 'interrupted', 'step': step}
@@ -93,14 +98,11 @@ def test_a_call_that_takes_too_long_is_left(shared, tmp_path, place, step):
 
 
 def test_a_second_signal_leaves_at_once(shared, tmp_path):
-  worker = begin(shared, tmp_path / 'run', 'compile', seconds=300, grace=200)
-  worker.send_signal(signal.SIGINT)
-  time.sleep(0.5)
+  worker = begin(shared, tmp_path / 'run', 'compile', seconds=3600, grace=3600)
+  send(worker, signal.SIGINT)
   assert worker.poll() is None
   worker.send_signal(signal.SIGINT)
-  sent = time.monotonic()
   assert end(worker)[0] == 130
-  assert time.monotonic() - sent < 5
 
 
 @pytest.mark.parametrize(
@@ -129,7 +131,7 @@ def test_a_second_sigterm_within_a_second_is_the_first_one_again(
 @pytest.mark.slow
 def test_a_run_that_stands_still_dumps_its_stacks(shared, tmp_path):
   workdir = tmp_path / 'run'
-  worker = begin(shared, workdir, 'hang', seconds=0, grace=15)
+  worker = begin(shared, workdir, 'hang', seconds=0, grace=1)
   code, error = end(worker)
   assert code == 4
   assert str(workdir / 'stacks-0.txt') in error

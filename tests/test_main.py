@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 
 from support import ROOT, run_worker
 
@@ -27,7 +26,6 @@ def test_help_exits_0_and_lists_the_fields():
 
 def test_cifar100_without_network_says_what_to_do(tmp_path):
   # A proxy that refuses is the nearest to no network that a test can have.
-  start = time.monotonic()
   result = main_process(
     '--config=configs/cifar100_tsla.py',
     f'--config.data.path={tmp_path}',
@@ -39,7 +37,6 @@ def test_cifar100_without_network_says_what_to_do(tmp_path):
   lines = result.stderr.strip().splitlines()
   assert len(lines) <= 3, result.stderr
   assert 'python -m tsla.data.prepare cifar100' in result.stderr
-  assert time.monotonic() - start < 15
 
 
 def test_cifar100_from_an_archive_trains_across_the_switch(

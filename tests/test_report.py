@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import matplotlib.cbook
 import matplotlib.colors
+import matplotlib.figure
 import numpy as np
 import pytest
 from PIL import Image
@@ -661,13 +663,19 @@ def test_half_a_last_row_is_a_run_that_is_writing(table):
   assert 'LSR, seed 1: running' in report(table)[0]
 
 
+def beyond_delta(name):
+  """How much larger a number of `add_probes` is than δ: each is another."""
+  names = GradientStatistics._fields
+  return abs(names.index(name) - names.index('delta'))
+
+
 def add_probes(folder, deltas, firings):
   """Probe rows every epoch, of an error of 0.1 each."""
   with (folder / 'metrics.jsonl').open('a') as file:
     for epoch, (delta, fired) in enumerate(zip(deltas, firings, strict=True)):
       row = {'kind': 'probe', 'step': 10 * epoch, 'theta': 0.1}
       for name in GradientStatistics._fields:
-        row |= {name: delta, f'{name}_error': 0.1}
+        row |= {name: delta + beyond_delta(name), f'{name}_error': 0.1}
       row |= {f'rule_{name}': 0.0 for name in rules.RULES}
       row |= {'rule_mse': fired, 'cosine': None}
       file.write(json.dumps(row) + '\n')
@@ -739,16 +747,45 @@ def test_a_rule_is_held_against_the_fixed_s_that_turned_out_best(tmp_path):
   assert change_of_top1.startswith('−29.00')
 
 
-def test_the_figure_of_several_tables_has_a_row_for_each(table, tmp_path):
-  for seed in range(4):
-    add_probes(table / f'r0-seed{seed}', [0.5, 2.0, 4.0], [0.0, 1.0, 2.0])
-  sizes = []
-  for count in (1, 2):
-    out = tmp_path / f'{count}.png'
-    tables = [f'0.{noise}={table}' for noise in range(count)]
-    assert plots.main([str(out), *tables]) == 0
-    with Image.open(out) as image:
-      sizes.append(image.size)
-  assert sizes[0][0] == sizes[1][0]
-  assert sizes[1][1] == 2 * sizes[0][1]
+def test_the_figure_of_several_tables_has_a_row_for_each(
+  table, tmp_path, monkeypatch
+):
+  tables = {'0': table, '0.4': shutil.copytree(table, tmp_path / 'noisy')}
+  found = {'0': np.array([0.5, 2.0, 4.0]), '0.4': np.array([1.0, 3.0, 3.5])}
+  for noise, folder in tables.items():
+    for seed in range(4):
+      add_probes(folder / f'r0-seed{seed}', found[noise] + seed, [0, 1, 2])
+  saved, save = [], matplotlib.figure.Figure.savefig
+
+  def savefig(figure, *args, **options):
+    saved.append(figure)
+    save(figure, *args, **options)
+
+  monkeypatch.setattr(matplotlib.figure.Figure, 'savefig', savefig)
+  out = tmp_path / 'figure.png'
+  arguments = [f'{noise}={folder}' for noise, folder in tables.items()]
+  assert plots.main([str(out), *arguments]) == 0
+  with Image.open(out) as image:
+    assert image.format == 'PNG'
+  (figure,) = saved
+  panels = iter(figure.axes)
+  for noise, wrong in (('0', '0%'), ('0.4', '40%')):
+    for name, title in (
+      ('delta', 'δ'),
+      ('theta_star', 'θ*'),
+      ('grad_norm', '‖∇F‖'),
+    ):
+      panel = next(panels)
+      assert panel.get_title('left').startswith(f'{wrong} wrong: {title}')
+      (line,) = drawn(panel, marker=False).values()  # LSR was not probed
+      values = found[noise] + beyond_delta(name)
+      # The mean of seeds 0 to 3; the band goes an error beyond them.
+      np.testing.assert_allclose(line.get_data(), [[0, 1, 2], values + 1.5])
+      corners = panel.collections[0].get_paths()[0].vertices[:, 1]
+      assert {*np.round(corners, 3)} == {
+        *np.round([*(values - 0.1), *(values + 3.1)], 3)
+      }
+  assert next(panels, None) is None
+  (legend,) = figure.legends
+  assert [text.get_text() for text in legend.texts] == ['baseline', 'LSR']
   assert plots.main([str(tmp_path / 'x.png'), f'0={tmp_path}']) == 2

@@ -1,5 +1,6 @@
 """Whole tables, trained: shared, killed, resumed, failed, listed."""
 
+import fcntl
 import json
 import os
 import random
@@ -177,16 +178,21 @@ def test_a_run_ends_with_the_sweep_that_is_killed(write_table, tmp_path):
     '--epochs=2000',
   )
   wait_for(lambda: list(workdir.glob('baseline*/metrics.jsonl')), process)
+  assert not are_free(workdir)
   process.kill()
   process.communicate(timeout=60)
-  (log,) = workdir.glob('baseline*/metrics.jsonl')
-  wait_for(lambda: _is_quiet(log))
+  wait_for(lambda: are_free(workdir))
 
 
-def _is_quiet(path):
-  size = path.stat().st_size
-  time.sleep(1)
-  return path.stat().st_size == size
+def are_free(workdir):
+  """Whether no process trains any of the runs: it would hold the lock."""
+  for path in workdir.glob('*/.lock'):
+    with path.open() as lock:
+      try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      except BlockingIOError:
+        return False
+  return True
 
 
 def wait_for(condition, process=None, seconds=120):
@@ -316,7 +322,7 @@ def test_a_digits_sweep_killed_at_random_moments_ends_with_the_same_table(
     time.sleep(rng.uniform(0.1, 0.5) * takes)
     process.kill()
     process.communicate()
-    time.sleep(1)  # its runs notice, and let their locks go
+    wait_for(lambda: are_free(tmp_path / 'killed'))  # its runs notice
   code, _, err = run(*command('killed'))
   assert code == 0, err
   whole, killed = folders(tmp_path / 'whole'), folders(tmp_path / 'killed')
