@@ -16,7 +16,8 @@ The bugs stand in ROOM.toml beside this file, ROOM a folder of tsla/:
 
 Whoever changes a line moves its bug: an entry that fits no longer is an error,
 as is a test that is not there or fails without the bug. Noticed is a test that
-fails or crashes, or one that does not end, which is counted by itself.
+fails or crashes, or one that does not end, which is counted by itself. Slow
+tests run for bugs that are `slow` only.
 
 Exit code: 0 all noticed, 1 some not, 2 an entry or a test is of no use.
 """
@@ -30,7 +31,7 @@ import os
 import pathlib
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import copies
 
@@ -109,17 +110,19 @@ def read(folder: pathlib.Path = HERE) -> tuple[list[Mutant], list[str]]:
   return mutants, complaints
 
 
-def passes(tests: tuple[str, ...]) -> copies.Outcome:
-  """The tests without any change."""
+def judge(
+  tests: tuple[str, ...], mutants: Sequence[Mutant]
+) -> tuple[copies.Outcome, list[copies.Outcome]]:
+  """The tests without any mutant; where they pass, with each of `mutants`."""
   with copies.copy_of_tree() as tree:
-    return copies.run_tests(tree, tests, timeout=1200)
-
-
-def judge(mutant: Mutant, seconds: float) -> copies.Outcome:
-  """The tests of a mutant, which take `seconds` without it."""
-  with copies.copy_of_tree() as tree:
-    (tree / mutant.file).write_text(mutant.mutated())
-    return copies.run_tests(tree, mutant.tests, timeout=60 + 5 * seconds)
+    before = copies.run_tests(tree, tests, timeout=1200)
+  outcomes = []
+  for mutant in mutants if before.word == 'passed' else ():
+    with copies.copy_of_tree() as tree:
+      (tree / mutant.file).write_text(mutant.mutated())
+      timeout = 60 + 5 * before.seconds
+      outcomes.append(copies.run_tests(tree, tests, timeout))
+  return before, outcomes
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:
@@ -150,34 +153,39 @@ def main(argv: list[str]) -> int:
     print('no such mutant', file=sys.stderr)
     return 2
   os.nice(10)
-  alive = [m for m in chosen if not m.equivalent]
-  sets = sorted({m.tests for m in alive})
+  sets: dict[tuple[str, ...], list[Mutant]] = {}
+  for mutant in chosen:
+    if not mutant.equivalent:
+      fast = () if mutant.slow else ('-m', 'not slow')
+      sets.setdefault((*fast, *mutant.tests), []).append(mutant)
+  words: collections.Counter[str] = collections.Counter()
+  noticed = 0
   with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-    without = dict(zip(sets, pool.map(passes, sets), strict=True))
-    broken = {t: o for t, o in without.items() if o.word != 'passed'}
-    for tests, outcome in broken.items():
-      print(f'without any mutant: {" ".join(tests)}: {outcome.word}')
-      print(outcome.output[-2000:])
-    if broken:
-      return 2
-    jobs = [pool.submit(judge, m, without[m.tests].seconds) for m in alive]
-    for mutant, job in zip(alive, jobs, strict=True):
-      outcome = job.result()
-      said = outcome.word if outcome.noticed else 'NOT NOTICED'
-      if not outcome.noticed and outcome.word != 'passed':
-        said += f', {outcome.word}'
-      print(f'{mutant.place:<14} {outcome.seconds:4.0f} s  {said}: ', end='')
-      print(f'{mutant.file}: {mutant.why}', flush=True)
-  outcomes = [job.result() for job in jobs]
-  count = collections.Counter(outcome.word for outcome in outcomes)
-  noticed = sum(outcome.noticed for outcome in outcomes)
-  late = f' ({count["timed out"]} timed out)' if count['timed out'] else ''
+    jobs = {pool.submit(judge, *each): each for each in sets.items()}
+    for job in concurrent.futures.as_completed(jobs):
+      tests, judged = jobs[job]
+      before, outcomes = job.result()
+      if before.word != 'passed':
+        print(f'{before.word.upper()} WITHOUT ANY MUTANT: {" ".join(tests)}')
+        print(before.output[-2000:], flush=True)
+        words['broken'] += len(judged)
+      for mutant, outcome in zip(judged, outcomes, strict=False):
+        said = outcome.word if outcome.noticed else 'NOT NOTICED'
+        if not outcome.noticed and outcome.word != 'passed':
+          said += f', {outcome.word}'
+        print(f'{mutant.place:<14} {outcome.seconds:4.0f} s  {said}: ', end='')
+        print(f'{mutant.file}: {mutant.why}', flush=True)
+        words[outcome.word] += 1
+        noticed += outcome.noticed
+  equivalent = sum(bool(m.equivalent) for m in chosen)
+  missed = len(chosen) - equivalent - noticed - words['broken']
+  late = f' ({words["timed out"]} timed out)' if words['timed out'] else ''
   print(
-    f'{len(chosen)} mutants: {noticed} noticed{late}, '
-    f'{len(alive) - noticed} not noticed, '
-    f'{len(chosen) - len(alive)} equivalent'
+    f'{len(chosen)} mutants: {noticed} noticed{late}, {missed} not noticed, '
+    f'{equivalent} equivalent'
+    + (f', {words["broken"]} OF BROKEN TESTS' if words['broken'] else '')
   )
-  return int(noticed < len(alive))
+  return 2 if words['broken'] else int(missed > 0)
 
 
 if __name__ == '__main__':
