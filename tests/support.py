@@ -138,6 +138,60 @@ class mounted:
       subprocess.run(['umount', '--lazy', self.path], check=True)
 
 
+class Disk:
+  """Notes what is brought to the disk and what is renamed, in which order.
+
+  A power cut may lose whatever no fsync has brought there, and a rename may
+  reach the disk before the content of the file that it names.
+  """
+
+  def __init__(self, monkeypatch):
+    self._synced, self._events, self._early = {}, [], {}
+    fsync = os.fsync
+
+    def sync(handle):
+      fsync(handle)
+      self._synced[os.fstat(handle).st_ino] = _content(os.fstat(handle))
+      self._events.append(('sync', os.fstat(handle).st_ino))
+
+    def spied(rename):
+      def move(source, target, **options):
+        below = [pathlib.Path(source), *pathlib.Path(source).rglob('*')]
+        early = [p for p in below if p.is_file() and not self._holds(p)]
+        rename(source, target, **options)
+        self._early[str(target)] = early
+        self._events.append(('rename', str(target)))
+
+      return move
+
+    monkeypatch.setattr(os, 'fsync', sync)
+    for name in ('rename', 'replace'):
+      monkeypatch.setattr(os, name, spied(getattr(os, name)))
+
+  def _holds(self, path):
+    about = path.stat()
+    return self._synced.get(about.st_ino) == _content(about)
+
+  def assert_whole_or_nothing(self, path):
+    """`path` got its name after all of its content was on the disk."""
+    early = self._early[str(path)]
+    assert not early, early
+
+  def assert_lasting(self, path, top=None):
+    """Also its name is on the disk now, and the folders' names up to `top`."""
+    self.assert_whole_or_nothing(path)
+    renamed = self._events.index(('rename', str(path)))
+    folders = [p for p in path.rglob('*') if p.is_dir()]
+    assert all(map(self._holds, [*folders, *[path] * path.is_dir()]))
+    above = path.parents[: path.parents.index(top or path.parent) + 1]
+    for folder in above:
+      assert ('sync', folder.stat().st_ino) in self._events[renamed:], folder
+
+
+def _content(about):
+  return about.st_size, about.st_mtime_ns
+
+
 def run_worker(name, *args, devices=1):
   """Runs tests/NAME in its own process on virtual devices; its JSON line."""
   env = os.environ | {

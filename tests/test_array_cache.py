@@ -8,7 +8,7 @@ import textwrap
 
 import numpy as np
 import pytest
-from support import ROOT
+from support import ROOT, Disk
 
 from tsla.data import array_cache
 from tsla.errors import InputError
@@ -40,6 +40,13 @@ def test_the_same_facts_give_the_same_array(home):
   again = array_cache.load('kind', {'a': 1, 'b': [0.5]}, compute)
   np.testing.assert_array_equal(again, first, strict=True)
   assert {path.suffix for path in home.iterdir()} == {'.array', ''}
+
+
+def test_an_array_is_on_the_disk_before_it_has_its_name(home, monkeypatch):
+  disk = Disk(monkeypatch)
+  array_cache.load('kind', {}, Computer())
+  (path,) = home.glob('*.array')
+  disk.assert_lasting(path)
 
 
 def test_a_damaged_file_is_computed_again(home):

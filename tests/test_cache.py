@@ -12,6 +12,7 @@ import ml_collections
 import numpy as np
 import pytest
 from PIL import Image
+from support import Disk
 
 from tsla.data import datasets, images
 from tsla.errors import InputError
@@ -129,6 +130,16 @@ def test_a_folder_is_decoded_once_as_pillow_does_and_not_written_to(
   assert again.fingerprint == first.fingerprint
   assert not again.train.images.flags.writeable
   assert names(folder) == before
+
+
+def test_what_is_decoded_is_on_the_disk_before_it_has_its_name(
+  folder, home, monkeypatch
+):
+  """Of the images only the size is checked when they are opened."""
+  disk = Disk(monkeypatch)
+  datasets.load(config(folder))
+  (entry,) = entries(home)
+  disk.assert_lasting(entry, home)
 
 
 def test_a_tfds_set_is_decoded_once_beside_it_and_read_without_tfds(tmp_path):

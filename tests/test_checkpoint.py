@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from support import ROOT, mounted, run_worker
+from support import ROOT, Disk, mounted, run_worker
 
 from tsla.errors import InputError
 from tsla.training import checkpoint
@@ -80,6 +80,15 @@ def test_the_manifest_is_of_the_arrays_and_of_every_file(saved):
   }
   assert manifest['files'] == files
   assert len(files) > 5
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(
+  tmp_path, monkeypatch
+):
+  disk = Disk(monkeypatch)
+  save_all(tmp_path, [1])
+  disk.assert_lasting(tmp_path / '1')
+  disk.assert_whole_or_nothing(tmp_path / '1.partial' / 'manifest.json')
 
 
 def test_the_newest_two_the_best_and_the_kept_stay(tmp_path):
@@ -197,6 +206,28 @@ def test_when_none_is_whole_the_run_does_not_begin_anew_by_itself(
   assert len(str(error.value).splitlines()) <= 3
   for text in ('update 2', 'update 3', '_METADATA', 'rm -r'):
     assert text in str(error.value)
+
+
+def test_a_manifest_that_lost_a_file_is_not_believed(saved, tmp_path):
+  """Of what it still speaks of, everything is right."""
+  directory = shutil.copytree(saved, tmp_path / 'checkpoints')
+  path = directory / '3/manifest.json'
+  manifest = json.loads(path.read_text())
+  del manifest['files']['_METADATA']
+  path.write_text(json.dumps(manifest))
+  with open_checkpoints(directory) as checkpoints:
+    assert checkpoints.latest_step == 2
+    (line,) = checkpoints.passed_over
+    assert line.endswith('manifest.json: not as it was written')
+
+
+def test_a_damaged_checkpoint_takes_no_place_of_the_newest_two(saved, tmp_path):
+  directory = shutil.copytree(saved, tmp_path / 'checkpoints')
+  (directory / '3/_METADATA').unlink()
+  with open_checkpoints(directory) as checkpoints:
+    assert checkpoints.latest_step == 2
+    checkpoints.save(4, make(4))
+  assert names(directory) == ['2', '4']
 
 
 def test_arrays_that_orbax_brings_back_otherwise_are_seen(saved, monkeypatch):

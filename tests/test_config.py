@@ -83,6 +83,8 @@ def test_the_paper_s_schedules_in_updates():
     ('drop_steps', 7, 7),
     ('drop_percent', 25.0, 110),
     ('drop_epochs', 0.0, 0),
+    ('drop_epochs', 2.333333, 103),
+    ('drop_percent', 0.5, 2),
   ],
 )
 def test_one_resolver_serves_every_unit(field, value, step):
@@ -92,6 +94,15 @@ def test_one_resolver_serves_every_unit(field, value, step):
   config.smoothing[field] = value
   steps = durations.resolve(config, steps_per_epoch=44)
   assert steps.drop_step == step
+
+
+def test_29_percent_of_100_updates_are_29():
+  """0.29 × 100 is 28.999999999999996 in float64."""
+  config = changed(
+    epochs=1, smoothing__schedule='two_stage', smoothing__theta=0.1
+  )
+  config.smoothing.drop_epochs = 0.29
+  assert durations.resolve(config, steps_per_epoch=100).drop_step == 29
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,11 @@ def test_npz_round_trip(tmp_path):
   assert dataset.train.labels.dtype == np.int32
   assert dataset.class_names == ('0', '1', '2')
   assert dataset.image_shape == (5, 4, 3)
+  # A class that only the test set has.
+  content['train_labels'] = content['train_labels'] % 2
+  dataset = load_npz(tmp_path, content)
+  np.testing.assert_array_equal(dataset.test.labels, content['test_labels'])
+  assert dataset.class_names == ('0', '1', '2')
 
 
 def test_npz_grey_images_uint8_labels_and_class_names(tmp_path):

@@ -1,14 +1,16 @@
 """Stops, hangs and divergence: what is on the disk, and the exit code."""
 
+import itertools
 import json
 import signal
 import time
+import types
 
 import faults
 import pytest
 from support import small_config, write_digits_npz
 
-from tsla.training import loop
+from tsla.training import interrupt, loop
 from tsla.training.reporter import Diverged
 
 
@@ -99,6 +101,29 @@ def test_a_second_signal_leaves_at_once(shared, tmp_path):
   sent = time.monotonic()
   assert end(worker)[0] == 130
   assert time.monotonic() - sent < 5
+
+
+@pytest.mark.parametrize(
+  ('second', 'after', 'left'),
+  [
+    (signal.SIGTERM, 1.0, []),  # of the sweep, after the scheduler's
+    (signal.SIGTERM, 3.0, [143]),
+    (signal.SIGINT, 1.0, [130]),
+  ],
+)
+def test_a_second_sigterm_within_a_second_is_the_first_one_again(
+  monkeypatch, second, after, left
+):
+  """On a clock of the test's own, in its own process."""
+  codes, times = [], itertools.count(100, after)
+  clock = types.SimpleNamespace(monotonic=lambda: next(times))
+  monkeypatch.setattr(interrupt, 'time', clock)
+  monkeypatch.setattr(interrupt.os, '_exit', codes.append)
+  with interrupt.watch_signals(lambda: None, grace=1000) as requested:
+    for signum in (signal.SIGTERM, second):
+      signal.raise_signal(signum)
+  assert requested.signum == signal.SIGTERM
+  assert codes == left
 
 
 @pytest.mark.slow

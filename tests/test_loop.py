@@ -1,5 +1,6 @@
 """A run from config to files: log, switch, resume, end."""
 
+import functools
 import json
 import math
 import shutil
@@ -11,11 +12,11 @@ import pytest
 from support import no_network, run_worker, small_config, write_digits_npz
 from tensorboardX.proto import event_pb2
 
-from tsla.data import datasets
+from tsla.data import augment, batches, datasets
 from tsla.errors import InputError
-from tsla.training import durations, loop, parallel
+from tsla.training import durations, loop, parallel, retention
 from tsla.training.build import build
-from tsla.training.checkpoint import open_checkpoints
+from tsla.training.checkpoint import Checkpoints, open_checkpoints
 from tsla.training.reporter import Diverged
 from tsla.training.rundir import RunDirectory
 
@@ -112,6 +113,30 @@ def test_resuming_on_other_data_is_refused(config, finished, tmp_path):
   assert loop.train_and_evaluate(moved, workdir) == finished[1]
 
 
+def test_a_run_whose_last_state_does_not_read_back_is_not_done(
+  config, finished, tmp_path, monkeypatch
+):
+  """On a disk that spoils what was just written."""
+  workdir = shutil.copytree(finished[0], tmp_path / 'run')
+  (workdir / 'status.json').unlink()
+  last = workdir / 'checkpoints/16'
+  shutil.rmtree(last)
+  save = Checkpoints.save
+
+  def spoiled(self, step, *args):
+    save(self, step, *args)
+    self.wait()
+    for path in (workdir / f'checkpoints/{step}').rglob('*'):
+      if path.is_file() and path.name != 'manifest.json':
+        path.write_bytes(path.read_bytes()[:-1])
+
+  monkeypatch.setattr(Checkpoints, 'save', spoiled)
+  with pytest.raises(InputError, match=f'{last}: damaged'):
+    loop.train_and_evaluate(config, workdir)
+  status = json.loads((workdir / 'status.json').read_text())
+  assert status['state'] != 'done'
+
+
 def test_a_finished_run_is_not_taken_for_one_on_other_data(
   config, finished, tmp_path
 ):
@@ -135,29 +160,6 @@ def test_a_fork_that_cannot_be_is_explained(
 ):
   branch = config.copy_and_resolve_references()
   branch.init.fork_from = source.format(run=finished[0])
-  with pytest.raises(InputError, match=message) as error:
-    loop.train_and_evaluate(branch, tmp_path)
-  assert len(str(error.value).splitlines()) <= 3
-
-
-@pytest.mark.parametrize(
-  ('field', 'value', 'message'),
-  [
-    ('seed', 1, 'config.seed is 0 there, 1 here'),
-    ('batch_size', 8, 'another network|config.batch_size is 16 there, 8 here'),
-    ('augment.pad', 0, 'config.augment.pad is 1 there, 0 here'),
-    ('smoothing.drop_epochs', 1.0, r'from epoch 1 on theta.*\n.*epoch <= 1'),
-    ('smoothing.theta', 0.1, 'from epoch 0 on theta'),
-    ('optimizer.learning_rate', 0.2, 'from epoch 0 on theta or the learning'),
-  ],
-)
-def test_a_fork_of_another_run_is_refused(
-  config, finished, tmp_path, field, value, message
-):
-  branch = config.copy_and_resolve_references()
-  branch.init.fork_from = f'{finished[0]}@3'
-  section, _, leaf = field.rpartition('.')
-  (branch[section] if section else branch)[leaf] = value
   with pytest.raises(InputError, match=message) as error:
     loop.train_and_evaluate(branch, tmp_path)
   assert len(str(error.value).splitlines()) <= 3
@@ -188,15 +190,42 @@ def test_a_diverged_run_stops_and_saves_no_bad_state(
   assert not list((tmp_path / 'checkpoints').glob('[0-9]*'))
 
 
+def shown(workdir):
+  """What TensorBoard shows: (tag, step) → value."""
+  scalars = {}
+  for path in sorted((workdir / 'tensorboard').glob('events.out.tfevents.*')):
+    data = path.read_bytes()
+    while data:  # records: length, its CRC, event, its CRC
+      size = int.from_bytes(data[:8], 'little')
+      event = event_pb2.Event.FromString(data[12 : 12 + size])
+      data = data[16 + size :]
+      if event.session_log.status == event_pb2.SessionLog.START:
+        scalars = {k: v for k, v in scalars.items() if k[1] < event.step}
+      for value in event.summary.value:
+        scalars[value.tag, event.step] = value.simple_value
+  return scalars
+
+
+def test_a_resumed_log_takes_back_what_tensorboard_has_beyond_it(
+  config, tmp_path
+):
+  directory = RunDirectory(tmp_path, config)
+  with directory.claim('fingerprint'):
+    for start, steps in ((0, (2, 4, 6, 8)), (4, (5, 7))):
+      with directory.log(start) as log:
+        for step in steps:
+          log.write('train', step, loss=step + start)
+      for path in (tmp_path / 'tensorboard').glob('events*'):
+        path.rename(f'{path}.{start}')  # they are named by the second
+  expected = {('train/loss', step): step for step in (2, 4)}
+  expected |= {('train/loss', step): step + 4 for step in (5, 7)}
+  assert shown(tmp_path) == expected
+  logged = [(row['step'], row['loss']) for row in read(tmp_path, 'train')]
+  assert logged == [(step, value) for (_, step), value in expected.items()]
+
+
 def test_tensorboard_holds_the_numbers_of_the_log(finished):
-  (path,) = (finished[0] / 'tensorboard').glob('events.out.tfevents.*')
-  data, scalars = path.read_bytes(), {}
-  while data:  # records: length, its CRC, event, its CRC
-    size = int.from_bytes(data[:8], 'little')
-    event = event_pb2.Event.FromString(data[12 : 12 + size])
-    data = data[16 + size :]
-    for value in event.summary.value:
-      scalars[value.tag, event.step] = value.simple_value
+  scalars = shown(finished[0])
   for row in read(finished[0], 'train'):
     for name in ('loss', 'hard_loss', 'theta', 'learning_rate', 'accuracy'):
       assert scalars[f'train/{name}', row['step']] == pytest.approx(row[name])
@@ -245,8 +274,8 @@ def test_chunks_divide_the_epoch_where_they_can(
   assert loop.chunk_length(steps_per_epoch, at_most) == length
 
 
-def test_logged_loss_is_recomputed_from_the_checkpoint(config, finished):
-  """The evaluation on record is that of the state on disk."""
+def test_logged_rows_are_recomputed_from_the_states(config, finished):
+  """One of stage one, one of stage two, the last evaluation; by NumPy."""
   dataset = datasets.load(config.data)
   run = build(
     config,
@@ -255,15 +284,72 @@ def test_logged_loss_is_recomputed_from_the_checkpoint(config, finished):
     parallel.choose('auto', config.batch_size),
   )
   with open_checkpoints(finished[0] / 'checkpoints') as checkpoints:
-    state = checkpoints.restore(run.state)
-  logits = state.apply_fn(
-    {'params': state.params, 'batch_stats': state.batch_stats},
-    ((dataset.test.images / 255 - 0.5) / 0.5).astype(np.float32),
-    train=False,
-  )
-  logits = np.asarray(logits, np.float64)
-  log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-  labels = dataset.test.labels
-  nll = -log_p[np.arange(len(labels)), labels].mean()
+    after_12, end = (checkpoints.restore(run.state, s) for s in (12, 16))
+
+  @functools.partial(jax.jit, static_argnames='train')
+  def logits_of(state, images, train):
+    variables = {'params': state.params, 'batch_stats': state.batch_stats}
+    mutable = ['batch_stats'] if train else False
+    out = state.apply_fn(variables, images, train=train, mutable=mutable)
+    return out[0] if train else out
+
+  def log_p_of(state, images, train):
+    images = np.float32((np.asarray(images) / 255 - 0.5) / 0.5)
+    logits = np.asarray(logits_of(state, images, train), np.float64)
+    return logits - np.log(np.exp(logits).sum(1, keepdims=True))
+
+  rows = {row['step']: row for row in read(finished[0], 'train')}
+  stages = (run.state, 0, 0.4), (after_12, 12, 0)
+  for stage, (state, step, theta) in enumerate(stages, start=1):
+    epoch, place = divmod(step, 4)
+    order = np.asarray(batches.epoch_order(config.seed, epoch, 64))
+    picked = order[16 * place :][:16]
+    images = augment.augment_train(
+      dataset.train.images[picked],
+      augment.example_keys(config.seed, epoch, picked),
+      **config.augment,
+    )
+    log_p = log_p_of(state, images, train=True)
+    labels = np.eye(10)[dataset.train.labels[picked]]
+    expected = {
+      'epoch': (step + 1) / 4,
+      'stage': stage,
+      'theta': theta,
+      'learning_rate': 0.1,
+      'loss': -(((1 - theta) * labels + theta / 10) * log_p).sum(1).mean(),
+      'hard_loss': -(labels * log_p).sum(1).mean(),
+      'accuracy': (log_p.argmax(1) == labels.argmax(1)).mean(),
+    }
+    row = rows[step + 1]
+    found = {name: row[name] for name in expected}
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert set(row) == {*expected, 'kind', 'step', 'images_per_second'}
+
+  log_p = log_p_of(end, dataset.test.images, train=False)
+  nll = -log_p[np.arange(40), dataset.test.labels].mean()
   assert finished[1]['nll'] == pytest.approx(nll, rel=1e-5)
-  assert int(jax.device_get(state.step)) == 16
+  assert int(jax.device_get(end.step)) == 16
+
+
+def test_a_last_save_that_does_not_come_back_is_no_end(
+  config, finished, tmp_path, monkeypatch
+):
+  """A run ends with exit code 0 only when its state can be read again."""
+  workdir = shutil.copytree(finished[0], tmp_path / 'run')
+  (workdir / 'status.json').unlink()
+  shutil.rmtree(workdir / 'checkpoints/16')
+  tidy = retention.tidy
+
+  def damage_the_last(directory, *args):
+    tidy(directory, *args)  # what a save does last
+    path = max((directory / '16').rglob('*'), key=lambda p: p.stat().st_size)
+    path.write_bytes(path.read_bytes()[:-1])
+
+  with monkeypatch.context() as disk:
+    disk.setattr(retention, 'tidy', damage_the_last)
+    with pytest.raises(InputError, match='checkpoints/16: damaged') as error:
+      loop.train_and_evaluate(config, workdir)
+  assert len(str(error.value).splitlines()) <= 3
+  assert json.loads((workdir / 'status.json').read_text())['state'] != 'done'
+  # The same command trains the last epoch again.
+  assert loop.train_and_evaluate(config, workdir) == finished[1]

@@ -42,7 +42,13 @@ def test_cifar100_without_network_says_what_to_do(tmp_path):
   assert time.monotonic() - start < 15
 
 
-def test_cifar100_from_an_archive_trains_across_the_switch(tmp_path):
+def test_cifar100_from_an_archive_trains_across_the_switch(
+  tmp_path, monkeypatch
+):
+  """And where the environment says so, no compiled program is kept."""
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+  monkeypatch.setenv('JAX_ENABLE_COMPILATION_CACHE', 'false')
+  monkeypatch.delenv('JAX_COMPILATION_CACHE_DIR', raising=False)
   rows = run_worker('cifar_worker.py', tmp_path)
   train = [row for row in rows if row['kind'] == 'train']
   assert [row['step'] for row in train] == [2, 4]
@@ -50,3 +56,5 @@ def test_cifar100_from_an_archive_trains_across_the_switch(tmp_path):
   assert [round(row['learning_rate'], 3) for row in train] == [0.1, 0.02]
   assert [row['step'] for row in rows if row['kind'] == 'switch'] == [2]
   assert [row['count'] for row in rows if row['kind'] == 'eval'] == [20, 20]
+  (programs,) = (tmp_path / 'cache/tsla/xla').iterdir()
+  assert not list(programs.iterdir())

@@ -94,6 +94,22 @@ def test_every_base_optimiser_carries_theta_and_descends(name):
   assert float(jnp.abs(params['w']).max()) < 1
 
 
+@pytest.mark.parametrize('name', ['adamw', 'lamb'])
+def test_the_first_update_of_adamw_and_lamb_decays_as_configured(name):
+  """By hand: both moments are unbiased then, m = g and v = g²."""
+  config = default_config()
+  config.optimizer.name, config.optimizer.learning_rate = name, 0.1
+  config.optimizer.weight_decay = 0.5
+  w, g = np.array([3.0, -1.0, 2.0]), np.array([0.2, 0.01, -4.0])
+  direction = g / (abs(g) + (1e-8 if name == 'adamw' else 1e-6)) + 0.5 * w
+  if name == 'lamb':  # of as many parameters, as one layer
+    direction *= np.linalg.norm(w) / np.linalg.norm(direction)
+  with jax.enable_x64(True):
+    tx, _ = optimizer.create(config, durations())
+    update, _ = jax.jit(lambda g, w: tx.update(g, tx.init(w), w))(g, w)
+    np.testing.assert_allclose(update, -0.1 * direction, rtol=1e-7)
+
+
 @pytest.mark.parametrize(
   ('schedule', 'expected'),
   [

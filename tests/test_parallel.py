@@ -1,5 +1,9 @@
 """The device count and the mapping never change the result."""
 
+import json
+import socket
+
+import faults
 import numpy as np
 import pytest
 from support import run_worker
@@ -50,3 +54,20 @@ def test_a_batch_that_does_not_divide_is_refused(monkeypatch):
   monkeypatch.setattr('jax.devices', lambda: [object()] * 8)
   with pytest.raises(InputError, match=r'batch_size = 20.*\n.*multiple of 8'):
     parallel.choose('auto', 20)
+
+
+def test_a_signal_to_one_of_two_processes_is_known_to_both(tmp_path):
+  with socket.socket() as held:  # a port that nobody else gets meanwhile
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    held.bind(('127.0.0.1', 0))
+    address = f'127.0.0.1:{held.getsockname()[1]}'
+    workers = [
+      faults.start(
+        'highest_worker.py', address, index, *values, cache=tmp_path / 'cache'
+      )
+      for index, values in enumerate([(0, 15, 0, 15), (0, 0, 15, 2)])
+    ]
+    results = [worker.communicate(timeout=200) for worker in workers]
+  for worker, (output, error) in zip(workers, results, strict=True):
+    assert worker.returncode == 0, error[-3000:]
+    assert json.loads(output.splitlines()[-1]) == [0, 15, 15, 15]

@@ -78,11 +78,14 @@ def test_the_paper_s_tables_cost_what_sharing_leaves(name, tmp_path, capsys):
 
 
 def test_branches_fork_where_their_smoothing_ends():
-  runs = by_row(
-    planned(
-      ('TSLA(4)', tsla(4.0)), ('LSR', lsr()), ('TSLA', tsla(70.0, 'percent'))
-    )
-  )
+  configs = {
+    'TSLA(4)': tsla(4.0),
+    'LSR': lsr(),
+    'TSLA': tsla(70.0, 'percent'),
+  }
+  for config in configs.values():
+    config.model.weights, config.model.weights_sha256 = 'w.pth', 'a' * 64
+  runs = by_row(planned(*configs.items()))
   trunk = runs['LSR']
   assert (trunk.trunk, trunk.first_epoch, trunk.stage) == ('', 0, 0)
   assert trunk.config.checkpoint_keep_epochs == (4, 7)
@@ -91,6 +94,11 @@ def test_branches_fork_where_their_smoothing_ends():
     assert (runs[row].first_epoch, runs[row].stage) == (epoch, 1)
     config = plan.config_to_train(runs[row], pathlib.Path('w'))
     assert config.init.fork_from == f'w/{trunk.directory}@{epoch}'
+    # The trunk began with the weights, and nobody begins in two places.
+    assert (config.model.weights, config.model.weights_sha256) == ('', '')
+    config_lib.validate(config)
+  config = plan.config_to_train(trunk, pathlib.Path('w'))
+  assert config.model.weights == 'w.pth' and not config.init.fork_from
 
 
 def test_without_lsr_the_longest_smoothing_is_the_trunk():
@@ -239,6 +247,15 @@ def test_a_rehearsal_scales_every_duration():
   assert configs['TSLA(180)'].smoothing.drop_epochs == 9
   assert configs['LSR'].smoothing.drop_epochs == -1, 'unset stays unset'
   assert adapted.name != 'cifar100', 'no published figures beside it'
+  auto = lsr()
+  auto.smoothing.schedule = 'auto'
+  auto.smoothing.min_epochs, auto.smoothing.max_epochs = 4.0, 8.0
+  auto.optimizer.warmup_epochs, auto.checkpoint_keep_epochs = 2.0, (2, 6)
+  adapted = table.adapt(Table('t', 'T', (Row('auto', auto),)), {}, 5)
+  short = adapted.rows[0].config
+  assert (short.smoothing.min_epochs, short.smoothing.max_epochs) == (2, 4)
+  assert short.optimizer.warmup_epochs == 1
+  assert short.checkpoint_keep_epochs == (1, 3)
 
 
 def test_fields_are_set_in_all_rows():

@@ -126,6 +126,71 @@ def test_the_round_trip_is_equal_to_the_bit(tmp_path, state_dict):
     np.testing.assert_array_equal(ours[name], array, strict=True)
 
 
+def timm_shapes(width, classes, blocks, bottleneck):
+  """Names and shapes of a ResNet of timm 1.0, in the order of its modules."""
+
+  def conv(name, outputs, inputs, size):
+    shapes[f'{name}.weight'] = (outputs, inputs, size, size)
+
+  def norm(name, channels):
+    for leaf in ('weight', 'bias', 'running_mean', 'running_var'):
+      shapes[f'{name}.{leaf}'] = (channels,)
+    shapes[f'{name}.num_batches_tracked'] = ()
+
+  shapes, inputs = {}, width
+  conv('conv1', width, 3, 7)
+  norm('bn1', width)
+  for stage, count in enumerate(blocks):
+    planes = width << stage
+    sizes, outputs = ((planes, 3), (planes, 3)), planes
+    if bottleneck:
+      sizes, outputs = ((planes, 1), (planes, 3), (4 * planes, 1)), 4 * planes
+    for index in range(count):
+      block, channels = f'layer{stage + 1}.{index}', inputs
+      for number, (features, size) in enumerate(sizes, 1):
+        conv(f'{block}.conv{number}', features, channels, size)
+        norm(f'{block}.bn{number}', features)
+        channels = features
+      if index == 0 and (stage or inputs != outputs):
+        conv(f'{block}.downsample.0', outputs, inputs, 1)
+        norm(f'{block}.downsample.1', outputs)
+      inputs = outputs
+  shapes |= {'fc.weight': (classes, inputs), 'fc.bias': (classes,)}
+  return shapes
+
+
+@pytest.mark.parametrize(
+  ('blocks', 'bottleneck', 'tensors'),
+  [
+    ((2, 2, 2, 2), False, 122),
+    ((3, 4, 6, 3), False, 218),
+    ((3, 4, 6, 3), True, 320),
+  ],
+)
+def test_every_tensor_of_timm_s_file_has_its_place(
+  tmp_path, blocks, bottleneck, tensors
+):
+  """As its models lie on their hub: sorted, with metadata and counters."""
+  rng = np.random.default_rng(0)
+  shapes = timm_shapes(2, 5, blocks, bottleneck)
+  assert len(shapes) == tensors
+  file = {
+    key: rng.uniform(0.5, 1.5, shape).astype(np.float32)
+    if shape
+    else np.array(7, np.int64)
+    for key, shape in sorted(shapes.items())
+  }
+  path = tmp_path / 'model.safetensors'
+  safetensors.numpy.save_file(file, path, metadata={'format': 'pt'})
+  model, variables, rows = pretrained.load(path)
+  assert (model.stage_sizes, model.stem) == (blocks, 'imagenet')
+  assert {row.name: row.shape for row in rows} == shapes
+  back = pretrained.to_state_dict(variables)
+  assert back.keys() == {key for key in file if not key.endswith('tracked')}
+  for key, array in back.items():
+    np.testing.assert_array_equal(array, file[key], strict=True)
+
+
 @pytest.mark.parametrize('dtype', [np.float16, ml_dtypes.bfloat16, np.float64])
 def test_other_precisions_become_float32(tmp_path, state_dict, dtype):
   stored = {name: array.astype(dtype) for name, array in state_dict.items()}

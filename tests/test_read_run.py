@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from support import Disk
 
 from tsla.errors import InputError
 from tsla.training.config import default_config, flatten, unflatten
@@ -20,6 +21,19 @@ def run(tmp_path):
       log.write('train', 4, loss=0.5)
       log.write('eval', 4, loss=float('nan'))
   return directory
+
+
+def test_what_a_resume_reads_is_on_the_disk_before_it_has_its_name(
+  run, monkeypatch
+):
+  disk = Disk(monkeypatch)
+  with run.claim('f' * 64):
+    run.begin(4, 8)
+    with run.log(4):
+      pass
+  names = ('config', 'data', 'environment', 'status')
+  for name in (*(f'{name}.json' for name in names), 'metrics.jsonl'):
+    disk.assert_whole_or_nothing(run.path / name)
 
 
 def test_what_was_written_is_read(run):
@@ -75,3 +89,13 @@ def test_a_run_that_is_refused_leaves_no_folder(tmp_path):
     assert (path / '.lock').exists()
     raise InputError('refused')
   assert not path.exists()
+
+
+def test_a_run_that_is_given_up_is_at_its_newest_checkpoint(tmp_path):
+  directory = RunDirectory(tmp_path, default_config())
+  for saved in ((), (4,), (4, 8, 12)):
+    for step in saved:
+      (directory.checkpoints / str(step)).mkdir(parents=True, exist_ok=True)
+    directory.give_up('stuck')
+    status = json.loads((tmp_path / 'status.json').read_text())
+    assert status == {'state': 'stuck', 'step': max(saved, default=0)}

@@ -11,6 +11,8 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import matplotlib.cbook
+import matplotlib.colors
 import numpy as np
 import pytest
 from PIL import Image
@@ -19,7 +21,7 @@ from support import ROOT, small_config, write_digits_npz
 
 from docs import plots
 from tsla.data import augment, datasets
-from tsla.experiments import published, samples, summary
+from tsla.experiments import figures, published, samples, summary
 from tsla.experiments.report import main, write_report
 from tsla.experiments.results import read_tables
 from tsla.smoothing import rules
@@ -96,7 +98,9 @@ def write_run(
   return folder
 
 
-def write_table(folder, rows, seeds, *, name='digits', title='T', first=None):
+def write_table(
+  folder, rows, seeds, *, name='digits', title='T', first=None, epochs=2
+):
   """A table.json that asks for every row and seed; first: row -> epoch."""
   first = first or {}
   folder.mkdir(parents=True, exist_ok=True)
@@ -105,7 +109,7 @@ def write_table(folder, rows, seeds, *, name='digits', title='T', first=None):
       'row': row,
       'seed': seed,
       'directory': f'r{index}-seed{seed}',
-      'epochs': 2,
+      'epochs': epochs,
       'first_epoch': first.get(row, 0),
       'trunk': f'r0-seed{seed}' if row in first else None,
       'teacher': None,
@@ -142,45 +146,46 @@ def cells(markdown, number):
 
 
 BASE = [0.90, 0.93, 0.91, 0.92]
-OTHER = [0.95, 0.96, 0.97, 0.94]
+OTHER = {0: 0.95, 2: 0.97, 3: 0.96}
 
 
 @pytest.fixture
 def table(tmp_path):
-  """baseline and LSR; LSR's last seed is still running, at a wild number."""
+  """baseline and LSR; LSR's seed 1 is still running, at a wild number."""
   folder = write_table(tmp_path / 't', ['baseline', 'LSR'], range(4))
   for seed in range(4):
     write_run(folder / f'r0-seed{seed}', top1=BASE[seed], nll=0.5, seed=seed)
-  for seed in range(3):
-    write_run(folder / f'r1-seed{seed}', top1=OTHER[seed], nll=0.5 + 0.1 * seed)
-  write_run(folder / 'r1-seed3', top1=0.01, nll=99.0, state='running')
+  for seed, nll in zip(OTHER, (0.5, 0.6, 0.7), strict=True):
+    write_run(folder / f'r1-seed{seed}', top1=OTHER[seed], nll=nll)
+  write_run(folder / 'r1-seed1', top1=0.01, nll=99.0, state='running')
   return folder
 
 
 def test_means_are_numpy_s_over_the_seeds_that_are_done(table):
   markdown, _ = report(table)
-  rows = cells(markdown, 1)
+  rows, other = cells(markdown, 1), list(OTHER.values())
   assert rows['baseline'][:2] == [
     '4',
     f'{100 * np.mean(BASE):.2f} ± {100 * np.std(BASE, ddof=1):.2f}',
   ]
   assert rows['LSR'][:2] == [
     '3',
-    f'{100 * np.mean(OTHER[:3]):.2f} ± {100 * np.std(OTHER[:3], ddof=1):.2f}',
+    f'{100 * np.mean(other):.2f} ± {100 * np.std(other, ddof=1):.2f}',
   ]
   assert rows['LSR'][3] == '0.600 ± 0.100'
 
 
 def test_differences_are_scipy_s_over_the_seeds_that_both_have(table):
   rows = cells(report(table)[0], 2)
-  low, high = stats.ttest_rel(OTHER[:3], BASE[:3]).confidence_interval(0.95)
-  middle = np.mean(np.subtract(OTHER[:3], BASE[:3]))
+  other, base = list(OTHER.values()), [BASE[seed] for seed in OTHER]
+  low, high = stats.ttest_rel(other, base).confidence_interval(0.95)
+  middle = np.mean(np.subtract(other, base))
   expected = (
     rf'{100 * middle:+.2f} \[{100 * low:+.2f}, {100 * high:+.2f}\]'
   ).replace('-', '−')
   assert rows['LSR'][0] == '3'
   assert rows['LSR'][1].startswith(expected)
-  # 0.05, 0.03, 0.06 lie clear of 0; NLL's 0, 0.1, 0.2 do not.
+  # 0.05, 0.06, 0.04 lie clear of 0; NLL's 0, 0.1, 0.2 do not.
   assert 'inside the noise' not in rows['LSR'][1]
   assert rows['LSR'][3].endswith('(inside the noise)')
   low, high = stats.ttest_rel([0.5, 0.6, 0.7], [0.5] * 3).confidence_interval()
@@ -203,17 +208,23 @@ def test_what_the_test_set_cannot_resolve_is_said(tmp_path):
 
 
 def test_unfinished_runs_are_named_and_never_averaged(tmp_path):
-  folder = write_table(tmp_path, ['baseline', 'LSR'], range(7))
+  folder = write_table(tmp_path, ['baseline', 'LSR'], range(9))
   write_run(folder / 'r0-seed0')
   for seed in range(6):
     state = ('done', 'diverged', 'interrupted', 'running', 'done', 'done')[seed]
     write_run(folder / f'r1-seed{seed}', top1=0.5 + seed, state=state)
-  # 6 is missing; 4 says it is done and its log ends early; 5's is not whole.
+  # 6 is missing; 4 says it is done and its log ends early; 5's is not whole; 7
+  # trained on other data under the same name; 8 stopped within an epoch.
   log = folder / 'r1-seed4' / 'metrics.jsonl'
   log.write_text('\n'.join(log.read_text().split('\n')[:-2]) + '\n')
   log = folder / 'r1-seed5' / 'metrics.jsonl'
   log.write_text(log.read_text().replace('"nll": 0.5', '"nll": null'))
   (folder / 'r1-seed1' / 'failure.txt').write_text('the loss blew up\nmore')
+  write_run(folder / 'r1-seed7', fingerprint='e' * 64)
+  write_run(folder / 'r1-seed8')
+  for name in ('status.json', 'metrics.jsonl'):
+    path = folder / 'r1-seed8' / name
+    path.write_text(path.read_text().replace('"step": 20', '"step": 21'))
   for text in report(folder):
     for words in (
       'LSR, seed 1: diverged (the loss blew up)',
@@ -222,9 +233,11 @@ def test_unfinished_runs_are_named_and_never_averaged(tmp_path):
       'LSR, seed 4: damaged (its log has no evaluation after update 20)',
       'LSR, seed 5: damaged (its last evaluation lacks nll)',
       'LSR, seed 6: missing (not started)',
+      'LSR, seed 7: damaged (on other data than r0-seed0)',
+      'LSR, seed 8: damaged (its 21 updates are not 2 epochs)',
     ):
       assert words in text
-    assert '2 of 14 runs are done' in text
+    assert '2 of 18 runs are done' in text
   rows = cells(report(folder)[0], 1)
   assert rows['LSR'][:2] == ['1', '50.00']  # one seed: no deviation
   tables = read_tables([folder])
@@ -322,6 +335,56 @@ def test_what_the_trunk_spent_is_saved_not_spent(tmp_path):
   assert cells(markdown, 3)['all'] == ['3', '0:00:06', '1', '0:00:02']
   assert '3 epochs instead of 4: 25 % saved' in markdown
   assert cells(markdown, 4)['TSLA(1)'] == ['none', 'r0-seed0, epoch 1']
+
+
+def drawn(axes, marker):
+  """The data of the lines with a marker, or of those without, by colour."""
+  return {
+    line.get_markeredgecolor() if marker else line.get_color(): line
+    for line in axes.lines
+    if (line.get_marker() == 'o') == marker and line.get_linestyle() != ':'
+  }
+
+
+def test_the_figures_show_the_switch_and_the_seeds_of_each_row(
+  tmp_path, monkeypatch
+):
+  """A branch of epoch 2 that drops the smoothing there, of three epochs."""
+  folder = write_table(
+    tmp_path, ['LSR', 'TSLA(2)'], (0, 1), first={'TSLA(2)': 2}, epochs=3
+  )
+  for seed, top1 in ((0, 0.8), (1, 0.9)):
+    for row, fork in ((0, {}), (1, {'first_epoch': 2, 'switch': 2})):
+      name = f'r{row}-seed{seed}'
+      write_run(folder / name, top1=top1, seed=seed, epochs=3, **fork)
+  (done,) = read_tables([folder])
+  lsr, tsla = (key.colour for key in figures.keys(done))
+  monkeypatch.setattr(figures, 'picture', lambda figure, name: figure)
+
+  top1 = figures.learning_curves(done).axes[2]  # two a row: loss, NLL first
+  mean = [83, 84, 85]  # of 78, 79, 80 and 88, 89, 90 %
+  for line in drawn(top1, marker=False).values():
+    np.testing.assert_allclose(line.get_data(), [[1, 2, 3], mean])
+  rings = drawn(top1, marker=True)
+  assert list(rings) == [tsla]
+  np.testing.assert_allclose(rings[tsla].get_data(), [[2], [84]])
+  # The band is from the least to the most of the seeds; a branch's begins
+  # where the branch does, for before that it is the trunk's.
+  ends = {}
+  for band in top1.collections:
+    (path,) = band.get_paths()
+    colour = matplotlib.colors.to_hex(band.get_facecolor()[0])
+    ends[colour] = path.vertices.min(0), path.vertices.max(0)
+  np.testing.assert_allclose(ends[lsr], [[1, 78], [3, 90]])
+  np.testing.assert_allclose(ends[tsla], [[2, 79], [3, 90]])
+
+  # θ falls where the last update with it ended, not a row later.
+  theta = figures.schedules(done).axes[0]
+  line = drawn(theta, marker=False)[tsla]
+  steps = matplotlib.cbook.STEP_LOOKUP_MAP[line.get_drawstyle()]
+  epochs, values = steps(*line.get_data())
+  np.testing.assert_allclose(epochs[values > 0].max(), 2)
+  np.testing.assert_allclose(epochs[values == 0].min(), 2)
 
 
 class Page(html.parser.HTMLParser):
@@ -600,9 +663,9 @@ def test_a_folder_that_is_not_there_and_an_out_that_cannot_be(table, capsys):
 
 
 def test_half_a_last_row_is_a_run_that_is_writing(table):
-  log = table / 'r1-seed3' / 'metrics.jsonl'
+  log = table / 'r1-seed1' / 'metrics.jsonl'
   log.write_text(log.read_text() + '{"kind": "tr')
-  assert 'LSR, seed 3: running' in report(table)[0]
+  assert 'LSR, seed 1: running' in report(table)[0]
 
 
 def add_probes(folder, deltas, firings):

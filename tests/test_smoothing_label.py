@@ -209,10 +209,15 @@ def test_a_teacher_that_cannot_be_used_is_explained(taught, tmp_path):
   missing.teacher.run = str(tmp_path)
   with pytest.raises(InputError, match='the directory of a run'):
     teacher.load(missing, dataset)
-  other_input = taught.copy_and_resolve_references()
-  other_input.data.mean = (0.4,)
-  with pytest.raises(InputError, match=r'data\.mean'):
-    teacher.load(other_input, dataset)
+  for name, value in (
+    ('data.mean', (0.4,)),
+    ('data.std', (0.4,)),
+    ('augment.crop', 6),
+  ):
+    other_input = taught.copy_and_resolve_references()
+    other_input.update_from_flattened_dict({name: value})
+    with pytest.raises(InputError, match=f'its {name} is'):
+      teacher.load(other_input, dataset)
   classes = tuple('0123456789a')
   more = datasets.Dataset('more', dataset.train, dataset.test, classes, '')
   with pytest.raises(InputError, match='11 classes') as error:

@@ -1,4 +1,4 @@
-"""A run that begins with pretrained weights, or with what is not there."""
+"""A run that begins with weights, in another run, or with what is not there."""
 
 import functools
 import types
@@ -14,6 +14,7 @@ from tsla.models import resnet
 from tsla.training import durations, optimizer
 from tsla.training.config import default_config, validate
 from tsla.training.loop import train_and_evaluate
+from tsla.training.rundir import RunDirectory
 from tsla.training.start import find_start
 from tsla.training.step import TrainState
 
@@ -32,6 +33,9 @@ def first_state(num_classes):
     seed=0,
     image_shape=(32, 32, 3),
   )
+
+
+TRUNK = 'f' * 64  # the SHA-256 of the trunk's data
 
 
 def start(config, num_classes):
@@ -106,3 +110,95 @@ def test_what_is_not_there_is_named_before_the_data_set_is_built(
   with pytest.raises(InputError, match=f'config.{field} = .nowhere'):
     train_and_evaluate(config, tmp_path / 'run')
   assert not (tmp_path / 'run').exists()
+
+
+@pytest.fixture(scope='module')
+def trunk(tmp_path_factory):
+  """A run of 4 updates an epoch that has begun and saved nothing yet.
+
+  It smooths and keeps its rate until update 12, where epoch 3 ends.
+  """
+  config = default_config()
+  config.epochs = 8
+  config.smoothing.schedule = 'two_stage'
+  config.smoothing.theta = 0.4
+  config.smoothing.drop_steps = 12
+  config.optimizer.schedule = 'step'
+  config.optimizer.milestone_steps = (12,)
+  directory = RunDirectory(tmp_path_factory.mktemp('trunk'), config)
+  with directory.claim(TRUNK):
+    directory.begin(0, 32)
+    with directory.log(0):
+      pass
+  return directory.path, config
+
+
+def fork(trunk, fields, fingerprint=TRUNK):
+  """Why no run with these fields can begin at the trunk's epoch 3."""
+  path, config = trunk
+  config = config.copy_and_resolve_references()
+  for field, value in {'init.fork_from': f'{path}@3', **fields}.items():
+    *section, leaf = field.split('.')
+    (config[section[0]] if section else config)[leaf] = value
+  steps = durations.resolve(config, steps_per_epoch=4)
+  with pytest.raises(InputError) as error:
+    find_start(config, None, NO_CHECKPOINTS, steps, fingerprint)
+  assert str(error.value).startswith('config.init.fork_from = ')
+  assert len(str(error.value).splitlines()) <= 3
+  return str(error.value)
+
+
+@pytest.mark.parametrize(
+  ('field', 'there', 'here'),
+  [
+    ('seed', 0, 1),
+    ('batch_size', 32, 8),
+    ('augment.pad', 0, 1),
+    ('smoothing.target', 'uniform', 'prior'),
+    ('optimizer.name', 'sgd', 'adamw'),
+    ('optimizer.momentum', 0.9, 0.8),
+    ('optimizer.nesterov', False, True),
+    ('optimizer.weight_decay', 0.0, 5e-4),
+  ],
+)
+def test_a_fork_from_a_run_that_differed_before_it_is_refused(
+  trunk, field, there, here
+):
+  message = f'config.{field} is {there!r} there, {here!r} here'
+  assert message in fork(trunk, {field: here})
+
+
+@pytest.mark.parametrize(
+  ('fields', 'epoch'),
+  [
+    ({'smoothing.theta': 0.1}, '0'),
+    ({'optimizer.learning_rate': 0.2}, '0'),
+    ({'smoothing.drop_steps': 4}, '1'),
+    # Only in update 11, counted from 0, the last one before the fork.
+    ({'smoothing.drop_steps': 11}, '2.75'),
+    ({'optimizer.milestone_steps': (11,)}, '2.75'),
+  ],
+)
+def test_a_fork_after_theta_or_the_rate_went_apart_is_refused(
+  trunk, fields, epoch
+):
+  message = fork(trunk, fields)
+  assert f'from epoch {epoch} on theta or the learning rate' in message
+  assert f'allowed: an epoch <= {epoch}\n' in message + '\n'
+
+
+@pytest.mark.parametrize(
+  'fields',
+  [
+    {},
+    {'smoothing.drop_steps': 13, 'optimizer.milestone_steps': (13,)},
+    {'epochs': 9, 'smoothing.reset_momentum': True},
+  ],
+)
+def test_runs_may_differ_from_the_fork_on(trunk, fields):
+  """Nothing is wrong with the fork but that its state is not there."""
+  assert 'that epoch was not saved' in fork(trunk, fields)
+
+
+def test_a_fork_from_a_run_on_other_data_is_refused(trunk):
+  assert 'on another data set' in fork(trunk, {}, fingerprint='e' * 64)

@@ -1,5 +1,8 @@
 """The training step: theta in the applied update, one compilation."""
 
+import json
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +13,7 @@ from support import small_config, write_digits_npz
 from tsla.data import datasets
 from tsla.models import resnet
 from tsla.training import durations, optimizer, parallel, smoothing_label
+from tsla.training.config import default_config
 from tsla.training.step import (
   Examples,
   Inputs,
@@ -19,6 +23,7 @@ from tsla.training.step import (
 )
 
 DROP = 3
+GOLDEN = pathlib.Path(__file__).parent / 'golden' / 'batches.json'
 
 
 @pytest.fixture(scope='module')
@@ -144,12 +149,17 @@ def test_a_chunk_is_its_updates_one_by_one(setting):
   slots = mapping.slots(config.batch_size)
   state = mapping.replicate(state)
   at_once, row = chunk(state, inputs, slots, 4)
-  losses, one_by_one = [], state
+  rows, one_by_one = [], state
   for _ in range(4):
     one_by_one, single = chunk(one_by_one, inputs, slots, 1)
-    losses.append(float(single.compute()['loss']))
+    rows.append(single.compute())
   assert distance(at_once.params, one_by_one.params) < 1e-5
-  assert float(row.compute()['loss']) == pytest.approx(np.mean(losses), 1e-5)
+  found = row.compute()
+  means = ('loss', 'hard_loss', 'accuracy')
+  expected = {name: np.mean([row[name] for row in rows]) for name in means}
+  expected |= {'smoothed': DROP / 4, 'theta': 0, 'next_theta': 0}
+  expected['learning_rate'] = 0.1
+  assert found == pytest.approx(expected, rel=1e-5)
 
 
 def test_bfloat16_keeps_parameters_statistics_and_loss_in_float32(setting):
@@ -162,3 +172,57 @@ def test_bfloat16_keeps_parameters_statistics_and_loss_in_float32(setting):
   leaves = jax.tree.leaves((state.params, state.batch_stats))
   assert {leaf.dtype for leaf in leaves} == {jnp.dtype('float32')}
   assert row.loss.dtype == jnp.float32
+
+
+def test_a_run_sees_the_examples_on_record_in_its_updates_and_rows():
+  """Two epochs of two seeds; the network remembers its images.
+
+  Its logits are its ten weights whatever it sees, so the rows are of the labels
+  alone; the label of an example is its index, and its ŷ the next class.
+  """
+  config = default_config()
+  config.epochs, config.batch_size = 2, 4
+  config.augment.pad, config.augment.flip = 1, True
+  config.smoothing.schedule, config.smoothing.theta = 'two_stage', 0.4
+  config.smoothing.drop_epochs = 1.0
+  steps = durations.resolve(config, steps_per_epoch=2)
+  tx, rate = optimizer.create(config, steps)
+
+  def remember(variables, images, train, mutable):
+    logits = jnp.broadcast_to(variables['params'], (4, 10))
+    return logits, {'batch_stats': {'images': images}}
+
+  def next_class(arrays, images, picked):
+    return jax.nn.one_hot((picked + 1) % 10, 10)
+
+  chunk = jax.jit(make_train_chunk(config, next_class), static_argnums=3)
+
+  images = np.arange(1, 61, dtype=np.uint8).reshape(10, 2, 3, 1)
+  examples = Examples(jnp.asarray(images), jnp.arange(10), ())
+  tables = optimizer.tabulate(config, steps)
+  weights = jnp.linspace(-2, 2, 10)
+  start = TrainState(
+    *(jnp.int32(0), weights, {'images': jnp.zeros((4, 2, 3, 1))}),
+    *(tx.init(weights), remember, tx, rate),
+  )
+  for golden in json.loads(GOLDEN.read_text()):
+    if golden['step'] == 0:
+      state = start
+    w = np.asarray(state.params, np.float64)
+    inputs = Inputs(examples, jnp.uint32(golden['seed']), tables)
+    state, row = chunk(state, inputs, jnp.arange(4), 1)
+    seen = np.asarray(state.batch_stats['images'])[..., 0] * 127.5 + 127.5
+    np.testing.assert_allclose(seen, golden['images'], atol=1e-3)
+    labels = np.array(golden['indices'])
+    log_p = w - np.log(np.exp(w).sum())
+    hard, taught = -log_p[labels].mean(), -log_p[(labels + 1) % 10].mean()
+    theta = 0.4 if golden['step'] < 2 else 0.0
+    expected = {
+      'loss': (1 - theta) * hard + theta * taught,
+      'hard_loss': hard,
+      'accuracy': (labels == w.argmax()).mean(),
+      'theta': theta,
+    }
+    row = row.compute()
+    for name, value in expected.items():
+      np.testing.assert_allclose(row[name], value, rtol=1e-5, err_msg=name)

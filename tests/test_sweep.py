@@ -52,10 +52,11 @@ def write_table(tmp_path):
   return write
 
 
-def start(*command):
+def start(*command, **options):
   """Starts a command."""
   return subprocess.Popen(
     [str(part) for part in command],
+    **options,
     cwd=ROOT,
     env=_ENV,
     text=True,
@@ -141,7 +142,8 @@ def test_a_failed_run_is_named_and_the_rest_goes_on(write_table, tmp_path):
   assert not (runs['baseline', 0] / 'failure.txt').exists()
 
 
-def test_a_signal_saves_the_runs_and_the_sweep_goes_on(write_table, tmp_path):
+def test_ctrl_c_saves_the_runs_and_the_sweep_goes_on(write_table, tmp_path):
+  """A terminal sends it to all; the runs leave it to the sweep."""
   workdir = tmp_path / 'runs'
   command = (
     *_SWEEP,
@@ -150,15 +152,18 @@ def test_a_signal_saves_the_runs_and_the_sweep_goes_on(write_table, tmp_path):
     '--seeds=1',
     '--epochs=2000',
   )
-  process = start(*command)
+  process = start(*command, start_new_session=True)
   wait_for(lambda: list(workdir.glob('baseline*/metrics.jsonl')), process)
-  process.send_signal(signal.SIGTERM)
+  os.killpg(process.pid, signal.SIGINT)
   _, err = process.communicate(timeout=60)
-  assert process.returncode == 143, err
+  assert process.returncode == 130, err
   assert 'saved and stopped' in err
   (status,) = workdir.glob('*/status.json')
   assert json.loads(status.read_text())['state'] == 'interrupted'
   assert not list(workdir.glob('*/failure.txt'))
+  (log,) = workdir.glob('logs/*.log')
+  assert 'SIGTERM: stopping' in log.read_text()
+  assert 'SIGINT' not in log.read_text()
 
 
 @pytest.mark.slow

@@ -1,0 +1,17 @@
+"""One of two processes; prints what it is told is the highest of each pair."""
+
+import json
+import sys
+
+from tsla.training import parallel
+
+
+def main():
+  address, index, *values = sys.argv[1:]
+  parallel.join(address, 2, int(index))
+  mapping = parallel.choose('auto', 2)
+  print(json.dumps([mapping.highest(int(v), after=()) for v in values]))
+
+
+if __name__ == '__main__':
+  main()
