@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Compile as for users: tests alone would save LLVM's time.
 OPTIMISED := JAX_DISABLE_MOST_OPTIMIZATIONS=false
 
-.PHONY: demo test test-all nightly theory variance bench lint clean
+.PHONY: demo test test-all mutants nightly theory variance bench lint clean
 
 demo: $(READY)  ## the table of the embedded digits, with its report
 	$(BIN)/python -m tsla.experiments.sweep --table=configs/sweeps/digits.py \
@@ -56,9 +56,13 @@ variance: $(READY)  ## what docs/variance.md shows: two hours on 2 cores
 bench: $(READY)  ## every benchmark of this machine, into benchmarks/results
 	$(BIN)/python benchmarks/all.py
 
-nightly: $(READY)  ## runs killed 100 times at random moments: 10 minutes
+nightly: $(READY)  ## runs killed 100 times, then the mutants: an hour
 	TSLA_KILLS=100 $(OPTIMISED) $(BIN)/python -m pytest -n0 -s tests/test_faults.py \
 	  -k kill_9
+	$(MAKE) mutants
+
+mutants: $(READY)  ## bugs put into a copy, one at a time: do tests notice?
+	$(BIN)/python tests/mutants/run.py --jobs=2
 
 lint: $(READY)
 	$(BIN)/ruff check .

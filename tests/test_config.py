@@ -217,6 +217,15 @@ def test_a_run_of_an_earlier_version_keeps_its_identity():
   assert config_lib.identity(earlier | {'gone': 3}) == {'seed': 1, 'gone': 3}
 
 
+def test_a_default_stays_what_it_was():
+  """It is what an earlier run's identity leaves out: a new one renames it."""
+  known = json.loads((ROOT / 'tests/golden/fields.json').read_text())
+  flat = config_lib.flatten(config_lib.default_config())
+  for name, default, identity in known:
+    assert (name, flat[name]) == (name, default)
+    assert (name, config_lib.FIELDS[name].identity) == (name, identity)
+
+
 def test_milestones_that_fall_on_one_update_are_refused():
   config = changed(optimizer__schedule='step')
   config.optimizer.milestone_percent = (10.0, 11.0)

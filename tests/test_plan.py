@@ -73,6 +73,8 @@ def test_the_paper_s_tables_cost_what_sharing_leaves(name, tmp_path, capsys):
     run.config.smoothing.target == 'uniform' and run.seed == 0 for run in runs
   )
   assert f'({uniform:,} instead of {alone:,} a seed)' in text
+  together = f'all: {5 * (uniform + taught):,} epochs'
+  assert (together in text) == bool(taught)
 
 
 def test_branches_fork_where_their_smoothing_ends():
@@ -193,6 +195,7 @@ def record(folder, config, state, step, rows=()):
   ('saved', 'damaged', 'first'),
   [
     ((4, 6, 9), (), 6),
+    ((1, 9), (), 1),
     ((6.4, 7, 9), (), 7),
     ((4, 6, 7, 9), (6, 7), 4),
     ((6.4, 9), (), 0),
@@ -242,6 +245,7 @@ def test_a_rehearsal_scales_every_duration():
   assert {config.epochs for config in configs.values()} == {10}
   assert configs['LSR'].optimizer.milestone_epochs == (3, 6, 8)
   assert configs['TSLA(180)'].smoothing.drop_epochs == 9
+  assert configs['LSR'].smoothing.drop_epochs == -1, 'unset stays unset'
   assert adapted.name != 'cifar100', 'no published figures beside it'
   auto = lsr()
   auto.smoothing.schedule = 'auto'

@@ -311,7 +311,10 @@ def test_curves_are_means_over_updates_and_over_seeds(tmp_path):
 
 def test_what_the_trunk_spent_is_saved_not_spent(tmp_path):
   folder = write_table(tmp_path, ['LSR', 'TSLA(1)'], (0,), first={'TSLA(1)': 1})
-  write_run(folder / 'r0-seed0')
+  pretrained = default_config()
+  pretrained.data.name = 'npz'
+  pretrained.model.weights = 'w.safetensors'
+  write_run(folder / 'r0-seed0', config=pretrained)
   write_run(folder / 'r1-seed0', first_epoch=1, switch=1)
   # The row that compiled has no rate and gets the median of its run: an epoch
   # is 10 updates of 16 images at 100 images/s, 1.6 s.
@@ -333,6 +336,7 @@ def test_what_the_trunk_spent_is_saved_not_spent(tmp_path):
   markdown, _ = report(folder)
   assert cells(markdown, 3)['all'] == ['3', '0:00:06', '1', '0:00:02']
   assert '3 epochs instead of 4: 25 % saved' in markdown
+  assert cells(markdown, 4)['TSLA(1)'] == ['none', 'r0-seed0, epoch 1']
 
 
 def drawn(axes, marker):
@@ -583,6 +587,9 @@ def test_plain_runs_are_rows_by_config_and_tables_by_data(tmp_path):
   assert markdown.startswith('# Runs on npz, Runs on npz')
   assert cells(markdown, 1)['plain'][1] == '85.00 ± 7.07'
   assert page.count('<h2>') == 2
+  alike = write_run(tmp_path / 'other' / 'lsr', top1=0.6)
+  alike = read_tables([paths[2], alike])[0]
+  assert alike.rows == (str(paths[2]), str(tmp_path / 'other' / 'lsr'))
   single, _ = report(paths[4])
   assert cells(single, 1) == {
     'Method': ['Seeds', 'Top-1 %', 'Top-5 %', 'NLL', 'ECE %'],
