@@ -10,9 +10,10 @@ from unittest import mock
 from support import small_config
 
 from tsla.errors import InputError
+from tsla.runs import interrupt
+from tsla.runs.interrupt import Interrupted
 from tsla.training import build as build_lib
-from tsla.training import interrupt, loop
-from tsla.training.interrupt import Interrupted
+from tsla.training import loop
 from tsla.training.reporter import Diverged
 
 
