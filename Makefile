@@ -10,7 +10,7 @@ OPTIMISED := JAX_DISABLE_MOST_OPTIMIZATIONS=false
 .PHONY: demo test test-all mutants nightly theory variance bench lint clean
 
 demo: $(READY)  ## the table of the embedded digits, with its report
-	$(BIN)/python -m tsla.experiments.sweep --table=configs/sweeps/digits.py \
+	$(BIN)/python -m tsla sweep --table=configs/sweeps/digits.py \
 	  --workdir=demo/digits --seeds=3 --jobs=2 --config.data.path=demo/data
 	@echo "Open demo/digits/report.html. Next: $(BIN)/python main.py --help"
 
@@ -27,22 +27,22 @@ test-all: $(READY)  ## every test; the fast ones again on $(NEWER), newest jax
 	fi
 
 theory: $(READY)  ## the paper's bounds against measured trajectories: a page
-	$(BIN)/python -m tsla.theory --out=demo/theory
+	$(BIN)/python -m tsla theory --out=demo/theory
 	@echo "Open demo/theory/theory.html"
 
 FASHION ?= /usr/share/datasets/fashion-mnist
 
 variance: $(READY)  ## what docs/variance.md shows: two hours on 2 cores
-	$(BIN)/python -m tsla.data.idx --train=4000 --folder=$(FASHION) \
+	$(BIN)/python -m tsla idx --train=4000 --folder=$(FASHION) \
 	  --out=data/fashion_mnist_4000.npz
 	for noise in 0 0.2 0.4; do for set in digits fashion_mnist; do \
-	  $(BIN)/python -m tsla.experiments.sweep --seeds=5 --jobs=2 \
+	  $(BIN)/python -m tsla sweep --seeds=5 --jobs=2 \
 	    --table=configs/sweeps/$${set}_variance.py \
 	    --workdir=runs/variance/$$set-$$noise \
 	    --config.data.label_noise=$$noise || exit; \
 	done; done
 	for noise in 0 0.4; do for set in digits fashion_mnist; do \
-	  $(BIN)/python -m tsla.experiments.sweep --seeds=5 --jobs=2 \
+	  $(BIN)/python -m tsla sweep --seeds=5 --jobs=2 \
 	    --table=configs/sweeps/$${set}_rules.py \
 	    --workdir=runs/rules/$$set-$$noise \
 	    --config.data.label_noise=$$noise || exit; \

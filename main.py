@@ -19,12 +19,12 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
+from tsla.config import forms as config_lib
 from tsla.errors import InputError
-from tsla.training import config as config_lib
+from tsla.runs.compilation import keep_compiled
+from tsla.runs.cores import split_cores
+from tsla.runs.interrupt import Interrupted
 from tsla.training import parallel
-from tsla.training.compilation import keep_compiled
-from tsla.training.cores import split_cores
-from tsla.training.interrupt import Interrupted
 from tsla.training.loop import train_and_evaluate
 from tsla.training.reporter import Diverged
 

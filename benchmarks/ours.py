@@ -11,11 +11,11 @@ import numpy as np
 from flax import linen as nn
 
 import common
+from tsla.config.durations import Durations
 from tsla.data import augment
 from tsla.models import resnet
+from tsla.runs.cores import split_cores
 from tsla.training import optimizer, parallel, step
-from tsla.training.cores import split_cores
-from tsla.training.durations import Durations
 
 Namespace = types.SimpleNamespace
 

@@ -18,8 +18,8 @@ import numpy as np
 
 import common
 import ours
+from tsla.config.durations import Durations
 from tsla.training import probe, step
-from tsla.training.durations import Durations
 
 _COMPARED = ('sigma2', 'delta', 'theta_star', 'mse_ratio', 'cosine')
 

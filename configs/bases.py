@@ -7,8 +7,8 @@ without the paper at hand, and to be checked against it.
 
 import ml_collections
 
+from tsla.config.forms import config_hash, default_config
 from tsla.errors import InputError
-from tsla.training.config import config_hash, default_config
 
 
 def digits() -> ml_collections.ConfigDict:

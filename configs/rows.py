@@ -5,8 +5,8 @@ from collections.abc import Callable
 import ml_collections
 
 from configs import bases
-from tsla.experiments.table import Row
 from tsla.smoothing.rules import NAMES
+from tsla.sweep.table import Row
 
 Base = Callable[[], ml_collections.ConfigDict]
 

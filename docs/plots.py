@@ -10,8 +10,8 @@ import pathlib
 import sys
 
 from tsla.errors import InputError
-from tsla.experiments import probe_figures
-from tsla.experiments.results import read_tables
+from tsla.report import probe_figures
+from tsla.report.results import read_tables
 
 
 def main(argv: list[str]) -> int:

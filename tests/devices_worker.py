@@ -7,8 +7,8 @@ import sys
 import jax
 import numpy as np
 
+from tsla.runs.checkpoint import open_checkpoints
 from tsla.training import parallel
-from tsla.training.checkpoint import open_checkpoints
 
 
 def main():

@@ -8,9 +8,9 @@ import numpy as np
 import optax
 from sklearn.datasets import load_digits
 
+from tsla.config.forms import default_config
 from tsla.evaluation import metrics
 from tsla.training import parallel
-from tsla.training.config import default_config
 from tsla.training.step import Examples, TrainState, make_evaluation
 
 

@@ -14,9 +14,10 @@ from unittest import mock
 from support import small_config
 
 from tsla.errors import InputError
+from tsla.runs import interrupt, watchdog
+from tsla.runs.interrupt import Interrupted
 from tsla.training import build as build_lib
-from tsla.training import interrupt, loop, watchdog
-from tsla.training.interrupt import Interrupted
+from tsla.training import loop
 from tsla.training.reporter import Diverged
 
 

@@ -13,7 +13,7 @@ import sys
 import types
 from unittest import mock
 
-from tsla.experiments import worker
+from tsla.sweep import worker
 
 
 def main():

@@ -13,8 +13,9 @@ import numpy as np
 from jax.sharding import Mesh
 from support import small_config, write_digits_npz
 
+from tsla.config import durations
 from tsla.data import datasets
-from tsla.training import durations, parallel
+from tsla.training import parallel
 from tsla.training.build import build
 
 

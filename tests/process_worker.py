@@ -13,9 +13,10 @@ from unittest import mock
 import faults
 from support import small_config
 
-from tsla.training import loop, manifest, parallel
-from tsla.training.checkpoint import Checkpoints
-from tsla.training.interrupt import Interrupted
+from tsla.runs import manifest
+from tsla.runs.checkpoint import Checkpoints
+from tsla.runs.interrupt import Interrupted
+from tsla.training import loop, parallel
 from tsla.training.reporter import Reporter
 
 

@@ -16,11 +16,12 @@ import jax
 import numpy as np
 from support import small_config, write_digits_npz
 
+from tsla.config import durations
 from tsla.data import datasets
-from tsla.training import durations, loop, parallel
+from tsla.runs.checkpoint import open_checkpoints
+from tsla.runs.interrupt import Interrupted
+from tsla.training import loop, parallel
 from tsla.training.build import build
-from tsla.training.checkpoint import open_checkpoints
-from tsla.training.interrupt import Interrupted
 from tsla.training.reporter import Reporter
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 from sklearn.datasets import load_digits
 
-from tsla.training.config import default_config
+from tsla.config.forms import default_config
 
 ROOT = pathlib.Path(__file__).parent.parent
 WEIGHTS = ROOT / 'tests/golden/torch_resnet18.safetensors'

@@ -11,10 +11,11 @@ import sys
 import jax
 from support import small_config, write_digits_npz
 
+from tsla.config import durations
 from tsla.data import datasets
-from tsla.training import durations, parallel, step
+from tsla.runs.compilation import keep_compiled
+from tsla.training import parallel, step
 from tsla.training.build import build
-from tsla.training.compilation import keep_compiled
 
 KINDS = {
   'none': (0.0, -1.0),

@@ -158,7 +158,7 @@ BAD = {
   ),
   'missing set, no download': (
     [*tfds('none'), '--config.data.download=false'],
-    'python -m tsla.data.prepare digits',
+    'python -m tsla prepare digits',
   ),
   'half-written set': (tfds('half'), 'prepare the set again'),
   'set of another count': (tfds('short'), 'prepare the set again'),
@@ -239,7 +239,7 @@ def write_files(root):
   (root / 'empty.py').write_text('')
   (root / 'raises.py').write_text('def get_config():\n  return 1 / 0\n')
   start = (
-    'from tsla.training.config import default_config\n'
+    'from tsla.config.forms import default_config\n'
     'def get_config():\n  c = default_config()\n'
   )
   for name, line in {

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from tsla.config.forms import default_config
 from tsla.data.datasets import Dataset, Split
 from tsla.errors import InputError
 from tsla.training.build import check_fits
-from tsla.training.config import default_config
 
 
 @pytest.fixture

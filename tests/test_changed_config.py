@@ -9,9 +9,9 @@ import pytest
 from support import bad_weights, small_config, write_digits_npz
 
 from tsla.errors import InputError
+from tsla.runs.directory import RunDirectory
 from tsla.training import loop
 from tsla.training.reporter import Diverged
-from tsla.training.rundir import RunDirectory
 
 pytestmark = pytest.mark.usefixtures('compile_once')
 

@@ -19,8 +19,8 @@ import pytest
 from support import ROOT, Disk, mounted, run_worker
 
 from tsla.errors import InputError
-from tsla.training import checkpoint
-from tsla.training.checkpoint import AnotherState, open_checkpoints
+from tsla.runs import checkpoint
+from tsla.runs.checkpoint import AnotherState, open_checkpoints
 
 
 class State(flax.struct.PyTreeNode):
@@ -252,7 +252,7 @@ def test_the_command_verifies_and_prints(saved, tmp_path):
 
   def command(path):
     return subprocess.run(
-      [sys.executable, '-m', 'tsla.training.checkpoint', str(path)],
+      [sys.executable, '-m', 'tsla.runs.checkpoint', str(path)],
       cwd=ROOT,
       env=os.environ | {'JAX_PLATFORMS': 'cpu'},
       capture_output=True,

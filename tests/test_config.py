@@ -9,10 +9,11 @@ import pytest
 from support import ROOT
 
 from configs import bases
+from tsla.config import durations
+from tsla.config import forms as config_lib
 from tsla.errors import InputError
-from tsla.experiments import table
-from tsla.training import config as config_lib
-from tsla.training import durations, optimizer
+from tsla.sweep import table
+from tsla.training import optimizer
 
 EXPERIMENTS = sorted(
   path.stem for path in (ROOT / 'configs').glob('[a-z]*_*.py')

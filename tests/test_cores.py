@@ -10,8 +10,8 @@ import pytest
 _SCRIPT = """
 import json, sys
 import jax
-from tsla.training import cores
-from tsla.training.config import default_config
+from tsla.runs import cores
+from tsla.config.forms import default_config
 cores.available_cores = lambda: 4
 config = default_config()
 config.model.name, config.batch_size = sys.argv[1], int(sys.argv[2])

@@ -6,8 +6,8 @@ import struct
 import numpy as np
 import pytest
 
+from tsla.config.forms import default_config
 from tsla.data import datasets, idx
-from tsla.training.config import default_config
 
 FILES = {
   'train-images-idx3-ubyte.gz': (6, 4, 3),

@@ -10,7 +10,8 @@ import faults
 import pytest
 from support import small_config, write_digits_npz
 
-from tsla.training import interrupt, loop
+from tsla.runs import interrupt
+from tsla.training import loop
 from tsla.training.reporter import Diverged
 
 

@@ -12,13 +12,15 @@ import pytest
 from support import no_network, run_worker, small_config, write_digits_npz
 from tensorboardX.proto import event_pb2
 
+from tsla.config import durations
 from tsla.data import augment, batches, datasets
 from tsla.errors import InputError
-from tsla.training import durations, loop, parallel, retention
+from tsla.runs import retention
+from tsla.runs.checkpoint import Checkpoints, open_checkpoints
+from tsla.runs.directory import RunDirectory
+from tsla.training import loop, parallel
 from tsla.training.build import build
-from tsla.training.checkpoint import Checkpoints, open_checkpoints
 from tsla.training.reporter import Diverged
-from tsla.training.rundir import RunDirectory
 
 pytestmark = pytest.mark.usefixtures('compile_once')
 

@@ -36,7 +36,7 @@ def test_cifar100_without_network_says_what_to_do(tmp_path):
   assert result.returncode == 2, result.stderr
   lines = result.stderr.strip().splitlines()
   assert len(lines) <= 3, result.stderr
-  assert 'python -m tsla.data.prepare cifar100' in result.stderr
+  assert 'python -m tsla prepare cifar100' in result.stderr
 
 
 def test_cifar100_from_an_archive_trains_across_the_switch(

@@ -9,7 +9,7 @@ import sys
 import pytest
 from support import ROOT
 
-from tsla.experiments import sweep
+from tsla.commands import sweep
 
 pytestmark = pytest.mark.skipif(not shutil.which('make'), reason='no make')
 
@@ -48,7 +48,7 @@ def make_demo(tmp_path, monkeypatch):
 
 def test_make_demo_trains_three_seeds_of_six_rows(make_demo, capsys):
   said, asked = make_demo('exit 0')
-  assert asked[:2] == ['-m', 'tsla.experiments.sweep']
+  assert asked[:2] == ['-m', 'tsla.commands.sweep']
   assert sweep.main([*asked[2:], '--dry_run']) == 0
   title, _, *rows = capsys.readouterr().out.splitlines()
   assert title == 'Digits, ResNet-8: 6 rows × 3 seeds = 18 runs'

@@ -10,9 +10,9 @@ import optax
 import pytest
 
 import tsla
+from tsla.config.durations import Durations
+from tsla.config.forms import default_config
 from tsla.training import optimizer
-from tsla.training.config import default_config
-from tsla.training.durations import Durations
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden' / 'torch_training.json'
 

@@ -6,12 +6,12 @@ import pathlib
 import jax.numpy as jnp
 import pytest
 
+from tsla.config import forms as config_lib
+from tsla.config.forms import default_config
 from tsla.errors import InputError
-from tsla.experiments import outline, plan, table
-from tsla.experiments.table import Row, Table
-from tsla.training import config as config_lib
-from tsla.training.checkpoint import open_checkpoints
-from tsla.training.config import default_config
+from tsla.runs.checkpoint import open_checkpoints
+from tsla.sweep import outline, plan, table
+from tsla.sweep.table import Row, Table
 
 # (rows, epochs a run, epochs a seed with ŷ uniform, with a teacher), counted by
 # hand: trunks whole, a branch from its drop epoch on.

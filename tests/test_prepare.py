@@ -187,9 +187,7 @@ def test_default_data_dir_is_that_of_tfds(built, tiny, monkeypatch):
 def test_a_missing_set_without_download_names_the_command(tmp_path):
   with pytest.raises(InputError) as error:
     datasets.load(config(tmp_path, download=False))
-  assert_helps(
-    error, f'python -m tsla.data.prepare cifar100 --data_dir={tmp_path}'
-  )
+  assert_helps(error, f'python -m tsla prepare cifar100 --data_dir={tmp_path}')
   assert not list(tmp_path.iterdir())
 
 
@@ -203,8 +201,7 @@ def test_an_archive_of_another_content_is_refused(register, tiny, tmp_path):
     archive.sha256(cut)[:12],
     tiny[1]['sha256'],
     'cifar.tar.gz',
-    f'python -m tsla.data.prepare cifar100 --data_dir={tmp_path} '
-    '--archive=FILE',
+    f'python -m tsla prepare cifar100 --data_dir={tmp_path} --archive=FILE',
   )
   with pytest.raises(InputError, match='No such file'):
     prepare.prepare('cifar100', tmp_path, tmp_path / 'missing')
@@ -245,7 +242,7 @@ def test_a_failed_download_says_what_to_do_at_once(
   assert 'cifar.tar.gz with SHA-256' in text
   assert sums.get('sha256', tiny[1]['sha256']) in text
   assert (
-    f'python -m tsla.data.prepare cifar100 --data_dir={tmp_path} --archive=FILE'
+    f'python -m tsla prepare cifar100 --data_dir={tmp_path} --archive=FILE'
   ) in text
   assert not (tmp_path / 'cifar100' / '3.0.2').exists()
   assert not leftovers(tmp_path)
@@ -421,7 +418,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(tmp_path):
   )
   with pytest.raises(InputError) as error:
     prepare.prepare('digit', tmp_path)
-  assert_helps(error, 'python -m tsla.data.prepare digits')
+  assert_helps(error, 'python -m tsla prepare digits')
 
 
 @pytest.mark.parametrize('name', sorted(set(BUILDERS) - {'digits'}))

@@ -10,11 +10,12 @@ import pytest
 from digits_mlp import exact
 from support import small_config, write_digits_npz
 
+from tsla.config import durations
+from tsla.config import forms as config_lib
 from tsla.data import batches, datasets
 from tsla.errors import InputError
 from tsla.smoothing import auto, rules
-from tsla.training import config as config_lib
-from tsla.training import durations, loop, parallel, probe
+from tsla.training import loop, parallel, probe
 from tsla.training.build import build, check_fits
 
 THETA, SIZE, COUNT = 0.4, 16, 64

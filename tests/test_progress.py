@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from tsla.training.durations import Durations
-from tsla.training.progress import Progress
+from tsla.config.durations import Durations
+from tsla.runs.progress import Progress
 
 ROW = {
   'stage': 1,

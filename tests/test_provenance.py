@@ -9,7 +9,8 @@ from importlib import metadata
 import pytest
 from support import small_config, write_digits_npz
 
-from tsla.training import loop, provenance
+from tsla.runs import provenance
+from tsla.training import loop
 
 FIELDS = {
   'python',
@@ -41,7 +42,7 @@ def git(folder, *arguments):
 
 @pytest.fixture
 def checkout(tmp_path):
-  file = tmp_path / 'tsla/training/provenance.py'
+  file = tmp_path / 'tsla/runs/provenance.py'
   file.parent.mkdir(parents=True)
   file.write_text('first')
   git(tmp_path, 'init')
@@ -74,7 +75,7 @@ def test_the_revision_and_whether_the_code_differs_from_it(checkout):
   expected = next(iter(head)).read_text().strip()
   record = provenance.describe(checkout)
   assert (record['git_revision'], record['git_dirty']) == (expected, False)
-  (checkout / 'tsla/training/provenance.py').write_text('second')
+  (checkout / 'tsla/runs/provenance.py').write_text('second')
   record = provenance.describe(checkout)
   assert (record['git_revision'], record['git_dirty']) == (expected, True)
 

@@ -5,9 +5,9 @@ import json
 import pytest
 from support import Disk
 
+from tsla.config.forms import default_config, flatten, unflatten
 from tsla.errors import InputError
-from tsla.training.config import default_config, flatten, unflatten
-from tsla.training.rundir import RunDirectory, read_run
+from tsla.runs.directory import RunDirectory, read_run
 
 
 @pytest.fixture

@@ -22,15 +22,16 @@ from scipy import stats
 from support import ROOT, small_config, write_digits_npz
 
 from docs import plots
+from tsla.config import durations
+from tsla.config.forms import default_config, flatten
 from tsla.data import augment, datasets
-from tsla.experiments import figures, published, samples, summary
-from tsla.experiments.report import main, write_report
-from tsla.experiments.results import read_tables
+from tsla.report import figures, published, samples, summary
+from tsla.report.report import main, write_report
+from tsla.report.results import read_tables
 from tsla.smoothing import rules
 from tsla.smoothing.estimates import GradientStatistics
-from tsla.training import durations, parallel, step
+from tsla.training import parallel, step
 from tsla.training.build import build
-from tsla.training.config import default_config, flatten
 
 COUNT = 360
 
@@ -484,7 +485,7 @@ def test_the_same_directories_give_the_same_bytes(table, tmp_path):
   env = os.environ | {'PYTHONHASHSEED': '7', 'TZ': 'Asia/Tokyo'}
   result = subprocess.run(
     [
-      *(sys.executable, '-m', 'tsla.experiments.report', str(table)),
+      *(sys.executable, '-m', 'tsla.report.report', str(table)),
       f'--out={tmp_path / "again"}',
     ],
     cwd=ROOT,

@@ -4,8 +4,10 @@ import os
 
 import pytest
 
-from tsla.experiments import plan, scheduler, sweep, table, worker
-from tsla.experiments.worker import Outcome
+from tsla.commands import sweep
+from tsla.sweep import plan, table, worker
+from tsla.sweep import pool as scheduler
+from tsla.sweep.worker import Outcome
 
 _TABLE = 'configs/sweeps/digits.py'
 _ROWS = ('baseline', 'LSR', 'TSLA(10)', 'TSLA(20)', 'LSR-pre', 'TSLA-pre(20)')

@@ -12,8 +12,8 @@ from support import small_config, write_digits_npz
 from tsla.data import datasets
 from tsla.errors import InputError
 from tsla.models.pretrained import to_state_dict, write_safetensors
+from tsla.runs.directory import RunDirectory
 from tsla.training import loop, smoothing_label, teacher
-from tsla.training.rundir import RunDirectory
 
 
 @pytest.fixture(scope='module')

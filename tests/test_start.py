@@ -9,12 +9,13 @@ import pytest
 from safetensors.numpy import load_file
 from support import WEIGHTS, bad_weights
 
+from tsla.config import durations
+from tsla.config.forms import default_config, validate
 from tsla.errors import InputError
 from tsla.models import resnet
-from tsla.training import durations, optimizer
-from tsla.training.config import default_config, validate
+from tsla.runs.directory import RunDirectory
+from tsla.training import optimizer
 from tsla.training.loop import train_and_evaluate
-from tsla.training.rundir import RunDirectory
 from tsla.training.start import find_start
 from tsla.training.step import TrainState
 

@@ -10,10 +10,11 @@ import optax
 import pytest
 from support import small_config, write_digits_npz
 
+from tsla.config import durations
+from tsla.config.forms import default_config
 from tsla.data import datasets
 from tsla.models import resnet
-from tsla.training import durations, optimizer, parallel, smoothing_label
-from tsla.training.config import default_config
+from tsla.training import optimizer, parallel, smoothing_label
 from tsla.training.step import (
   Examples,
   Inputs,

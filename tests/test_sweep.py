@@ -14,13 +14,14 @@ import pytest
 from archives import write_cifar100, write_cub2011, write_stanford_dogs
 from support import ROOT, write_digits_npz
 
+from tsla.commands import sweep
 from tsla.data import prepare
 from tsla.data.builders import archive, builder_class
-from tsla.experiments import sweep, table
+from tsla.sweep import table
 
 _TABLE = """
 from support import small_config
-from tsla.experiments.table import Row, Table
+from tsla.sweep.table import Row, Table
 
 def get_table():
   tsla = small_config({npz!r})
@@ -37,7 +38,7 @@ _ENV = os.environ | {
   'JAX_ENABLE_COMPILATION_CACHE': 'true',  # in the tests' own XDG_CACHE_HOME
 }
 _PYTHON = (sys.executable, 'tests/one_core.py')
-_SWEEP = (*_PYTHON, '-m', 'tsla.experiments.sweep')
+_SWEEP = (*_PYTHON, '-m', 'tsla.commands.sweep')
 
 
 @pytest.fixture
@@ -108,7 +109,7 @@ def test_a_table_is_trained_once_and_a_branch_equals_its_run_alone(
   code, _, err = run(
     *_PYTHON,
     '-c',
-    'from tsla.experiments import table; from tsla.training import loop\n'
+    'from tsla.sweep import table; from tsla.training import loop\n'
     f'row = table.load({str(path)!r}).rows[2]\n'
     f'loop.train_and_evaluate(row.config, {str(alone)!r})',
   )
@@ -212,7 +213,7 @@ def test_the_list_is_one_command_a_run_in_order(write_table, tmp_path, capsys):
   assert len(lines) == 6
   for index, line in enumerate(lines):
     words = shlex.split(line, comments=True)
-    assert words[:3] == ['python', '-m', 'tsla.experiments.sweep']
+    assert words[:3] == ['python', '-m', 'tsla.commands.sweep']
     assert words[3:] == [*flags, f'--only={index}']
   # A branch waits for its trunk, and says how to train that.
   assert sweep.main([*flags, '--only=4']) == 2

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from support import WEIGHTS, bad_weights
 
+from tsla.config import forms as config_lib
 from tsla.data.datasets import Dataset, Split
 from tsla.errors import InputError
-from tsla.training import config as config_lib
 from tsla.training import smoothing_label, teacher
 
 

@@ -11,11 +11,12 @@ import pytest
 import scipy.stats
 
 import tsla
+from tsla.commands import theory as command
 from tsla.errors import InputError
-from tsla.theory import __main__ as command
-from tsla.theory import bounds, page, sandbox, study
+from tsla.theory import bounds, page, study
+from tsla.theory import toy_problem as sandbox
 from tsla.theory.bounds import Plan, Problem
-from tsla.theory.sandbox import Noise
+from tsla.theory.toy_problem import Noise
 
 PROBLEM = Problem(L=8.0, mu=1 / 32, sigma2=1.0, delta=0.1, F0=9.0)
 PROBLEMS = [

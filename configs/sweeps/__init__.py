@@ -1,1 +1,1 @@
-"""One file a table: its rows, for `python -m tsla.experiments.sweep`."""
+"""One file a table: its rows, for `python -m tsla sweep`."""

@@ -1,6 +1,6 @@
 """The CIFAR-100 table of arXiv:2006.11653: ResNet-18, 200 epochs.
 
-Command:  python -m tsla.experiments.sweep --table=configs/sweeps/cifar100.py \
+Command:  python -m tsla sweep --table=configs/sweeps/cifar100.py \
             --workdir=runs/cifar100 --seeds=5
 Hardware: one GPU, or a Cloud TPU VM
 Hours:    not yet run
@@ -14,7 +14,7 @@ from configs import (
   cifar100_tsla,
   cifar100_tsla_pre,
 )
-from tsla.experiments.table import Row, Table
+from tsla.sweep.table import Row, Table
 
 _DROP_EPOCHS = (120, 140, 160, 180)
 

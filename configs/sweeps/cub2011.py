@@ -1,6 +1,6 @@
 """The CUB-2011 table of arXiv:2006.11653: ResNet-18, 90 epochs.
 
-Command:  python -m tsla.experiments.sweep \
+Command:  python -m tsla sweep \
             --table=configs/sweeps/cub2011.py \
             --workdir=runs/cub2011 --seeds=5
 Hardware: one GPU, or a Cloud TPU VM
@@ -9,7 +9,7 @@ Settings: unverified transcription, see bases.py
 """
 
 from configs import cub2011_baseline, cub2011_lsr, cub2011_tsla
-from tsla.experiments.table import Row, Table
+from tsla.sweep.table import Row, Table
 
 
 def get_table() -> Table:

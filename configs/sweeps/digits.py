@@ -1,6 +1,6 @@
 """The digits table: every method of the paper in minutes, on any machine.
 
-Command:  python -m tsla.experiments.sweep --table=configs/sweeps/digits.py \
+Command:  python -m tsla sweep --table=configs/sweeps/digits.py \
             --workdir=runs/digits --seeds=3
 Hardware: 2 CPU cores
 Hours:    3 minutes on a busy machine
@@ -13,7 +13,7 @@ from configs import (
   digits_tsla,
   digits_tsla_pre,
 )
-from tsla.experiments.table import Row, Table
+from tsla.sweep.table import Row, Table
 
 
 def get_table() -> Table:

@@ -1,6 +1,6 @@
 """The digits-numerics table: bfloat16 against float32.
 
-Command:  python -m tsla.experiments.sweep \
+Command:  python -m tsla sweep \
             --table=configs/sweeps/digits_numerics.py \
             --workdir=runs/digits-numerics --seeds=5
 Hardware: 2 CPU cores
@@ -8,7 +8,7 @@ Hours:    1 minute
 """
 
 from configs import bases, rows
-from tsla.experiments.table import Table
+from tsla.sweep.table import Table
 
 
 def get_table() -> Table:

@@ -2,7 +2,7 @@
 
 With `--config.data.label_noise=0.4` it is the table of noisy labels.
 
-Command:  python -m tsla.experiments.sweep \
+Command:  python -m tsla sweep \
             --table=configs/sweeps/digits_rules.py \
             --workdir=runs/digits-rules --seeds=5
 Hardware: 2 CPU cores
@@ -10,7 +10,7 @@ Hours:    10 minutes
 """
 
 from configs import bases, rows
-from tsla.experiments.table import Table
+from tsla.sweep.table import Table
 
 
 def get_table() -> Table:

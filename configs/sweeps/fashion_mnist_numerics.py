@@ -2,7 +2,7 @@
 
 Its file is made as for `fashion_mnist_variance.py`.
 
-Command:  python -m tsla.experiments.sweep \
+Command:  python -m tsla sweep \
             --table=configs/sweeps/fashion_mnist_numerics.py \
             --workdir=runs/fashion-numerics --seeds=5
 Hardware: 2 CPU cores
@@ -10,7 +10,7 @@ Hours:    3 minutes
 """
 
 from configs import bases, rows
-from tsla.experiments.table import Table
+from tsla.sweep.table import Table
 
 
 def get_table() -> Table:

@@ -2,11 +2,11 @@
 
 4,000 training images at 14 pixels: see `bases.fashion_mnist`. Its file first:
 
-          python -m tsla.data.idx --train=4000 \
+          python -m tsla idx --train=4000 \
             --folder=/usr/share/datasets/fashion-mnist \
             --out=data/fashion_mnist_4000.npz
 
-Command:  python -m tsla.experiments.sweep \
+Command:  python -m tsla sweep \
             --table=configs/sweeps/fashion_mnist_variance.py \
             --workdir=runs/fashion-variance --seeds=5
 Hardware: 2 CPU cores
@@ -14,7 +14,7 @@ Hours:    0.2 (ten minutes) for each part of wrong labels
 """
 
 from configs import bases, rows
-from tsla.experiments.table import Table
+from tsla.sweep.table import Table
 
 
 def get_table() -> Table:

@@ -6,10 +6,10 @@
 #
 # Edit slurm.sbatch first. Submit again for what failed or ran out of time:
 # finished runs end at once. The same command without slurm.sh, as
-# `python -m tsla.experiments.sweep …`, then writes the report.
+# `python -m tsla sweep …`, then writes the report.
 set -euo pipefail
 here=$(dirname "$0")
-list=$(python -m tsla.experiments.sweep "$@" --list)
+list=$(python -m tsla sweep "$@" --list)
 after=
 for ((stage = 0; ; stage++)); do
   runs=$(sed -n "s/.* --only=\([0-9]*\)  # stage $stage: .*/\1/p" <<<"$list" |

@@ -1,6 +1,6 @@
 """The Stanford Dogs table of arXiv:2006.11653: ResNet-18, 90 epochs.
 
-Command:  python -m tsla.experiments.sweep \
+Command:  python -m tsla sweep \
             --table=configs/sweeps/stanford_dogs.py \
             --workdir=runs/stanford_dogs --seeds=5
 Hardware: one GPU, or a Cloud TPU VM
@@ -13,7 +13,7 @@ from configs import (
   stanford_dogs_lsr,
   stanford_dogs_tsla,
 )
-from tsla.experiments.table import Row, Table
+from tsla.sweep.table import Row, Table
 
 
 def get_table() -> Table:

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tsla.data import alterations, cache, npz, sources
+from tsla.data import cache, npz, sources
+from tsla.data import label_noise as alterations
 from tsla.errors import InputError
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Sets in the form of MNIST, four .gz files, become one .npz file.
 
-  python -m tsla.data.idx --folder=/usr/share/datasets/fashion-mnist \
+  python -m tsla idx --folder=/usr/share/datasets/fashion-mnist \
     --out=data/fashion_mnist.npz
 
 That folder is the one of Debian's package dataset-fashion-mnist; MNIST, KMNIST
@@ -74,7 +74,7 @@ def read(path: pathlib.Path, ndim: int) -> np.ndarray:
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command line; returns the exit code, 2 for bad input."""
-  parser = argparse.ArgumentParser(prog='python -m tsla.data.idx')
+  parser = argparse.ArgumentParser(prog='python -m tsla idx')
   add = parser.add_argument
   add('--folder', required=True, type=pathlib.Path, help='of the .gz files')
   add('--out', required=True, type=pathlib.Path, help='the .npz file to write')

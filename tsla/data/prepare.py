@@ -1,6 +1,6 @@
 """Brings a data set onto the disk, once for all processes.
 
-`python -m tsla.data.prepare cifar100` fetches and builds one of the project's
+`python -m tsla prepare cifar100` fetches and builds one of the project's
 own sets; `--archive=FILE`, once for each, takes an archive that was fetched by
 hand. A set that is already there is only checked.
 """
@@ -39,7 +39,7 @@ def command(
   name: str, data_dir: str | os.PathLike = '', *, by_hand: bool = False
 ) -> str:
   """Returns the shell command that prepares a set, for error messages."""
-  text = f'python -m tsla.data.prepare {name}'
+  text = f'python -m tsla prepare {name}'
   if data_dir:
     text += f' --data_dir={data_dir}'
   return text + by_hand * len(builder_class(name).ARCHIVES) * ' --archive=FILE'
@@ -73,7 +73,7 @@ def prepare(
     raise InputError(
       f'{name!r}: not a set that can be prepared here',
       allowed=', '.join(sorted(BUILDERS)),
-      cure=nearest(name, BUILDERS, 'python -m tsla.data.prepare '),
+      cure=nearest(name, BUILDERS, 'python -m tsla prepare '),
     )
   root, directory = data_root(data_dir), set_directory(name, data_dir)
   by_hand = _match_archives(name, data_dir, archive)
@@ -241,7 +241,7 @@ def _sweep(root: pathlib.Path, directory: pathlib.Path) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command line; returns the exit status, 2 for bad input."""
   parser = argparse.ArgumentParser(
-    prog='python -m tsla.data.prepare',
+    prog='python -m tsla prepare',
     description='Fetch and build a data set.',
   )
   parser.add_argument('name', help=', '.join(sorted(BUILDERS)))

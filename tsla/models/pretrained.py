@@ -1,6 +1,6 @@
 """Weights of torchvision's and timm's ResNet-18, -34 and -50, in and out.
 
-`python -m tsla.models.pretrained --in FILE --out FILE.safetensors` converts a
+`python -m tsla weights --in FILE --out FILE.safetensors` converts a
 .pth file and prints what went where.
 """
 
@@ -279,7 +279,7 @@ def load(
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command line; returns the exit status, 2 for bad input."""
   parser = argparse.ArgumentParser(
-    prog='python -m tsla.models.pretrained',
+    prog='python -m tsla weights',
     description='Convert the weights of a ResNet to .safetensors in float32.',
   )
   parser.add_argument('--in', dest='source', required=True, help=FORMATS)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tsla.errors import InputError
-from tsla.theory import bounds, sandbox, study
+from tsla.theory import bounds, study
+from tsla.theory import toy_problem as sandbox
 from tsla.theory.study import Curve, Iterations, Level
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from tsla.errors import InputError
-from tsla.theory import figures, sandbox, study
+from tsla.theory import figures, study
+from tsla.theory import toy_problem as sandbox
 from tsla.theory.study import Curve, Fit, Grid, Iterations, Level
 
 _EPSILON2 = 0.05  # of the example
@@ -93,7 +94,7 @@ convex, has L = {sandbox.L:g}, satisfies 2μ(F − F*) ≤ ‖∇F‖² for
 known σ² = 1, δ and ρ. {grid.trajectories:,} trajectories each, seed
 {grid.seed}. SGD takes steps of ε²/(2Lσ²); LSR takes steps of 1/L with
 θ = 1/(1+δ) to the end; TSLA does so for T₁ steps and goes on like SGD. This
-page: <code>python -m tsla.theory --out=DIR</code>.</p>"""
+page: <code>python -m tsla theory --out=DIR</code>.</p>"""
 
 
 def _bounds(

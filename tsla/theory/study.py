@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tsla.theory import bounds, sandbox
-from tsla.theory.sandbox import Noise
+from tsla.theory import bounds
+from tsla.theory import toy_problem as sandbox
+from tsla.theory.toy_problem import Noise
 
 
 class Grid(NamedTuple):

@@ -7,12 +7,12 @@ import jax
 import ml_collections
 import numpy as np
 
+from tsla.config.durations import Durations
 from tsla.data.datasets import Dataset
 from tsla.errors import InputError
 from tsla.evaluation import metrics
 from tsla.training import network, optimizer, smoothing_label, step
 from tsla.training import probe as probe_lib
-from tsla.training.durations import Durations
 from tsla.training.parallel import Parallel
 from tsla.training.teacher import Teacher
 

@@ -11,10 +11,21 @@ from collections.abc import Callable, Iterator
 import ml_collections
 from clu import parameter_overview
 
+from tsla.config import durations as durations_lib
+from tsla.config import forms as config_lib
+from tsla.config.durations import Durations
 from tsla.data import batches, datasets
 from tsla.data.datasets import Dataset
-from tsla.training import config as config_lib
-from tsla.training import durations as durations_lib
+from tsla.runs.checkpoint import (
+  Checkpoints,
+  check_space,
+  open_checkpoints,
+)
+from tsla.runs.directory import RunDirectory
+from tsla.runs.interrupt import Interrupted, watch_signals
+from tsla.runs.manifest import named
+from tsla.runs.progress import Progress
+from tsla.runs.watchdog import watch_progress
 from tsla.training import parallel
 from tsla.training import teacher as teacher_lib
 from tsla.training.build import (
@@ -24,21 +35,10 @@ from tsla.training.build import (
   image_bytes,
   state_shapes,
 )
-from tsla.training.checkpoint import (
-  Checkpoints,
-  check_space,
-  open_checkpoints,
-)
-from tsla.training.durations import Durations
-from tsla.training.interrupt import Interrupted, watch_signals
-from tsla.training.manifest import named
 from tsla.training.parallel import Parallel
-from tsla.training.progress import Progress
 from tsla.training.reporter import Diverged, Reporter
-from tsla.training.rundir import RunDirectory
 from tsla.training.start import Start, check_origin, find_start
 from tsla.training.step import TrainState
-from tsla.training.watchdog import watch_progress
 
 
 def train_and_evaluate(
@@ -53,7 +53,7 @@ def train_and_evaluate(
   started again with the same arguments, ends with the same bits on the CPU.
 
   Args:
-    config: all fields of `tsla.training.fields.FIELDS`.
+    config: all fields of `tsla.config.schema.FIELDS`.
     workdir: the run's directory; a finished run there returns at once.
     allow_changed_config: whether to go on with a run there whose config was
       another, as far as the shapes of its state fit.

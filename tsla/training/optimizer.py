@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import optax
 
 from tsla import smoothing
+from tsla.config.durations import Durations
 from tsla.errors import InputError
-from tsla.training.durations import Durations
 
 if TYPE_CHECKING:  # else jax and optax suffice for a step of training
   import ml_collections

@@ -22,12 +22,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from tsla import smoothing
+from tsla.config.durations import Durations
 from tsla.data import augment, batches
 from tsla.smoothing import auto, rules
 from tsla.smoothing.estimates import GradientStatistics
 from tsla.smoothing.last_layer import residuals
 from tsla.training import optimizer, step
-from tsla.training.durations import Durations
 
 if TYPE_CHECKING:  # else jax, flax and optax suffice
   import ml_collections

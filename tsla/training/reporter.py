@@ -13,10 +13,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import jax
 import numpy as np
 
-from tsla.training.durations import Durations
+from tsla.config.durations import Durations
+from tsla.runs.log import RunLog
+from tsla.runs.progress import Progress
 from tsla.training.probe import Probed
-from tsla.training.progress import Progress
-from tsla.training.runlog import RunLog
 from tsla.training.start import Start
 from tsla.training.step import NONE, TrainMetrics, TrainState
 

@@ -13,13 +13,13 @@ import ml_collections
 import numpy as np
 
 from tsla import smoothing
+from tsla.config import forms as config_lib
+from tsla.config.durations import Durations, resolve
 from tsla.errors import InputError
 from tsla.models import pretrained
-from tsla.training import config as config_lib
+from tsla.runs.checkpoint import AnotherState, Checkpoints, open_checkpoints
+from tsla.runs.directory import RunRecord, read_run
 from tsla.training import optimizer
-from tsla.training.checkpoint import AnotherState, Checkpoints, open_checkpoints
-from tsla.training.durations import Durations, resolve
-from tsla.training.rundir import RunRecord, read_run
 from tsla.training.step import TrainState
 
 # In these a run may differ from the one it forks from: they change nothing

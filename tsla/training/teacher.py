@@ -9,14 +9,15 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from tsla.config import durations
+from tsla.config import forms as config_lib
 from tsla.data import batches
 from tsla.data.datasets import Dataset
 from tsla.errors import InputError
 from tsla.models import pretrained
-from tsla.training import config as config_lib
-from tsla.training import durations, network, optimizer
-from tsla.training.checkpoint import AnotherState, open_checkpoints
-from tsla.training.rundir import RunRecord, read_run
+from tsla.runs.checkpoint import AnotherState, open_checkpoints
+from tsla.runs.directory import RunRecord, read_run
+from tsla.training import network, optimizer
 from tsla.training.step import TrainState
 
 _WEIGHTS = 'config.teacher.weights'

@@ -18,13 +18,13 @@ from typing import Any
 
 import ml_collections
 
+from tsla.config import durations
+from tsla.config import forms as config_lib
 from tsla.errors import InputError
-from tsla.experiments.table import ENDLESS, Row, Table
-from tsla.training import config as config_lib
-from tsla.training import durations
-from tsla.training.checkpoint import open_checkpoints
-from tsla.training.retention import saved_steps
-from tsla.training.rundir import RunRecord, read_run
+from tsla.runs.checkpoint import open_checkpoints
+from tsla.runs.directory import RunRecord, read_run
+from tsla.runs.retention import saved_steps
+from tsla.sweep.table import ENDLESS, Row, Table
 
 # The states of a run that trains no further, whose checkpoints others may use.
 ENDED = ('done', 'diverged')

@@ -1,6 +1,6 @@
 """Writes what a table of runs shows: `report.md` and `report.html`.
 
-  python -m tsla.experiments.report WORKDIR… [--out=DIR]
+  python -m tsla report WORKDIR… [--out=DIR]
 
 WORKDIR is a sweep's, or that of a single run. The page opens offline and holds
 all it needs; the same directories give the same bytes.
@@ -14,9 +14,10 @@ from collections.abc import Sequence
 import jax
 
 from tsla.errors import InputError
-from tsla.experiments import blocks as b
-from tsla.experiments import markdown, page, sections
-from tsla.experiments.results import Table, read_tables
+from tsla.pages import blocks as b
+from tsla.pages import markdown, page
+from tsla.report import sections
+from tsla.report.results import Table, read_tables
 
 
 def write_report(
@@ -65,7 +66,7 @@ def contents(tables: Sequence[Table]) -> list[b.Block]:
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command line; returns the exit status, 2 for bad input."""
   parser = argparse.ArgumentParser(
-    prog='python -m tsla.experiments.report',
+    prog='python -m tsla report',
     description='Write report.md and report.html of finished runs.',
   )
   parser.add_argument(

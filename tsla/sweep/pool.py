@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
-from tsla.experiments import outline, plan
-from tsla.experiments.placement import environment, find_devices
-from tsla.experiments.plan import PlannedRun
-from tsla.experiments.worker import Worker, note_failure
-from tsla.training.interrupt import watch_signals
+from tsla.runs.interrupt import watch_signals
+from tsla.sweep import outline, plan
+from tsla.sweep.placement import environment, find_devices
+from tsla.sweep.plan import PlannedRun
+from tsla.sweep.worker import Worker, note_failure
 
 _POLL_SECONDS = 0.5
 _GRACE_SECONDS = 40.0  # longer than a run has to save

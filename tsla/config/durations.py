@@ -17,7 +17,7 @@ class Durations:
   """Every duration of a run, in updates: all the trainer ever sees.
 
   Example:
-    >>> from tsla.training.config import default_config
+    >>> from tsla.config.forms import default_config
     >>> config = default_config()
     >>> config.smoothing.schedule = 'two_stage'
     >>> config.smoothing.drop_epochs = 20.0

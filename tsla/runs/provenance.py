@@ -74,7 +74,7 @@ def _git(root: pathlib.Path) -> tuple[str, bool | None]:
 
   try:
     # An installed copy may lie in a checkout of something else.
-    ask('ls-files', '--error-unmatch', 'tsla/training/provenance.py')
+    ask('ls-files', '--error-unmatch', 'tsla/runs/provenance.py')
     return ask('rev-parse', 'HEAD'), bool(ask('status', '--porcelain'))
   except (OSError, subprocess.SubprocessError):
     return '', None

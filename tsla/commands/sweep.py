@@ -1,6 +1,6 @@
 r"""Trains a whole table in as few epochs as the mathematics allows.
 
-  python -m tsla.experiments.sweep --table=configs/sweeps/digits.py \
+  python -m tsla sweep --table=configs/sweeps/digits.py \
     --workdir=runs/digits --seeds=3
 
 The plan is printed first; --dry_run stops there. A sweep that was stopped or
@@ -22,22 +22,23 @@ from collections.abc import Sequence
 
 import jax
 
+from tsla.config import durations
+from tsla.config import forms as config_lib
 from tsla.data import batches, datasets
 from tsla.errors import InputError
-from tsla.experiments import outline, plan, scheduler, worker
-from tsla.experiments import table as table_lib
-from tsla.experiments.plan import PlannedRun
-from tsla.experiments.report import write_report
-from tsla.experiments.table import Table
 from tsla.models import pretrained
-from tsla.training import config as config_lib
-from tsla.training import durations
+from tsla.report.report import write_report
+from tsla.sweep import outline, plan, worker
+from tsla.sweep import pool as scheduler
+from tsla.sweep import table as table_lib
+from tsla.sweep.plan import PlannedRun
+from tsla.sweep.table import Table
 from tsla.training.build import check_fits
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
   parser = argparse.ArgumentParser(
-    prog='python -m tsla.experiments.sweep',
+    prog='python -m tsla sweep',
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,
@@ -90,7 +91,7 @@ def _command(args: argparse.Namespace) -> str:
     if getattr(args, name) is not None
   ]
   flags += [f'--config.{name}={text}' for name, text in args.fields.items()]
-  return 'python -m tsla.experiments.sweep ' + shlex.join(flags)
+  return 'python -m tsla sweep ' + shlex.join(flags)
 
 
 def _check_inputs(runs: Sequence[PlannedRun], workdir: pathlib.Path) -> None:

@@ -1,6 +1,6 @@
 """A run's config: its defaults, its checks, its form on disk.
 
-The table `tsla.training.fields.FIELDS` is the one place: defaults, validation,
+The table `tsla.config.schema.FIELDS` is the one place: defaults, validation,
 `main.py --help` and the reader all take it from there. A config file under
 `configs/` starts from `default_config()` and changes the few fields that make
 its experiment.
@@ -15,8 +15,8 @@ from typing import Any
 
 import ml_collections
 
+from tsla.config.schema import FIELDS, Field
 from tsla.errors import InputError
-from tsla.training.fields import FIELDS, Field
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -166,7 +166,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
   """Checks every field, and θ against its schedule, before anything runs.
 
   What depends on the data set is checked when that is known:
-  `tsla.training.durations.resolve`, `tsla.training.build.check_fits`.
+  `tsla.config.durations.resolve`, `tsla.training.build.check_fits`.
 
   Raises:
     InputError: an unknown or missing field, a wrong type, a value out of range,

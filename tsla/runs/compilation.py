@@ -3,7 +3,7 @@
 import jax
 
 from tsla.data.sources import user_cache
-from tsla.training.cores import available_cores
+from tsla.runs.cores import available_cores
 
 
 def keep_compiled() -> None:

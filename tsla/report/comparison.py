@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from tsla.experiments import blocks as b
-from tsla.experiments import published, summary
-from tsla.experiments.results import Run, Table, is_number
-from tsla.training import config as config_lib
+from tsla.config import forms as config_lib
+from tsla.pages import blocks as b
+from tsla.report import published, summary
+from tsla.report.results import Run, Table, is_number
 
 
 class Metric(NamedTuple):

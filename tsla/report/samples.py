@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from tsla.config import forms as config_lib
 from tsla.data import augment, batches, datasets
 from tsla.errors import InputError
-from tsla.experiments.blocks import Picture
-from tsla.experiments.results import Run
-from tsla.training import config as config_lib
+from tsla.pages.blocks import Picture
+from tsla.report.results import Run
 
 COUNT = 32
 _COLUMNS = 8

@@ -13,9 +13,9 @@ import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from tsla.config import forms as config_lib
 from tsla.errors import InputError
-from tsla.experiments import files
-from tsla.training import config as config_lib
+from tsla.runs import files
 
 DONE = 'done'
 # What a table shows of the last evaluation.

@@ -5,9 +5,9 @@ import json
 import pathlib
 from collections.abc import Iterable, Sequence
 
-from tsla.experiments.plan import PlannedRun, state_of
-from tsla.experiments.table import Table
-from tsla.training.rundir import replace_text
+from tsla.runs.directory import replace_text
+from tsla.sweep.plan import PlannedRun, state_of
+from tsla.sweep.table import Table
 
 
 def describe(

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from tsla.experiments import figures, summary
-from tsla.experiments.blocks import Key, Picture
-from tsla.experiments.results import Table
+from tsla.pages.blocks import Key, Picture
+from tsla.report import figures, summary
+from tsla.report.results import Table
 
 # Panels of probes: the title, and whether the axis is logarithmic.
 _PROBES = {

@@ -16,9 +16,9 @@ from matplotlib.ticker import (
 )
 from PIL import Image
 
-from tsla.experiments import summary
-from tsla.experiments.blocks import Key, Picture
-from tsla.experiments.results import Run, Table, is_number
+from tsla.pages.blocks import Key, Picture
+from tsla.report import summary
+from tsla.report.results import Run, Table, is_number
 
 # Okabe and Ito's colours, without the yellow that white paper swallows: told
 # apart by colour-blind readers too.

@@ -4,7 +4,7 @@ import shutil
 import sys
 import time
 
-from tsla.training.durations import Durations
+from tsla.config.durations import Durations
 
 _PIPED_SECONDS = 5.0
 

@@ -4,18 +4,12 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from tsla.config import forms as config_lib
 from tsla.errors import InputError
-from tsla.experiments import blocks as b
-from tsla.experiments import (
-  comparison,
-  figures,
-  probe_figures,
-  samples,
-  summary,
-)
-from tsla.experiments.results import Run, Table
+from tsla.pages import blocks as b
+from tsla.report import comparison, figures, probe_figures, samples, summary
+from tsla.report.results import Run, Table
 from tsla.smoothing import rules
-from tsla.training import config as config_lib
 
 # Other values of these make no other method.
 _NO_METHOD = ('seed', 'init.fork_from')

@@ -1,4 +1,4 @@
-"""`python -m tsla.theory`: the complexity table, and the page with `--out`."""
+"""`python -m tsla theory`: the complexity table, and the page with `--out`."""
 
 import argparse
 import math
@@ -78,7 +78,7 @@ def _count(steps: float) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command line; returns the exit status, 2 for bad input."""
   parser = _Parser(
-    prog='python -m tsla.theory',
+    prog='python -m tsla theory',
     description='Prints how many steps SGD, LSR and TSLA need, as proved.',
   )
   # The problem that --out simulates.

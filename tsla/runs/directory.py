@@ -27,9 +27,9 @@ import ml_collections
 from tensorboardX import SummaryWriter
 
 from tsla.errors import InputError
-from tsla.training import config as config_lib
-from tsla.training import provenance, retention
-from tsla.training.runlog import RunLog, parse_row
+from tsla.config import (forms as config_lib)
+from tsla.runs import (provenance, retention)
+from tsla.runs.log import RunLog, parse_row
 
 _CHECKPOINTS = 'checkpoints'
 

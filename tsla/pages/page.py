@@ -4,7 +4,7 @@ import base64
 import html
 from collections.abc import Sequence
 
-from tsla.experiments import blocks as b
+from tsla.pages import blocks as b
 
 _STYLE = """\
 :root { color-scheme: light; }

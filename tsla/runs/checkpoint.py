@@ -9,7 +9,7 @@ then renamed into place; it is renamed away before it is deleted. So a folder
 `STEP` is whole, whenever the process ends; and it counts while its files are
 those of its manifest.
 
-  python -m tsla.training.checkpoint WORKDIR    # verifies all of a run
+  python -m tsla check WORKDIR    # verifies all of a run
 """
 
 import contextlib
@@ -26,7 +26,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from tsla.errors import InputError
-from tsla.training import manifest, retention
+from tsla.runs import (manifest, retention)
 
 _SPACE = 3  # times the state: two on disk, one being written
 
@@ -241,7 +241,7 @@ class Checkpoints:
       raise InputError(
         f'{self._folder(step)}: damaged: {error}',
         allowed='a checkpoint as it was saved',
-        cure='python -m tsla.training.checkpoint WORKDIR shows which are whole',
+        cure='python -m tsla check WORKDIR shows which are whole',
       ) from error
 
   @contextlib.contextmanager

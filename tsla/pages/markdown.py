@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from tsla.experiments import blocks as b
+from tsla.pages import blocks as b
 
 # What could begin or end markup anywhere in a line.
 _SPECIAL = re.compile(r'([\\`*_{}\[\]|#~$!])')

@@ -8,9 +8,9 @@ import pathlib
 
 import ml_collections
 
+from tsla.config import forms as config_lib
+from tsla.config.schema import FIELDS
 from tsla.errors import InputError
-from tsla.training import config as config_lib
-from tsla.training.fields import FIELDS
 
 # How the fields of `smoothing` that end it are set where it has no end.
 ENDLESS = {
@@ -84,7 +84,7 @@ def load(path: str | os.PathLike) -> Table:
   if not isinstance(table, Table):
     raise InputError(
       f'--table={path}: get_table() returned {type(table).__name__}',
-      allowed='a tsla.experiments.table.Table',
+      allowed='a tsla.sweep.table.Table',
     )
   return table
 

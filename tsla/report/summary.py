@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from tsla.experiments.results import Run, is_number
+from tsla.report.results import Run, is_number
 
 CONFIDENCE = 0.95
 

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from tsla.errors import InputError
-from tsla.experiments import plan
-from tsla.experiments.plan import PlannedRun
-from tsla.training.compilation import keep_compiled
-from tsla.training.cores import split_cores
-from tsla.training.interrupt import Interrupted
+from tsla.runs.compilation import keep_compiled
+from tsla.runs.cores import split_cores
+from tsla.runs.interrupt import Interrupted
+from tsla.sweep import plan
+from tsla.sweep.plan import PlannedRun
 from tsla.training.loop import train_and_evaluate
 from tsla.training.reporter import Diverged
 

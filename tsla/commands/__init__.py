@@ -1,0 +1,1 @@
+"""The command lines: flags in, text and an exit code out."""

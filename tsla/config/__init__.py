@@ -1,0 +1,1 @@
+"""A run's config: every field, its checks, its forms on disk."""

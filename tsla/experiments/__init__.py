@@ -1,1 +1,0 @@
-"""Whole tables: planned as trees of runs, trained, and reported."""

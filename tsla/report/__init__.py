@@ -1,0 +1,1 @@
+"""Finished runs become tables, statistics, figures and a page."""

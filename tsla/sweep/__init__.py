@@ -1,0 +1,1 @@
+"""A table of runs that share trunks: its plan, and the pool that trains it."""
