@@ -38,7 +38,7 @@ def test_it_becomes_a_set_that_loads(folder):
   assert code == 0
   config = default_config().data
   config.name, config.path = 'npz', str(out)
-  dataset = datasets.load(config)
+  dataset = datasets.load_dataset(config)
   np.testing.assert_array_equal(
     dataset.train.images.ravel(), np.arange(60, dtype=np.uint8)
   )

@@ -14,6 +14,7 @@ from tensorboardX.proto import event_pb2
 from tsla.config import durations
 from tsla.data import datasets
 from tsla.errors import InputError
+from tsla.models import create_configured
 from tsla.runs.checkpoint import open_checkpoints
 from tsla.runs.directory import RunDirectory
 from tsla.training import loop, parallel
@@ -88,7 +89,7 @@ def test_a_finished_run_returns_at_once(config, finished, monkeypatch, capsys):
   def fail(*args):
     raise AssertionError('a finished run loads nothing')
 
-  monkeypatch.setattr('tsla.data.datasets.load', fail)
+  monkeypatch.setattr('tsla.data.datasets.load_dataset', fail)
   assert loop.train_and_evaluate(config, finished[0]) == finished[1]
   assert 'finished' in capsys.readouterr().out
 
@@ -248,7 +249,7 @@ def test_chunks_divide_the_epoch_where_they_can(
 
 def test_logged_loss_is_recomputed_from_the_checkpoint(config, finished):
   """The evaluation on record is that of the state on disk."""
-  dataset = datasets.load(config.data)
+  dataset = datasets.load_dataset(config.data)
   run = build(
     config,
     dataset,
@@ -257,8 +258,8 @@ def test_logged_loss_is_recomputed_from_the_checkpoint(config, finished):
   )
   with open_checkpoints(finished[0] / 'checkpoints') as checkpoints:
     state = checkpoints.restore(run.state)
-  logits = state.apply_fn(
-    {'params': state.params, 'batch_stats': state.batch_stats},
+  logits = create_configured(config.model, 10).apply(
+    state.variables,
     ((dataset.test.images / 255 - 0.5) / 0.5).astype(np.float32),
     train=False,
   )

@@ -105,7 +105,9 @@ def test_a_pth_holds_the_numbers_of_every_kind_of_tensor():
       array = array.astype(np.float32)
     assert array.dtype == expected.dtype, name
     np.testing.assert_array_equal(array, expected, strict=True)
-  checkpoint = torch_zip.load((GOLDEN / 'torch_dtypes.pth').read_bytes())
+  checkpoint = torch_zip.read_tensors(
+    (GOLDEN / 'torch_dtypes.pth').read_bytes()
+  )
   assert checkpoint['step'] == 2**40
   assert checkpoint['betas'] == (0.9, 0.999, 0.5, -1)
   assert checkpoint['tags'] == ['a', None, True]
@@ -244,10 +246,10 @@ TENSOR = (
 def test_a_tensor_lies_within_its_storage(offset, size, stride, fits):
   data = archive(TENSOR % (offset, size, stride), [('x/data/0', bytes(16))])
   if fits:
-    assert torch_zip.load(data)['w'].shape == (size,)
+    assert torch_zip.read_tensors(data)['w'].shape == (size,)
   else:
     with pytest.raises(ValueError, match='larger than its storage'):
-      torch_zip.load(data)
+      torch_zip.read_tensors(data)
 
 
 def test_no_damage_goes_unnoticed_or_breaks_out(tmp_path):

@@ -14,10 +14,12 @@ from tsla.config.forms import default_config, validate
 from tsla.errors import InputError
 from tsla.models import resnet
 from tsla.training import optimizer
+from tsla.training.build import tables_of
 from tsla.training.loop import train_and_evaluate
 from tsla.training.start import find_start
-from tsla.training.step import TrainState
+from tsla.training.step import create_state
 
+STEPS = durations.resolve(default_config(), steps_per_epoch=4)
 NO_CHECKPOINTS = types.SimpleNamespace(latest_step=None)
 
 
@@ -27,9 +29,12 @@ def first_state(num_classes):
   model = resnet.create(
     'resnet18', num_classes=num_classes, stem='imagenet', width=3
   )
-  return TrainState.create(
+  return create_state(
     model,
-    *optimizer.create(config, durations.resolve(config, steps_per_epoch=4)),
+    optimizer.create(
+      config.optimizer,
+      optimizer.create_schedules(config.smoothing, config.optimizer, STEPS),
+    ),
     seed=0,
     image_shape=(32, 32, 3),
   )
@@ -37,8 +42,8 @@ def first_state(num_classes):
 
 def start(config, num_classes):
   first = first_state(num_classes)
-  steps = durations.resolve(config, steps_per_epoch=4)
-  return first, find_start(config, first, NO_CHECKPOINTS, steps, '')
+  tables = tables_of(config, STEPS)
+  return first, find_start(config, first, tables, NO_CHECKPOINTS, STEPS, '')
 
 
 @pytest.fixture
@@ -103,7 +108,7 @@ def test_what_is_not_there_is_named_before_the_data_set_is_built(
   config[section][name] = value
   if section == 'teacher':
     config.smoothing.target = 'teacher'
-  monkeypatch.setattr('tsla.data.datasets.load', None)
+  monkeypatch.setattr('tsla.data.datasets.load_dataset', None)
   with pytest.raises(InputError, match=f'config.{field} = .nowhere'):
     train_and_evaluate(config, tmp_path / 'run')
   assert not (tmp_path / 'run').exists()

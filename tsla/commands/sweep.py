@@ -112,7 +112,7 @@ def _check_inputs(runs: Sequence[PlannedRun], workdir: pathlib.Path) -> None:
         )
     key = str(config_lib.flatten(config.data))
     if key not in loaded:
-      loaded[key] = datasets.load(config.data)
+      loaded[key] = datasets.load_dataset(config.data)
     dataset = loaded[key]
     check_fits(config, dataset, memory=None)
     durations.resolve(
@@ -175,8 +175,8 @@ def _train_all(
   for run in runs:
     if run.directory in failures:
       print(f'failed: {run.label}: {failures[run.directory]}', file=sys.stderr)
-  settled = [plan.settle(run, workdir) for run in runs]
-  outline.write(workdir / 'table.json', table, settled, command)
+  resolved = [plan.resolve_fork(run, workdir) for run in runs]
+  outline.write(workdir / 'table.json', table, resolved, command)
   markdown, page = write_report([workdir], workdir)
   print(f'report: {page}, {markdown}')
   return 1 if failures else 0
@@ -199,11 +199,11 @@ def main(argv: Sequence[str] | None = None) -> int:
       return 0
     if args.only is not None:
       return _train_one(args.only, runs, workdir, command)
-    settled = [plan.settle(run, workdir) for run in runs]
-    print(outline.describe(table, settled, workdir), flush=True)
+    resolved = [plan.resolve_fork(run, workdir) for run in runs]
+    print(outline.describe(table, resolved, workdir), flush=True)
     if args.dry_run:
       return 0
-    outline.write(workdir / 'table.json', table, settled, command)
+    outline.write(workdir / 'table.json', table, resolved, command)
     return _train_all(table, runs, workdir, args.jobs, command)
   except InputError as error:
     print(error, file=sys.stderr)

@@ -58,7 +58,7 @@ class Dataset:
     return self.train.images.shape[1:]
 
 
-def load(config: 'ml_collections.ConfigDict') -> Dataset:
+def load_dataset(config: 'ml_collections.ConfigDict') -> Dataset:
   """Reads a data set and checks it against what it says of itself.
 
   Images are decoded once; a later call maps what `tsla.data.cache` keeps.
@@ -95,7 +95,7 @@ def load(config: 'ml_collections.ConfigDict') -> Dataset:
     >>> config = ml_collections.ConfigDict(
     ...   {'name': 'npz', 'path': path, 'image_size': 0, 'download': False,
     ...    'label_noise': 0.0, 'label_noise_seed': 0, 'held_out': 0.0})
-    >>> dataset = load(config)
+    >>> dataset = load_dataset(config)
     >>> dataset.class_names, dataset.image_shape
     (('0', '1'), (4, 4, 3))
   """
@@ -114,7 +114,7 @@ def load(config: 'ml_collections.ConfigDict') -> Dataset:
       source = sources.find_tfds(
         config.name, config.path, download=config.download
       )
-    decoded = cache.load(
+    decoded = cache.load_decoded(
       source,
       config.image_size,
       skip_corrupt=config.skip_corrupt,

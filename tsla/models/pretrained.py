@@ -29,7 +29,7 @@ from tsla.models.weight_files import (
 
 __all__ = [
   'Row',
-  'load',
+  'load_network',
   'read_state_dict',
   'to_state_dict',
   'to_variables',
@@ -225,7 +225,7 @@ def to_state_dict(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
   }
 
 
-def load(
+def load_network(
   path: str | os.PathLike,
   *,
   sha256: str = '',
@@ -286,7 +286,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument('--out', required=True, help='the file to write')
   args = parser.parse_args(argv)
   try:
-    _, variables, rows = load(args.source, field='in')
+    _, variables, rows = load_network(args.source, field='in')
     write_safetensors(args.out, to_state_dict(variables))
   except InputError as error:
     print(error, file=sys.stderr)

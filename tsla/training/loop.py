@@ -8,6 +8,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 
+import jax
 import ml_collections
 from clu import parameter_overview
 
@@ -29,13 +30,15 @@ from tsla.runs.watchdog import watch_progress
 from tsla.training import parallel
 from tsla.training import teacher as teacher_lib
 from tsla.training.build import (
-  Run,
+  Compiled,
   build,
   check_fits,
+  first_state,
   image_bytes,
-  state_shapes,
+  tables_of,
+  view_of,
 )
-from tsla.training.parallel import Parallel
+from tsla.training.parallel import Devices
 from tsla.training.reporter import Diverged, Reporter
 from tsla.training.start import Start, check_origin, find_start
 from tsla.training.step import TrainState
@@ -82,19 +85,20 @@ def train_and_evaluate(
     print(f'{directory.path}: this run is finished')
     return directory.result
 
-  mapping = parallel.choose(config.parallel, config.batch_size)
+  devices = parallel.choose(config.parallel, config.batch_size)
   if not directory.has_begun:
-    check_origin(config)
-  teacher_lib.check_source(config)
-  dataset = datasets.load(config.data)
-  check_fits(config, dataset, mapping.memory())
-  teacher = teacher_lib.load(config, dataset)
+    check_origin(config.model, config.init.fork_from, config.epochs)
+  view = view_of(config)
+  teacher_lib.check_source(config.teacher, config.data.name, view)
+  dataset = datasets.load_dataset(config.data)
+  check_fits(config, dataset, devices.memory())
+  teacher = teacher_lib.load_teacher(config.teacher, dataset, view)
   taught_by = teacher.fingerprint() if teacher else ''
   durations = durations_lib.resolve(
     config,
     batches.steps_per_epoch(len(dataset.train.labels), config.batch_size),
   )
-  shapes = state_shapes(config, dataset, durations, mapping)
+  shapes = jax.eval_shape(lambda: first_state(config, dataset, durations))
   check_space(directory.checkpoints, shapes)
 
   with (
@@ -108,25 +112,26 @@ def train_and_evaluate(
       directory.checkpoints, durations.keep_steps
     ) as checkpoints,
   ):
-    run = build(config, dataset, durations, mapping, teacher)
+    run = build(config, dataset, durations, devices, teacher)
     start = find_start(
-      config, run.state, checkpoints, durations, dataset.fingerprint
+      *(config, run.state, tables_of(config, durations), checkpoints),
+      *(durations, dataset.fingerprint),
     )
     directory.begin(start.step, durations.total_steps)
     progress = Progress(
       durations, config.batch_size, start.step, shown=parallel.is_first()
     )
-    _announce(progress, dataset, mapping, directory, start, durations)
+    _announce(progress, dataset, devices, directory, start, durations)
     arrays = list(named(start.state))
     with (
       directory.log(0 if start.rows else start.step) as log,
       _noted(directory, checkpoints),
     ):
       reporter = Reporter(log, progress, durations, arrays, alive)
-      reporter.adopt(start)
+      reporter.copy_parent_log(start)
       test = _train(
         *(config, run, start, durations, reporter, checkpoints),
-        stop_signal=lambda s: mapping.highest(requested.signum, after=s),
+        stop_signal=lambda s: devices.max_over_processes(requested.signum, s),
       )
     checkpoints.confirm(durations.total_steps)
   directory.write_status('done', durations.total_steps, test=test)
@@ -147,7 +152,7 @@ def _noted(directory: RunDirectory, checkpoints: Checkpoints) -> Iterator[None]:
 
 def _train(
   config: ml_collections.ConfigDict,
-  run: Run,
+  run: Compiled,
   start: Start,
   durations: Durations,
   reporter: Reporter,
@@ -204,7 +209,7 @@ def _train(
 def _announce(
   progress: Progress,
   dataset: Dataset,
-  mapping: Parallel,
+  devices: Devices,
   directory: RunDirectory,
   start: Start,
   durations: Durations,
@@ -220,7 +225,7 @@ def _announce(
   if start.note:
     progress.say(start.note)
   progress.say(
-    f'{mapping.describe()}; {directory.path} from update {start.step:,} of '
+    f'{devices.describe()}; {directory.path} from update {start.step:,} of '
     f'{durations.total_steps:,}'
   )
 
