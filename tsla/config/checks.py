@@ -57,7 +57,7 @@ def _check_beginning_and_teacher(flat: Mapping[str, Any]) -> None:
 
 
 def _check_smoothing(flat: Mapping[str, Any]) -> None:
-  """θ fits its schedule; schedule auto has a rule, and that what it reads."""
+  """θ fits its schedule; schedule auto has a rule, and the rule its data."""
   theta, schedule = flat['smoothing.theta'], flat['smoothing.schedule']
   if (theta > 0) != (schedule != 'none'):
     raise InputError(

@@ -73,9 +73,9 @@ def parse(argv: Sequence[str]) -> CommandLine:
     config = values.config
     if config is not None:
       validate(config)
-  except Exception as error:  # a config file is a program
+  except Exception as error:  # a config file may raise anything
     raise _explain(error) from error
-  flags.FLAGS.mark_as_parsed()
+  flags.FLAGS.mark_as_parsed()  # else absl's loggers wait for it
   if rest:
     flag = '--config=' if '.py' in rest[0] else '--'
     raise InputError(f'{rest[0]!r}: not a flag', cure=f'{flag}{rest[0]}')
