@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from tsla.commands.parser import command
 from tsla.errors import InputError
 
 # A module of `tsla.commands` each, imported when it is asked for.
@@ -21,27 +22,16 @@ COMMANDS = {
 _MODULES = {'report': 'tsla.report.report', 'check': 'tsla.runs.checkpoint'}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-  """Runs a command; returns its exit code.
-
-  Args:
-    argv: the command's name and its flags; None: those of the process.
-  """
-  name, *rest = (sys.argv[1:] if argv is None else argv) or ['--help']
+@command
+def main(argv: Sequence[str]) -> int:
+  """Runs the command that `argv` begins with; returns its exit code."""
+  name, *rest = argv or ['--help']
   if name in ('-h', '--help'):
     print('tsla COMMAND, or python -m tsla COMMAND:\n')
-    for name, what in COMMANDS.items():
-      print(f'  {name:<9}{what}')
+    for known, what in COMMANDS.items():
+      print(f'  {known:<9}{what}')
     print('\n`tsla COMMAND --help` says more; training: python main.py --help')
     return 0
-  try:
-    return _run(name, rest)
-  except InputError as error:
-    print(error, file=sys.stderr)
-    return 2
-
-
-def _run(name: str, argv: Sequence[str]) -> int:
   if name not in COMMANDS:
     near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
     raise InputError(
@@ -54,7 +44,7 @@ def _run(name: str, argv: Sequence[str]) -> int:
     sys.path.insert(0, os.getcwd())
   try:
     module = _MODULES.get(name, f'tsla.commands.{name}')
-    return importlib.import_module(module).main(argv)
+    return importlib.import_module(module).main(rest)
   except ModuleNotFoundError as error:
     missing = (error.name or 'tsla').split('.')[0]
     if missing in {'tsla', *sys.stdlib_module_names}:

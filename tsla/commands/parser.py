@@ -44,15 +44,16 @@ class Parser(argparse.ArgumentParser):
     )
 
 
-def command(
-  main: Callable[[Sequence[str]], int],
-) -> Callable[[Sequence[str]], int]:
-  """Wraps a `main`: an `InputError` is printed to stderr, and 2 returned."""
+def command(main: Callable[[Sequence[str]], int]) -> Callable[..., int]:
+  """Wraps a `main(argv)`: an `InputError` is printed to stderr, 2 returned.
+
+  Without an argument it takes the process's.
+  """
 
   @functools.wraps(main)
-  def wrapped(argv: Sequence[str]) -> int:
+  def wrapped(argv: Sequence[str] | None = None) -> int:
     try:
-      return main(argv)
+      return main(sys.argv[1:] if argv is None else argv)
     except InputError as error:
       print(error, file=sys.stderr)
       return 2
