@@ -6,8 +6,9 @@ import struct
 import numpy as np
 import pytest
 
+from tsla.commands import idx
 from tsla.config.forms import default_config
-from tsla.data import datasets, idx
+from tsla.data import datasets
 
 FILES = {
   'train-images-idx3-ubyte.gz': (6, 4, 3),

@@ -1,4 +1,4 @@
-"""Sets are built once, checked, and never half: python -m tsla.data.prepare."""
+"""Sets are built once, checked, and never half."""
 
 import contextlib
 import functools
@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from archives import write_cifar100
 
+from tsla.commands import prepare as command
 from tsla.data import datasets, prepare
 from tsla.data.builders import BUILDERS, archive, builder_class, cifar100
 from tsla.errors import InputError
@@ -174,7 +175,7 @@ def test_an_archive_fetched_by_hand_needs_no_network(
   register, tiny, tmp_path, capsys
 ):
   args = ['cifar100', f'--data_dir={tmp_path}', f'--archive={tiny[0]}']
-  assert prepare.main(args) == 0
+  assert command.main(args) == 0
   directory = capsys.readouterr().out.splitlines()[-1]
   assert directory == str(tmp_path / 'cifar100' / '3.0.2')
   assert_is(datasets.load_dataset(config(tmp_path, download=False)), tiny[1])
@@ -227,7 +228,7 @@ def test_a_failed_download_says_what_to_do_at_once(
       url = stack.enter_context(served(tiny[0].parent))
       url = url.replace('/cifar', '/no/cifar') if kind == 'missing' else url
     register(url, **sums)
-    assert prepare.main(['cifar100', f'--data_dir={tmp_path}']) == 2
+    assert command.main(['cifar100', f'--data_dir={tmp_path}']) == 2
   assert time.monotonic() - start < 10
   error = capsys.readouterr().err
   text = error[error.index('cifar100 cannot be prepared') :]

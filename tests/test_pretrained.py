@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from tsla.commands import weights
 from tsla.errors import InputError
 from tsla.models import create, pretrained, torch_zip
 
@@ -310,7 +311,7 @@ def test_the_sha256_is_checked_first():
 def test_the_command_line_converts_and_says_what_went_where(tmp_path, capsys):
   out = tmp_path / 'new.safetensors'
   source = WEIGHTS.with_suffix('.pth')
-  assert pretrained.main(['--in', str(source), '--out', str(out)]) == 0
+  assert weights.main(['--in', str(source), '--out', str(out)]) == 0
   lines = capsys.readouterr().out.splitlines()
   assert len(lines) == 122
   (line,) = (line for line in lines if line.startswith('layer1.0.conv1.weight'))
@@ -331,7 +332,7 @@ def test_the_command_line_exits_with_2_on_bad_input(tmp_path):
   missing = tmp_path / 'missing.pth'
   result = subprocess.run(
     [
-      *(sys.executable, '-m', 'tsla.models.pretrained'),
+      *(sys.executable, '-m', 'tsla', 'weights'),
       *('--in', missing, '--out', tmp_path / 'new.safetensors'),
     ],
     cwd=GOLDEN.parent.parent,
@@ -346,7 +347,7 @@ def test_the_command_line_exits_with_2_on_bad_input(tmp_path):
 def test_the_command_line_names_bad_networks_and_places(tmp_path, capsys):
   dtypes = str(GOLDEN / 'torch_dtypes.pth')
   nowhere = str(tmp_path / 'nowhere' / 'new.safetensors')
-  assert pretrained.main(['--in', dtypes, '--out', nowhere]) == 2
+  assert weights.main(['--in', dtypes, '--out', nowhere]) == 2
   assert 'no known network' in capsys.readouterr().err
-  assert pretrained.main(['--in', str(WEIGHTS), '--out', nowhere]) == 2
+  assert weights.main(['--in', str(WEIGHTS), '--out', nowhere]) == 2
   assert '--out' in capsys.readouterr().err

@@ -11,7 +11,7 @@ from digits_mlp import exact
 from support import small_config, write_digits_npz
 
 from tsla.config import durations
-from tsla.config import forms as config_lib
+from tsla.config.checks import validate
 from tsla.data import batches, datasets
 from tsla.errors import InputError
 from tsla.models import create_configured
@@ -45,7 +45,7 @@ def changed(config, **fields):
 
 
 def built(config):
-  config_lib.validate(config)
+  validate(config)
   return build(
     config,
     datasets.load_dataset(config.data),
@@ -287,7 +287,6 @@ def test_what_cannot_be_probed_or_decided_is_explained(config, fields, message):
   config = config.copy_and_resolve_references()
   config.update_from_flattened_dict(fields)
   with pytest.raises(InputError, match=message) as error:
-    config_lib.validate(config)
-    durations.check(config)
+    validate(config)
     check_fits(config, datasets.load_dataset(config.data), memory=None)
   assert len(str(error.value).splitlines()) <= 3

@@ -416,7 +416,7 @@ def test_the_same_directories_give_the_same_bytes(table, tmp_path):
   env = os.environ | {'PYTHONHASHSEED': '7', 'TZ': 'Asia/Tokyo'}
   result = subprocess.run(
     [
-      *(sys.executable, '-m', 'tsla.report.report', str(table)),
+      *(sys.executable, '-m', 'tsla', 'report', str(table)),
       f'--out={tmp_path / "again"}',
     ],
     cwd=ROOT,

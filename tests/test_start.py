@@ -10,7 +10,8 @@ from safetensors.numpy import load_file
 from support import WEIGHTS, bad_weights
 
 from tsla.config import durations
-from tsla.config.forms import default_config, validate
+from tsla.config.checks import validate
+from tsla.config.forms import default_config
 from tsla.errors import InputError
 from tsla.models import resnet
 from tsla.training import optimizer

@@ -8,6 +8,7 @@ import pytest
 from support import WEIGHTS, bad_weights, teacher_of, y_hat_of
 
 from tsla.config import forms as config_lib
+from tsla.config.checks import validate
 from tsla.data.datasets import Dataset, Split
 from tsla.errors import InputError
 
@@ -25,7 +26,7 @@ def config():
   config.smoothing.schedule, config.smoothing.theta = 'constant', 0.1
   config.smoothing.target = 'teacher'
   config.teacher.weights = str(WEIGHTS)
-  config_lib.validate(config)
+  validate(config)
   return config
 
 
@@ -93,4 +94,4 @@ def test_a_teacher_comes_from_one_place(config, target, fields):
   config.smoothing.target, config.teacher.weights = target, ''
   config.teacher.update(fields)
   with pytest.raises(InputError, match='exactly one with target teacher'):
-    config_lib.validate(config)
+    validate(config)

@@ -20,8 +20,8 @@ from typing import Any
 
 import ml_collections
 
-from tsla.config import durations
 from tsla.config import forms as config_lib
+from tsla.config.checks import validate
 from tsla.errors import InputError
 from tsla.runs.checkpoint import open_checkpoints
 from tsla.runs.directory import RunRecord, read_run
@@ -131,8 +131,7 @@ def _alone(
   if teacher:
     config.teacher.run = str(workdir / teacher)
   try:
-    config_lib.validate(config)
-    durations.check(config)
+    validate(config)
   except InputError as error:
     raise InputError(
       f'row {row.name!r}: {error.problem}',

@@ -13,7 +13,7 @@ import ml_collections
 from clu import parameter_overview
 
 from tsla.config import durations as durations_lib
-from tsla.config import forms as config_lib
+from tsla.config.checks import validate
 from tsla.config.durations import Durations
 from tsla.data import batches, datasets
 from tsla.data.datasets import Dataset
@@ -72,8 +72,7 @@ def train_and_evaluate(
   Reference:
     Xu et al., arXiv:2006.11653, the TSLA algorithm.
   """
-  config_lib.validate(config)
-  durations_lib.check(config)
+  validate(config)
   parallel.check_platform()
   directory = RunDirectory(
     workdir,
