@@ -11,7 +11,7 @@ from tsla.config.durations import Durations
 from tsla.errors import InputError
 
 if TYPE_CHECKING:  # else jax and optax suffice for a step of training
-  import ml_collections
+  from tsla.config.schema import Section
 
 
 class Schedules(NamedTuple):
@@ -33,8 +33,8 @@ class Tables(NamedTuple):
 
 
 def create_schedules(
-  smoothing_options: 'ml_collections.ConfigDict',
-  optimizer_options: 'ml_collections.ConfigDict',
+  smoothing_options: 'Section',
+  optimizer_options: 'Section',
   durations: Durations,
 ) -> Schedules:
   """The schedules that the sections `smoothing` and `optimizer` name."""
@@ -45,7 +45,7 @@ def create_schedules(
 
 
 def smoothing_schedule(
-  options: 'ml_collections.ConfigDict', durations: Durations
+  options: 'Section', durations: Durations
 ) -> optax.Schedule:
   """θ as a function of the update count, from the section `smoothing`."""
   theta, drop_step = options.theta, durations.drop_step
@@ -72,7 +72,7 @@ def smoothing_schedule(
 
 
 def learning_rate_schedule(
-  options: 'ml_collections.ConfigDict', durations: Durations
+  options: 'Section', durations: Durations
 ) -> optax.Schedule:
   """The learning rate as a function of the update count.
 
@@ -117,7 +117,7 @@ def from_tables(tables: Tables) -> Schedules:
 
 
 def create(
-  options: 'ml_collections.ConfigDict',
+  options: 'Section',
   schedules: Schedules,
   *,
   probed: bool = False,

@@ -30,7 +30,7 @@ from tsla.smoothing.last_layer import residuals
 from tsla.training import optimizer, step
 
 if TYPE_CHECKING:  # else jax, flax and optax suffice
-  import ml_collections
+  from tsla.config.schema import Section
 
 # A pass over the data that no run comes to: epochs are fewer than updates.
 _EPOCH = 2**31 - 1
@@ -84,7 +84,7 @@ def make_probe(
   apply: step.Apply,
   view: View,
   make_y_hat: step.MakeYHat,
-  options: 'ml_collections.ConfigDict',
+  options: 'Section',
   *,
   batch_size: int,
   axis_name: str | None = None,

@@ -9,6 +9,7 @@ import numpy as np
 
 from tsla import smoothing
 from tsla.config.durations import Durations
+from tsla.config.schema import Section
 from tsla.errors import InputError
 from tsla.models import pretrained
 from tsla.runs.checkpoint import AnotherState, Checkpoints
@@ -77,7 +78,7 @@ def find_start(
 
 
 def check_origin(
-  options: ml_collections.ConfigDict, fork_from: str, epochs: int
+  options: Section, fork_from: str, epochs: int
 ) -> None:
   """Raises InputError if what a new run begins with is not there.
 
@@ -122,7 +123,7 @@ def _with_own_theta(state: TrainState, tables: Tables) -> TrainState:
 
 
 def _from_weights(
-  options: ml_collections.ConfigDict, first: TrainState
+  options: Section, first: TrainState
 ) -> Start:
   variables, rows = pretrained.to_variables(
     pretrained.read_state_dict(options.weights, options.weights_sha256),

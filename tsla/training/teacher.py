@@ -16,7 +16,7 @@ from tsla.runs.checkpoint import AnotherState, open_checkpoints
 from tsla.runs.directory import RunRecord, read_run
 
 if TYPE_CHECKING:
-  import ml_collections
+  from tsla.config.schema import Section
 
 _WEIGHTS = 'config.teacher.weights'
 
@@ -40,7 +40,7 @@ class Teacher(NamedTuple):
 
 
 def load_teacher(
-  options: 'ml_collections.ConfigDict', dataset: Dataset, view: View
+  options: 'Section', dataset: Dataset, view: View
 ) -> Teacher | None:
   """The teacher that a config names; None where it names none.
 
@@ -63,7 +63,7 @@ def load_teacher(
 
 
 def check_source(
-  options: 'ml_collections.ConfigDict', data_name: str, view: View
+  options: 'Section', data_name: str, view: View
 ) -> None:
   """Raises InputError if the run or the file of the teacher is of no use.
 
@@ -128,7 +128,7 @@ def _of_run(path: str, dataset: Dataset, view: View) -> tuple[nn.Module, Any]:
 
 
 def _of_file(
-  options: 'ml_collections.ConfigDict', dataset: Dataset, view: View
+  options: 'Section', dataset: Dataset, view: View
 ) -> tuple[nn.Module, Any]:
   """The file says which network it is; its input is normalised as here."""
   model, variables, _ = pretrained.load_network(
