@@ -13,10 +13,11 @@ from flax import linen as nn
 
 import common
 from tsla.config.durations import Durations
-from tsla.data.pipeline import View, clean_view
+from tsla.data.pipeline import clean_view
 from tsla.models import resnet
 from tsla.runs.cores import split_cores
 from tsla.training import optimizer, parallel, step
+from tsla.training.build import view_of
 
 Namespace = types.SimpleNamespace
 
@@ -94,7 +95,7 @@ class Ours:
       optimizer.create, self.config.optimizer, probed=probe_every > 0
     )
     self.config.augment.flip = flip
-    self.view = View.of(self.config.data, self.config.augment, args.dtype)
+    self.view = view_of(self.config)
     state = step.create_state(
       self.model,
       self.make_optimizer(optimizer.from_tables(tables)),

@@ -32,7 +32,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     check_value(name, flat[name])
   _check_beginning_and_teacher(flat)
   _check_smoothing(flat)
-  durations.check(config)
+  durations.resolve(config)
 
 
 def _check_beginning_and_teacher(flat: Mapping[str, Any]) -> None:

@@ -35,21 +35,26 @@ class Durations:
   min_step: int = 0  # schedule auto: nothing is decided before
   max_step: int | None = None  # and here smoothing ends; None: never
   keep_steps: tuple[int, ...] = ()  # whose checkpoints stay
+  save_every: int = 0  # updates between checkpoints; 0: never, and so on
+  eval_every: int = 0
+  probe_every: int = 0
 
 
 def resolve(
-  config: 'ml_collections.ConfigDict', steps_per_epoch: int
+  config: 'ml_collections.ConfigDict', steps_per_epoch: int = 0
 ) -> Durations:
   """Turns epochs, updates and percents of `config` into updates.
 
   Args:
     config: a whole config.
-    steps_per_epoch: updates a pass over the training set.
+    steps_per_epoch: updates a pass over the training set; 0: as many as there
+      may be, for what is wrong whatever the size of the data set.
 
   Raises:
     InputError: several units at once, a unit missing or superfluous, an event
       at or after the end of the run.
   """
+  steps_per_epoch = steps_per_epoch or _MOST_STEPS // config.epochs
   total = config.epochs * steps_per_epoch
   if total > _MOST_STEPS:
     raise InputError(
@@ -109,12 +114,10 @@ def resolve(
     keep_steps=tuple(
       epoch * steps_per_epoch for epoch in config.checkpoint_keep_epochs
     ),
+    save_every=config.checkpoint_every_epochs * steps_per_epoch,
+    eval_every=config.eval_every_epochs * steps_per_epoch,
+    probe_every=config.variance.every_epochs * steps_per_epoch,
   )
-
-
-def check(config: 'ml_collections.ConfigDict') -> None:
-  """Raises InputError for what is wrong whatever the size of the data set."""
-  resolve(config, steps_per_epoch=_MOST_STEPS // config.epochs)
 
 
 def _to_steps(

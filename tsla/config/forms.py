@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
+from flax import traverse_util
 
 from tsla.config.schema import FIELDS, check_field_name, check_value
 from tsla.errors import InputError
@@ -34,13 +35,8 @@ def default_config() -> ml_collections.ConfigDict:
 
 def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """The config as `{'section.field': value}`, JSON-ready."""
-  flat: dict[str, Any] = {}
-  for name, value in config.items():
-    if isinstance(value, ml_collections.ConfigDict):
-      flat |= {f'{name}.{k}': v for k, v in flatten(value).items()}
-    else:
-      flat[name] = list(value) if isinstance(value, tuple) else value
-  return flat
+  flat = traverse_util.flatten_dict(config.to_dict(), sep='.')
+  return {n: list(v) if isinstance(v, tuple) else v for n, v in flat.items()}
 
 
 def unflatten(flat: Mapping[str, Any]) -> ml_collections.ConfigDict:

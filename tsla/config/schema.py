@@ -6,9 +6,14 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import ml_collections
+
 from tsla.errors import InputError
 from tsla.models import resnet
 from tsla.smoothing import rules
+
+# A part of a config, as `config.smoothing`; a whole one is called ConfigDict.
+Section = ml_collections.ConfigDict
 
 
 @dataclasses.dataclass(frozen=True)

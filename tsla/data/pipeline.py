@@ -5,15 +5,12 @@ the probe, a teacher and the report's contact sheet all look through a `View`.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from tsla.data import augment
-
-if TYPE_CHECKING:
-  import ml_collections
 
 
 class View(NamedTuple):
@@ -25,18 +22,6 @@ class View(NamedTuple):
   mean: Sequence[float]  # per channel, of pixels in [0, 1]
   std: Sequence[float]
   dtype: str  # of the input, 'float32' or 'bfloat16'
-
-  @classmethod
-  def of(
-    cls,
-    data: 'ml_collections.ConfigDict',
-    augment: 'ml_collections.ConfigDict',
-    dtype: str,
-  ) -> 'View':
-    """The view of a run, from the sections `data` and `augment`."""
-    return cls(
-      augment.pad, augment.crop, augment.flip, data.mean, data.std, dtype
-    )
 
   def input_shape(
     self, image_shape: tuple[int, int, int]

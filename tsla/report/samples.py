@@ -10,10 +10,11 @@ from PIL import Image
 
 from tsla.config import forms as config_lib
 from tsla.data import batches, datasets
-from tsla.data.pipeline import View, augmented
+from tsla.data.pipeline import augmented
 from tsla.errors import InputError
 from tsla.pages.blocks import Picture
 from tsla.report.results import Run
+from tsla.training.build import view_of
 
 COUNT = 32
 _COLUMNS = 8
@@ -40,9 +41,8 @@ def first_images(run: Run) -> np.ndarray:
     raise InputError(f'data.name = {dataset.name!r}: not the data of the run')
   images = dataset.train.images
   indices = batches.epoch_order(config.seed, 0, len(images))[:COUNT]
-  view = View.of(config.data, config.augment, config.model.dtype)
   picked = jnp.asarray(images[np.asarray(indices)])
-  return np.asarray(augmented(view, picked, config.seed, 0, indices))
+  return np.asarray(augmented(view_of(config), picked, config.seed, 0, indices))
 
 
 def _config(fields: dict[str, Any]) -> Any:

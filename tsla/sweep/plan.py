@@ -63,6 +63,16 @@ class PlannedRun:
     return tuple(filter(None, (self.trunk, self.teacher)))
 
   @property
+  def end_of_smoothing(self) -> float:
+    """In epochs; infinite where it has no end, -1 where it is not known yet."""
+    smoothing = self.config.smoothing
+    if smoothing.schedule == 'constant':
+      return math.inf
+    if smoothing.drop_percent != -1:
+      return smoothing.drop_percent * self.config.epochs / 100
+    return float(smoothing.drop_epochs)
+
+  @property
   def label(self) -> str:
     """The run's name for a person."""
     return f'{self.row} seed {self.seed}'
@@ -167,12 +177,12 @@ def _share(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
     kinds[kind].append(run)
   shared = []
   for members in kinds.values():
-    trunk = max(members, key=lambda run: _end_of_smoothing(run.config))
+    trunk = max(members, key=lambda run: run.end_of_smoothing)
     branches = [
       dataclasses.replace(
         run,
         trunk=trunk.directory,
-        first_epoch=int(_end_of_smoothing(run.config)),
+        first_epoch=int(run.end_of_smoothing),
       )
       for run in members
       if run is not trunk and _can_fork(run, trunk)
@@ -186,18 +196,8 @@ def _share(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
 
 
 def _can_fork(run: PlannedRun, trunk: PlannedRun) -> bool:
-  end = _end_of_smoothing(run.config)
-  return end >= 1 and end.is_integer() and end < _end_of_smoothing(trunk.config)
-
-
-def _end_of_smoothing(config: ml_collections.ConfigDict) -> float:
-  """In epochs; infinite where it has no end, -1 where it is not known yet."""
-  smoothing = config.smoothing
-  if smoothing.schedule == 'constant':
-    return math.inf
-  if smoothing.drop_percent != -1:
-    return smoothing.drop_percent * config.epochs / 100
-  return float(smoothing.drop_epochs)
+  end = run.end_of_smoothing
+  return end >= 1 and end.is_integer() and end < trunk.end_of_smoothing
 
 
 def _with_stages(runs: Sequence[PlannedRun]) -> Iterator[PlannedRun]:

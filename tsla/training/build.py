@@ -8,6 +8,7 @@ import ml_collections
 import numpy as np
 
 from tsla.config.durations import Durations
+from tsla.config.schema import Section
 from tsla.data.datasets import Dataset
 from tsla.data.pipeline import View
 from tsla.errors import InputError
@@ -39,7 +40,11 @@ class Compiled(NamedTuple):
 
 def view_of(config: ml_collections.ConfigDict) -> View:
   """How a run's images become its network's input."""
-  return View.of(config.data, config.augment, config.model.dtype)
+  augment, data = config.augment, config.data
+  return View(
+    *(augment.pad, augment.crop, augment.flip),
+    *(data.mean, data.std, config.model.dtype),
+  )
 
 
 def tables_of(
@@ -69,6 +74,7 @@ def build(
     teacher: what `load_teacher` makes of config and data set.
   """
   view, axis = view_of(config), devices.axis_name
+  make = _make_optimizer(config.optimizer, config.smoothing, durations)
   apply = create_configured(
     config.model, dataset.num_classes, axis_name=axis
   ).apply
@@ -90,7 +96,7 @@ def build(
   )
   chunk = devices.map(
     step.make_train_chunk(
-      *(apply, _make_optimizer(config), view, source.y_hat),
+      *(apply, make, view, source.y_hat),
       batch_size=config.batch_size,
       axis_name=axis,
     ),
@@ -101,7 +107,7 @@ def build(
   eval_size = devices.round_up(min(config.eval_batch_size, len(test.labels)))
   eval_slots = devices.slots(eval_size)
   probe = None
-  if config.variance.every_epochs:
+  if durations.probe_every:
     measure = devices.map(
       probe_lib.make_probe(
         *(apply, view, source.y_hat, config.variance),
@@ -145,20 +151,23 @@ def first_state(
   Args: as of `build`.
   """
   schedules = optimizer.from_tables(tables_of(config, durations))
+  make = _make_optimizer(config.optimizer, config.smoothing, durations)
   return step.create_state(
     create_configured(config.model, dataset.num_classes),
-    _make_optimizer(config)(schedules),
+    make(schedules),
     seed=config.seed,
     image_shape=view_of(config).input_shape(dataset.image_shape),
   )
 
 
-def _make_optimizer(config: ml_collections.ConfigDict) -> step.MakeOptimizer:
+def _make_optimizer(
+  options: Section, smoothing: Section, durations: Durations
+) -> step.MakeOptimizer:
   return functools.partial(
     optimizer.create,
-    config.optimizer,
-    probed=config.variance.every_epochs > 0,
-    reset_momentum=config.smoothing.reset_momentum,
+    options,
+    probed=durations.probe_every > 0,
+    reset_momentum=smoothing.reset_momentum,
   )
 
 

@@ -5,9 +5,9 @@ run that begins with the LSR run's state of epoch s ends where TSLA(s) alone
 does.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import ml_collections
 import numpy as np
 
 from tsla.config import forms as config_lib
@@ -43,7 +43,7 @@ class Parent(NamedTuple):
   def check_same_until(
     self,
     step: int,
-    config: ml_collections.ConfigDict,
+    fields: Mapping[str, Any],
     durations: Durations,
     tables: Tables,
     fingerprint: str,
@@ -52,14 +52,14 @@ class Parent(NamedTuple):
 
     Args:
       step: updates before the fork.
-      config: of the run that forks.
+      fields: of the run that forks, as of `flatten`.
       durations: its durations.
       tables: its θ and learning rate.
       fingerprint: of its data set.
     """
     if self.run.fingerprint != fingerprint:
       raise InputError(f'{self.where}: that run is on another data set')
-    here = config_lib.identity(config_lib.flatten(config))
+    here = config_lib.identity(fields)
     there = config_lib.identity(config_lib.flatten(self.run.config))
     for name in sorted(here.keys() | there.keys()):
       if here.get(name) != there.get(name) and not name.startswith(

@@ -129,7 +129,9 @@ def train_and_evaluate(
       reporter = Reporter(log, progress, durations, arrays, alive)
       reporter.copy_parent_log(start)
       test = _train(
-        *(config, run, start, durations, reporter, checkpoints),
+        *(run, start, durations),
+        chunk_length(durations.steps_per_epoch, config.log_every_steps),
+        *(reporter, checkpoints),
         stop_signal=lambda s: devices.max_over_processes(requested.signum, s),
       )
     checkpoints.confirm(durations.total_steps)
@@ -150,10 +152,10 @@ def _noted(directory: RunDirectory, checkpoints: Checkpoints) -> Iterator[None]:
 
 
 def _train(
-  config: ml_collections.ConfigDict,
   run: Compiled,
   start: Start,
   durations: Durations,
+  longest: int,
   reporter: Reporter,
   checkpoints: Checkpoints,
   stop_signal: Callable[[TrainState], int],
@@ -165,31 +167,24 @@ def _train(
   but after it is probed, because it holds what the probe decided.
   """
   per_epoch, total = durations.steps_per_epoch, durations.total_steps
-  longest = chunk_length(per_epoch, config.log_every_steps)
   state, step = start.state, start.step
   while True:
-    epoch, in_epoch = divmod(step, per_epoch)
-    if (
-      run.probe
-      and step not in reporter.probes
-      and _due(epoch, in_epoch, config.variance.every_epochs)
-    ):
+    if step not in reporter.probes and _due(step, durations.probe_every):
       reporter.flush()
       state = reporter.probe(step, state, run.probe)
     signum = stop_signal(state)
     if step > start.step and (
       signum
       or step == total
-      or _due(epoch, in_epoch, config.checkpoint_every_epochs)
-      or (in_epoch == 0 and epoch in config.checkpoint_keep_epochs)
+      or _due(step, durations.save_every)
+      or step in durations.keep_steps
     ):
       reporter.flush()  # a state that is not finite is not saved
       checkpoints.save(step, state, reporter.top1)
     if signum:
       raise Interrupted(signum)
     if step not in reporter.evaluations and (
-      step == total
-      or (step > 0 and _due(epoch, in_epoch, config.eval_every_epochs))
+      step == total or (step > 0 and _due(step, durations.eval_every))
     ):
       reporter.flush()
       reporter.evaluation(step, run.evaluate(state))
@@ -197,6 +192,7 @@ def _train(
     if step == total:
       return reporter.evaluations[step]
 
+    in_epoch = step % per_epoch
     if in_epoch == 0:
       reporter.training_resumes()
     length = min(longest - in_epoch % longest, per_epoch - in_epoch)
@@ -229,8 +225,8 @@ def _announce(
   )
 
 
-def _due(epoch: int, in_epoch: int, every: int) -> bool:
-  return in_epoch == 0 and epoch % every == 0
+def _due(step: int, every: int) -> bool:
+  return every > 0 and step % every == 0
 
 
 def chunk_length(steps_per_epoch: int, at_most: int) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 
 from tsla import smoothing
 from tsla.config.durations import Durations
+from tsla.config.forms import flatten
 from tsla.config.schema import Section
 from tsla.errors import InputError
 from tsla.models import pretrained
@@ -63,7 +64,7 @@ def find_start(
 
   parent = fork.find_parent(config.init.fork_from, config.epochs)
   step = parent.epoch * durations.steps_per_epoch
-  parent.check_same_until(step, config, durations, tables, fingerprint)
+  parent.check_same_until(step, flatten(config), durations, tables, fingerprint)
   trunk = parent.restore(step, first, durations.steps_per_epoch)
   state = _with_own_theta(trunk, tables)
   before, after = (
@@ -77,9 +78,7 @@ def find_start(
   )
 
 
-def check_origin(
-  options: Section, fork_from: str, epochs: int
-) -> None:
+def check_origin(options: Section, fork_from: str, epochs: int) -> None:
   """Raises InputError if what a new run begins with is not there.
 
   It takes no data set, so that nobody waits for one in vain.
@@ -122,9 +121,7 @@ def _with_own_theta(state: TrainState, tables: Tables) -> TrainState:
   )
 
 
-def _from_weights(
-  options: Section, first: TrainState
-) -> Start:
+def _from_weights(options: Section, first: TrainState) -> Start:
   variables, rows = pretrained.to_variables(
     pretrained.read_state_dict(options.weights, options.weights_sha256),
     first.variables,

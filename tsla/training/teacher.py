@@ -62,9 +62,7 @@ def load_teacher(
   return Teacher(model, variables, options.temperature, options.view)
 
 
-def check_source(
-  options: 'Section', data_name: str, view: View
-) -> None:
+def check_source(options: 'Section', data_name: str, view: View) -> None:
   """Raises InputError if the run or the file of the teacher is of no use.
 
   It takes no data set, so that nobody waits for one in vain. Arguments as of
