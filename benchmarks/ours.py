@@ -1,6 +1,7 @@
 """The training path of TSLA, from random data, for the benchmarks."""
 
 import argparse
+import functools
 import types
 from collections.abc import Callable
 from typing import Any
@@ -12,10 +13,11 @@ from flax import linen as nn
 
 import common
 from tsla.config.durations import Durations
-from tsla.data import augment
+from tsla.data.pipeline import clean_view
 from tsla.models import resnet
 from tsla.runs.cores import split_cores
 from tsla.training import optimizer, parallel, step
+from tsla.training.build import view_of
 
 Namespace = types.SimpleNamespace
 
@@ -52,6 +54,7 @@ class Ours:
     y_hat: its arrays.
     probe_every: of the config; more than 0: the state can be probed.
     block: of the network, in place of its own.
+    flip: whether images are mirrored.
   """
 
   def __init__(
@@ -62,12 +65,13 @@ class Ours:
     y_hat: Any = (),
     probe_every: int = 0,
     block: type[nn.Module] | None = None,
+    flip: bool = True,
   ):
     self.args, size = args, common.SIZES[args.size]
     self.config = config(args, probe_every)
     split_cores(self.config)
-    self.mapping = parallel.choose('auto', args.batch)
-    axis = self.mapping.axis_name
+    self.devices = parallel.choose('auto', args.batch)
+    axis = self.devices.axis_name
     self.model = resnet.create(
       size.model,
       num_classes=size.classes,
@@ -81,9 +85,20 @@ class Ours:
     self.steps_per_epoch = args.examples // args.batch
     total = epochs * self.steps_per_epoch
     durations = Durations(self.steps_per_epoch, total, total // 2, (), 0)
-    state = step.TrainState.create(
+    tables = optimizer.tabulate(
+      optimizer.create_schedules(
+        self.config.smoothing, self.config.optimizer, durations
+      ),
+      total,
+    )
+    self.make_optimizer = functools.partial(
+      optimizer.create, self.config.optimizer, probed=probe_every > 0
+    )
+    self.config.augment.flip = flip
+    self.view = view_of(self.config)
+    state = step.create_state(
       self.model,
-      *optimizer.create(self.config, durations),
+      self.make_optimizer(optimizer.from_tables(tables)),
       seed=0,
       image_shape=(size.side, size.side, size.channels),
     )
@@ -91,26 +106,28 @@ class Ours:
     inputs = step.Inputs(
       step.Examples(images, labels, y_hat),
       np.uint32(0),
-      optimizer.tabulate(self.config, durations),
+      tables,
     )
-    self.state = self.mapping.replicate(state)
-    self.inputs = self.mapping.replicate(inputs)
-    self.slots = self.mapping.slots(args.batch)
-    self._chunk = self.mapping.map(
-      step.make_train_chunk(self.config, make_y_hat, axis_name=axis),
+    self.state = self.devices.replicate(state)
+    self.inputs = self.devices.replicate(inputs)
+    self.slots = self.devices.slots(args.batch)
+    self._chunk = self.devices.map(
+      step.make_train_chunk(
+        *(self.model.apply, self.make_optimizer, self.view, make_y_hat),
+        batch_size=args.batch,
+        axis_name=axis,
+      ),
       donate_state=True,
     )
-    self._bare = self.mapping.map(
-      bare_chunk(self.config, axis), donate_state=True
-    )
-    self._evaluate = self.mapping.map(
-      step.make_evaluation(self.config, axis_name=axis)
+    self._bare = self.devices.map(self._bare_chunk, donate_state=True)
+    self._evaluate = self.devices.map(
+      step.make_evaluation(self.model.apply, self.view, axis_name=axis)
     )
 
   @property
   def device(self) -> str:
     """The devices, in words."""
-    return self.mapping.describe()
+    return self.devices.describe()
 
   def train(self, steps: int) -> step.TrainMetrics:
     """The real path: shuffle, gather, augment, update; does not wait."""
@@ -140,9 +157,9 @@ class Ours:
 
   def evaluate(self, examples: step.Examples) -> Any:
     """Every metric over `examples`; waits."""
-    size = self.mapping.round_up(min(500, len(examples.labels)))
+    size = self.devices.round_up(min(500, len(examples.labels)))
     return jax.block_until_ready(
-      self._evaluate(self.state, examples, self.mapping.slots(size), size)
+      self._evaluate(self.state, examples, self.devices.slots(size), size)
     )
 
   def two_late(self, run: Callable[[int], step.TrainMetrics]) -> None:
@@ -155,28 +172,23 @@ class Ours:
     first.compute()
     second.compute()
 
-
-def bare_chunk(
-  config: Namespace, axis_name: str | None
-) -> Callable[..., tuple[step.TrainState, step.TrainMetrics]]:
-  """As `step.make_train_chunk`, without the data's part of the work."""
-
-  def chunk(
-    state: step.TrainState, inputs: step.Inputs, slots: jax.Array, length: int
+  def _bare_chunk(
+    self,
+    state: step.TrainState,
+    inputs: step.Inputs,
+    slots: jax.Array,
+    length: int,
   ) -> tuple[step.TrainState, step.TrainMetrics]:
-    images = augment.augment_eval(
-      inputs.examples.images[slots], crop=config.augment.crop
-    )
-    images = augment.normalize(
-      images, config.data.mean, config.data.std, jnp.dtype(config.model.dtype)
-    )
+    """As `step.make_train_chunk`'s, without the data's part of the work."""
+    images = clean_view(self.view, inputs.examples.images[slots])
     batch = step.Examples(images, inputs.examples.labels[slots])
-    tx, rate = optimizer.from_tables(config, inputs.tables)
-    end, rows = jax.lax.scan(
-      lambda state, _: step.train_step(state, batch, axis_name=axis_name),
-      state.replace(tx=tx, learning_rate=rate),
+    schedules = optimizer.from_tables(inputs.tables)
+    tx = self.make_optimizer(schedules)
+    return jax.lax.scan(
+      lambda state, _: step.train_step(
+        *(state, batch, self.model.apply, tx, schedules.learning_rate),
+        axis_name=self.devices.axis_name,
+      ),
+      state,
       length=length,
     )
-    return end.replace(tx=state.tx, learning_rate=state.learning_rate), rows
-
-  return chunk

@@ -18,7 +18,6 @@ import numpy as np
 
 import common
 import ours
-from tsla.config.durations import Durations
 from tsla.training import probe, step
 
 _COMPARED = ('sigma2', 'delta', 'theta_star', 'mse_ratio', 'cosine')
@@ -33,10 +32,9 @@ def path_of(args: argparse.Namespace) -> ours.Ours:
   size = common.SIZES[args.size]
   images = images.reshape(-1, size.image, size.image, size.channels)
   args.examples = len(images)
-  path = ours.Ours(args, probe_every=1)
-  path.config.augment.flip = False  # digits have a left and a right
+  path = ours.Ours(args, probe_every=1, flip=False)  # digits: left and right
   path.inputs = path.inputs._replace(
-    examples=path.mapping.replicate(
+    examples=path.devices.replicate(
       step.Examples(images, labels.astype(np.int32), ())
     )
   )
@@ -45,16 +43,16 @@ def path_of(args: argparse.Namespace) -> ours.Ours:
 
 def probe_of(path: ours.Ours, mode: str, batches: int) -> Any:
   """() -> what a probe finds at the path's state, which is not decided on."""
-  config = copy.deepcopy(path.config)
-  config.variance.mode = mode
-  config.smoothing.rule, config.smoothing.patience = '', 1
-  decision = probe.decision(config, Durations(1, 1, None, (), 0))
-  inputs = probe.Inputs(path.inputs, None, path.mapping.replicate(decision))
-  call = path.mapping.map(
+  options = copy.deepcopy(path.config.variance)
+  options.mode = mode
+  decision = probe.decision('', min_step=0, patience=1)
+  inputs = probe.Inputs(path.inputs, None, path.devices.replicate(decision))
+  call = path.devices.map(
     probe.make_probe(
-      config,
-      lambda arrays, images, indices: None,
-      axis_name=path.mapping.axis_name,
+      *(path.model.apply, path.view, lambda arrays, images, indices: None),
+      options,
+      batch_size=path.args.batch,
+      axis_name=path.devices.axis_name,
     ),
     donate_state=True,
   )

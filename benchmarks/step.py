@@ -18,7 +18,7 @@ import optax
 import common
 import ours
 from tsla import smoothing
-from tsla.training import step
+from tsla.training import optimizer, step
 
 
 def parts(path: ours.Ours) -> common.Contenders:
@@ -31,7 +31,9 @@ def parts(path: ours.Ours) -> common.Contenders:
     examples.labels[: path.args.batch],
   )
   model = path.model.clone(axis_name=None)
-  state = jax.tree.map(jnp.array, path.state).replace(apply_fn=model.apply)
+  state = jax.tree.map(jnp.array, path.state)
+  schedules = optimizer.from_tables(path.inputs.tables)
+  tx = path.make_optimizer(schedules)
 
   def forward(params: Any, state: step.TrainState) -> jax.Array:
     logits, _ = model.apply(
@@ -46,7 +48,11 @@ def parts(path: ours.Ours) -> common.Contenders:
   functions = {
     'forward': jax.jit(lambda state: forward(state.params, state)),
     'gradient': jax.jit(lambda state: jax.grad(forward)(state.params, state)),
-    'update': jax.jit(lambda state: step.train_step(state, batch)),
+    'update': jax.jit(
+      lambda state: step.train_step(
+        state, batch, model.apply, tx, schedules.learning_rate
+      )
+    ),
   }
 
   def repeat(call: Any) -> None:

@@ -32,7 +32,7 @@ def fashion_mnist() -> ml_collections.ConfigDict:
   """4,000 images of clothes at 14 pixels: a second real set within minutes.
 
   Not the usual Fashion-MNIST of 60,000 images at 28 pixels: its accuracies
-  compare with nothing that is published. `tsla.data.idx` writes the file.
+  compare with nothing that is published. `tsla idx` writes the file.
   """
   config = digits()
   config.epochs = 10

@@ -13,15 +13,15 @@ from tsla.training import parallel
 
 def main():
   what, folder = sys.argv[1], pathlib.Path(sys.argv[2])
-  mapping = parallel.choose('auto', 64)
+  devices = parallel.choose('auto', 64)
   values = {'a': np.random.default_rng(0).normal(size=(64, 3))}
-  state = mapping.replicate(jax.tree.map(np.float32, values))
+  state = devices.replicate(jax.tree.map(np.float32, values))
   with open_checkpoints(folder / 'checkpoints') as checkpoints:
     if what == 'save':
       checkpoints.save(1, state)
       print(json.dumps(True))
       return
-    zeros = mapping.replicate(jax.tree.map(np.zeros_like, state))
+    zeros = devices.replicate(jax.tree.map(np.zeros_like, state))
     got = checkpoints.restore(zeros)
     checkpoints.confirm(1)
   result = {

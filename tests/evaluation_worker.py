@@ -5,12 +5,12 @@ import sys
 
 import jax
 import numpy as np
-import optax
 from sklearn.datasets import load_digits
 
 from tsla.config.forms import default_config
 from tsla.evaluation import metrics
 from tsla.training import parallel
+from tsla.training.build import view_of
 from tsla.training.step import Examples, TrainState, make_evaluation
 
 
@@ -25,20 +25,14 @@ def main():
   images = np.round(digits.images * 255 / 16).astype(np.uint8)[..., None]
   labels = digits.target.astype(np.int32)
   weights = np.random.default_rng(0).normal(size=(64, 10)).astype(np.float32)
-  mapping = parallel.choose(mode, batch_size=8)
-  state = mapping.replicate(
-    TrainState(
-      step=np.int32(0),
-      params=weights,
-      batch_stats={},
-      opt_state=(),
-      apply_fn=logits_of,
-      tx=optax.identity(),
-      learning_rate=optax.constant_schedule(0),
-    )
+  devices = parallel.choose(mode, batch_size=8)
+  state = devices.replicate(
+    TrainState(step=np.int32(0), params=weights, batch_stats={}, opt_state=())
   )
-  evaluate = mapping.map(
-    make_evaluation(default_config(), axis_name=mapping.axis_name)
+  evaluate = devices.map(
+    make_evaluation(
+      *(logits_of, view_of(default_config())), axis_name=devices.axis_name
+    )
   )
   rows = []
   for number in (1, 7, 97, 360):
@@ -48,7 +42,7 @@ def main():
     ) * 2
     for batch_size in (8, 64, 504):
       sums = evaluate(
-        state, mapping.replicate(test), mapping.slots(batch_size), batch_size
+        state, devices.replicate(test), devices.slots(batch_size), batch_size
       )
       rows.append(
         {

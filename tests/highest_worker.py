@@ -9,8 +9,12 @@ from tsla.training import parallel
 def main():
   address, index, *values = sys.argv[1:]
   parallel.join(address, 2, int(index))
-  mapping = parallel.choose('auto', 2)
-  print(json.dumps([mapping.highest(int(v), after=()) for v in values]))
+  devices = parallel.choose('auto', 2)
+  print(
+    json.dumps(
+      [devices.max_over_processes(int(v), wait_for=()) for v in values]
+    )
+  )
 
 
 if __name__ == '__main__':

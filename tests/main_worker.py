@@ -4,21 +4,14 @@ Prints for each its exit code, stderr, and the programs that jax compiled.
 """
 
 import contextlib
-import importlib
 import io
 import json
 import pathlib
 import sys
 
 import jax
-from absl import flags
 
-FLAGS = {'config', 'workdir', 'distributed', 'debug'} | {
-  'allow_changed_config',
-  'coordinator',
-  'num_processes',
-  'process_index',
-}
+import main as training
 
 compiled = []
 
@@ -30,16 +23,10 @@ def note(event, seconds, **more):
 
 def run(argv):
   """The command line, as a process of its own would see it."""
-  for name in list(flags.FLAGS):
-    if name.split('.')[0] in FLAGS:
-      delattr(flags.FLAGS, name)
-  sys.modules.pop('main', None)
-  main = importlib.import_module('main')
-  sys.argv = ['main.py', *argv]  # config_flags looks there for overrides
   error = io.StringIO()
   compiled.clear()
   with contextlib.redirect_stderr(error):
-    code = main.main(sys.argv)
+    code = training.main(['main.py', *argv])
   return code, error.getvalue(), list(compiled)
 
 

@@ -19,10 +19,10 @@ from tsla.training import parallel
 from tsla.training.build import build
 
 
-def mappings():
+def modes():
   devices = np.asarray(jax.devices())
   return {
-    'single': parallel.Parallel('jit', Mesh(devices[:1], 'batch')),
+    'single': parallel.Devices('jit', Mesh(devices[:1], 'batch')),
     'pmap': parallel.choose('auto', 16),
     'jit': parallel.choose('jit', 16),
   }
@@ -34,14 +34,14 @@ def numbers(found):
   return [row[name] for name in row if not name.endswith('_error')]
 
 
-def train(config, dataset, mapping, updates):
+def train(config, dataset, devices, updates):
   steps = durations.resolve(config, steps_per_epoch=4)
-  run = build(config, dataset, steps, mapping)
+  run = build(config, dataset, steps, devices)
   state, losses, found = run.state, [], []
   if run.probe:
     config = config.copy_and_resolve_references()
     config.variance.mode = 'last_layer'
-    last = build(config, dataset, steps, mapping)
+    last = build(config, dataset, steps, devices)
     state, found = run.probe(state)
     found = [*numbers(found), *numbers(last.probe(last.state)[1])]
   while len(losses) < updates:
@@ -76,20 +76,20 @@ def main():
   if sys.argv[2] == 'probed':
     config.variance.every_epochs = 1
     config.variance.num_batches = 3
-  dataset = datasets.load(config.data)
+  dataset = datasets.load_dataset(config.data)
   assert len(jax.devices()) == 8
-  assert {n: m.mode for n, m in mappings().items()} == {
+  assert {n: m.mode for n, m in modes().items()} == {
     'single': 'jit',
     'pmap': 'pmap',
     'jit': 'jit',
   }
   runs = {
-    name: train(config, dataset, mapping, updates=5)
-    for name, mapping in mappings().items()
+    name: train(config, dataset, devices, updates=5)
+    for name, devices in modes().items()
   }
   # The defect that out_axes=None would hide: every device keeps its own mean.
   with mock.patch('jax.lax.pmean', forgotten_by_the_step):
-    lost = train(config, dataset, mappings()['pmap'], updates=5)
+    lost = train(config, dataset, modes()['pmap'], updates=5)
   single = runs.pop('single')
 
   def differences(run):

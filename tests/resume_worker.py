@@ -78,7 +78,7 @@ def main():
     config.optimizer.learning_rate = 0.3
   like = build(
     config,
-    datasets.load(config.data),
+    datasets.load_dataset(config.data),
     durations.resolve(config, steps_per_epoch=4),
     parallel.choose('auto', config.batch_size),
   ).state

@@ -15,6 +15,8 @@ from safetensors.numpy import load_file, save_file
 from sklearn.datasets import load_digits
 
 from tsla.config.forms import default_config
+from tsla.training import smoothing_label, teacher
+from tsla.training.build import view_of
 
 ROOT = pathlib.Path(__file__).parent.parent
 WEIGHTS = ROOT / 'tests/golden/torch_resnet18.safetensors'
@@ -51,6 +53,24 @@ def small_config(npz):
   config.smoothing.theta = 0.4
   config.smoothing.drop_epochs = 2.0
   return config
+
+
+def teacher_of(config, dataset):
+  """The teacher of a run, as the loop loads it."""
+  return teacher.load_teacher(config.teacher, dataset, view_of(config))
+
+
+def y_hat_of(config, dataset, network=None):
+  """The source of a run's smoothing label, as `build` makes it."""
+  if network is not None:
+    options = config.teacher
+    network = network._replace(
+      temperature=options.temperature, view=options.view
+    )
+  return smoothing_label.create(
+    *(config.smoothing.target, dataset, view_of(config), network),
+    batch_size=config.eval_batch_size,
+  )
 
 
 def bad_weights(folder):

@@ -58,7 +58,7 @@ def main():
   for kind, config in configs(npz):
     run = build(
       config,
-      datasets.load(config.data),
+      datasets.load_dataset(config.data),
       durations.resolve(config, steps_per_epoch=4),
       parallel.choose('auto', config.batch_size),
     )

@@ -32,26 +32,26 @@ class Computer:
 
 def test_the_same_facts_give_the_same_array(home):
   compute = Computer()
-  first = array_cache.load('kind', {'a': 1, 'b': [0.5]}, compute)
-  again = array_cache.load('kind', {'b': (0.5,), 'a': 1}, compute)
+  first = array_cache.cached_array('kind', {'a': 1, 'b': [0.5]}, compute)
+  again = array_cache.cached_array('kind', {'b': (0.5,), 'a': 1}, compute)
   np.testing.assert_array_equal(again, first, strict=True)
-  other = array_cache.load('kind', {'a': 2, 'b': [0.5]}, compute)
+  other = array_cache.cached_array('kind', {'a': 2, 'b': [0.5]}, compute)
   assert compute.calls == 2 and (other != first).all()
-  again = array_cache.load('kind', {'a': 1, 'b': [0.5]}, compute)
+  again = array_cache.cached_array('kind', {'a': 1, 'b': [0.5]}, compute)
   np.testing.assert_array_equal(again, first, strict=True)
   assert {path.suffix for path in home.iterdir()} == {'.array', ''}
 
 
 def test_an_array_is_on_the_disk_before_it_has_its_name(home, monkeypatch):
   disk = Disk(monkeypatch)
-  array_cache.load('kind', {}, Computer())
+  array_cache.cached_array('kind', {}, Computer())
   (path,) = home.glob('*.array')
   disk.assert_lasting(path)
 
 
 def test_a_damaged_file_is_computed_again(home):
   compute = Computer()
-  array_cache.load('kind', {}, compute)
+  array_cache.cached_array('kind', {}, compute)
   (path,) = home.glob('*.array')
   whole = path.read_bytes()
   rng = np.random.default_rng(0)
@@ -63,10 +63,10 @@ def test_a_damaged_file_is_computed_again(home):
   for damaged in damages:
     path.write_bytes(damaged)
     before = compute.calls
-    got = array_cache.load('kind', {}, compute)
+    got = array_cache.cached_array('kind', {}, compute)
     assert compute.calls == before + 1
     np.testing.assert_array_equal(
-      array_cache.load('kind', {}, compute), got, strict=True
+      array_cache.cached_array('kind', {}, compute), got, strict=True
     )
     assert compute.calls == before + 1
 
@@ -86,12 +86,12 @@ def test_a_kill_leaves_nothing_that_is_trusted(home, moment):
       array_cache.sync = kill
     else:
       os.replace = kill
-    array_cache.load('kind', {{}}, compute)
+    array_cache.cached_array('kind', {{}}, compute)
   """)
   killed = subprocess.run([sys.executable, '-c', code], cwd=ROOT)
   assert killed.returncode == -signal.SIGKILL
   compute = Computer()
-  got = array_cache.load('kind', {}, compute)
+  got = array_cache.cached_array('kind', {}, compute)
   assert compute.calls == 1 and (got > 0).any()
   assert sorted(path.suffix for path in home.iterdir()) == ['', '.array']
 
@@ -100,7 +100,7 @@ def test_a_cache_that_cannot_be_written_is_named(home):
   home.parent.mkdir()
   home.write_text('no folder')
   with pytest.raises(InputError, match='nothing can be stored there') as error:
-    array_cache.load('kind', {}, Computer())
+    array_cache.cached_array('kind', {}, Computer())
   assert len(str(error.value).splitlines()) <= 3 and str(home) in str(
     error.value
   )
@@ -119,7 +119,7 @@ def test_those_who_ask_at_once_wait_for_the_first(home, tmp_path):
       time.sleep(0.1)  # the others come to the lock
       return np.arange(5)
     (folder / f'asks-{os.getpid()}').touch()
-    print(array_cache.load('kind', {}, compute).sum())
+    print(array_cache.cached_array('kind', {}, compute).sum())
   """)
   args = [sys.executable, '-c', code, str(tmp_path)]
   processes = [

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import tsla
-from tsla.smoothing import auto, rules
+from tsla.smoothing import auto
 from tsla.smoothing.estimates import Estimate, GradientStatistics
 
 PARAMS = {'w': jnp.ones(2)}
@@ -94,13 +94,12 @@ def test_each_rule_says_what_its_name_does(rule, first, second, fires):
   expected = [0.4, 0 if fires else 0.4]
   assert thetas(switch, [seen(**first), seen(**second)]) == expected
   # Whichever is in force, all are asked.
-  tx = auto.observed_smoothing(tsla.constant(0.4))
+  tx = auto.adaptive_smoothing(tsla.constant(0.4))
   state = tx.init(PARAMS)
   for each in (first, second):
     state = tsla.observe(state, seen(**each), tsla.constant(0.4), rule=-1)
     _, state = tx.update(PARAMS, state)
-  place = list(rules.RULES).index(rule)
-  assert (int(auto.firings(state)[place]) == 1) == fires
+  assert (int(auto.firings(state)[rule]) == 1) == fires
   assert float(tsla.current_theta(state)) == pytest.approx(0.4)
 
 
@@ -111,7 +110,7 @@ def test_an_observation_at_the_same_count_replaces_the_last():
   twice = switch.observe(once, FIRES)
   for a, b in zip(jax.tree.leaves(once), jax.tree.leaves(twice), strict=True):
     np.testing.assert_array_equal(a, b)
-  assert int(auto.firings(switch.observe(twice, QUIET))[0]) == 0
+  assert int(auto.firings(switch.observe(twice, QUIET))['delta']) == 0
   # A decision too: it was made on what is no longer so.
   _, state = tx.update(PARAMS, once)
   assert float(tsla.current_theta(switch.observe(state, FIRES))) == 0

@@ -22,7 +22,7 @@ import itertools, os, signal, sys, time
 import ml_collections
 from tsla.data import cache, datasets
 def load():
-  return datasets.load(ml_collections.ConfigDict(dict(
+  return datasets.load_dataset(ml_collections.ConfigDict(dict(
     name='folder', path=sys.argv[1], image_size=6, download=False,
     skip_corrupt=False, label_noise=0, held_out=0)))
 """
@@ -121,10 +121,10 @@ def test_a_folder_is_decoded_once_as_pillow_does_and_not_written_to(
   folder, decodings
 ):
   before = names(folder)
-  first = datasets.load(config(folder))
+  first = datasets.load_dataset(config(folder))
   assert_is(first, folder)
   assert len(decodings) == 16
-  again = datasets.load(config(folder))
+  again = datasets.load_dataset(config(folder))
   assert_is(again, folder)
   assert len(decodings) == 16
   assert again.fingerprint == first.fingerprint
@@ -137,19 +137,19 @@ def test_what_is_decoded_is_on_the_disk_before_it_has_its_name(
 ):
   """Of the images only the size is checked when they are opened."""
   disk = Disk(monkeypatch)
-  datasets.load(config(folder))
+  datasets.load_dataset(config(folder))
   (entry,) = entries(home)
   disk.assert_lasting(entry, home)
 
 
 def test_a_tfds_set_is_decoded_once_beside_it_and_read_without_tfds(tmp_path):
-  first = datasets.load(config(tmp_path, 'digits', 0))
+  first = datasets.load_dataset(config(tmp_path, 'digits', 0))
   assert len(entries(tmp_path / '.decoded')) == 1
   code = f"""
 import sys, ml_collections
 from tsla.data import datasets, images
 images._decode = None
-dataset = datasets.load(ml_collections.ConfigDict(dict(
+dataset = datasets.load_dataset(ml_collections.ConfigDict(dict(
     name='digits', path={str(tmp_path)!r}, image_size=0, download=False,
     skip_corrupt=False, label_noise=0, held_out=0)))
 assert 'tensorflow_datasets' not in sys.modules
@@ -161,19 +161,19 @@ print(dataset.fingerprint, dataset.train.images.shape)
   moved = tmp_path.with_name('moved')
   shutil.copytree(tmp_path, moved)
   before = entries(moved / '.decoded')
-  datasets.load(config(moved, 'digits', 0))
+  datasets.load_dataset(config(moved, 'digits', 0))
   assert entries(moved / '.decoded') == before
 
 
 def test_fingerprint_is_that_of_the_same_arrays(folder, tmp_path):
-  dataset = datasets.load(config(folder))
+  dataset = datasets.load_dataset(config(folder))
   np.savez(
     tmp_path / 'same.npz',
     class_names=np.array(['ant', 'bee']),
     **{f'{s}_images': expected(folder, s) for s in ('train', 'test')},
     **{f'{s}_labels': [0] * 4 + [1] * 4 for s in ('train', 'test')},
   )
-  same = datasets.load(config(tmp_path / 'same.npz', 'npz', 0))
+  same = datasets.load_dataset(config(tmp_path / 'same.npz', 'npz', 0))
   assert same.fingerprint == dataset.fingerprint
 
 
@@ -181,7 +181,7 @@ def test_a_prepared_set_that_cannot_be_written_to_uses_the_user_s_cache(
   tmp_path, home, monkeypatch
 ):
   root = tmp_path / 'sets'
-  datasets.load(config(root, 'digits', 0))
+  datasets.load_dataset(config(root, 'digits', 0))
   (ready,) = entries(root / '.decoded')
   real = os.access
   monkeypatch.setattr(
@@ -189,9 +189,9 @@ def test_a_prepared_set_that_cannot_be_written_to_uses_the_user_s_cache(
     'access',
     lambda path, mode: root not in (path, *path.parents) and real(path, mode),
   )
-  datasets.load(config(root, 'digits', 0))  # read where it is
+  datasets.load_dataset(config(root, 'digits', 0))  # read where it is
   assert not home.exists()
-  datasets.load(config(root, 'digits', 4))
+  datasets.load_dataset(config(root, 'digits', 4))
   assert len(entries(home)) == 1
   assert entries(root / '.decoded') == [ready]
 
@@ -210,10 +210,10 @@ def rename(folder):
 
 @pytest.mark.parametrize('harm', [change, touch, rename])
 def test_a_changed_folder_is_decoded_again(folder, home, decodings, harm):
-  datasets.load(config(folder))
+  datasets.load_dataset(config(folder))
   (old,) = entries(home)
   harm(folder)
-  assert_is(datasets.load(config(folder)), folder)
+  assert_is(datasets.load_dataset(config(folder)), folder)
   assert len(decodings) == 32
   assert old not in entries(home)
   assert len(entries(home)) == 1
@@ -224,12 +224,12 @@ def test_image_sizes_and_pillows_have_caches_of_their_own(
 ):
   for _ in range(2):
     for size in (6, 5):
-      dataset = datasets.load(config(folder, image_size=size))
+      dataset = datasets.load_dataset(config(folder, image_size=size))
       assert_is(dataset, folder, size)
   assert len(decodings) == 32
   assert len(entries(home)) == 2
   monkeypatch.setattr('PIL.__version__', '0.1')
-  datasets.load(config(folder))
+  datasets.load_dataset(config(folder))
   assert len(decodings) == 48
 
 
@@ -264,12 +264,12 @@ def lose_class_names(entry):
   'harm', [cut_images, flip_label, lose_labels, cut_about, lose_class_names]
 )
 def test_a_damaged_cache_is_built_again(folder, home, decodings, harm):
-  datasets.load(config(folder))
+  datasets.load_dataset(config(folder))
   (entry,) = entries(home)
   harm(entry)
-  assert_is(datasets.load(config(folder)), folder)
+  assert_is(datasets.load_dataset(config(folder)), folder)
   assert len(decodings) == 32
-  datasets.load(config(folder))
+  datasets.load_dataset(config(folder))
   assert len(decodings) == 32
 
 
@@ -287,7 +287,7 @@ def test_a_build_that_is_killed_is_not_trusted_and_swept(folder, home):
   assert process.returncode == -signal.SIGKILL, output
   assert (home / '.building' / 'train.images').exists()
   assert not entries(home)
-  assert_is(datasets.load(config(folder)), folder)
+  assert_is(datasets.load_dataset(config(folder)), folder)
   assert not (home / '.building').exists()
 
 
@@ -320,7 +320,7 @@ def test_a_full_disk_is_named_and_leaves_nothing(folder, home, monkeypatch):
 
   monkeypatch.setattr(os, 'fsync', full)
   with pytest.raises(InputError) as error:
-    datasets.load(config(folder))
+    datasets.load_dataset(config(folder))
   for word in (str(home), 'No space left', 'XDG_CACHE_HOME'):
     assert word in str(error.value)
   assert [path.name for path in home.iterdir()] == ['.lock']
@@ -337,7 +337,7 @@ def test_a_folder_that_changes_while_it_is_read_is_refused(
 
   monkeypatch.setattr(images, '_decode', decode)
   with pytest.raises(InputError, match='changed while it was read'):
-    datasets.load(config(folder))
+    datasets.load_dataset(config(folder))
   assert not entries(home)
 
 
@@ -349,7 +349,7 @@ def test_a_corrupt_image_is_named_or_skipped_and_counted(
   text.write_text('not an image')
   for _ in range(2):
     with pytest.raises(InputError) as error:
-      datasets.load(config(folder))
+      datasets.load_dataset(config(folder))
     assert str(cut) in str(error.value)
     assert '--config.data.skip_corrupt=true' in str(error.value)
     assert not entries(home)
@@ -372,7 +372,7 @@ def test_a_corrupt_image_is_named_or_skipped_and_counted(
   )
   for _ in range(2):
     capsys.readouterr()
-    dataset = datasets.load(config(folder, skip_corrupt=True))
+    dataset = datasets.load_dataset(config(folder, skip_corrupt=True))
     np.testing.assert_array_equal(dataset.train.images, want)
     assert dataset.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert len(dataset.test.labels) == 8
@@ -386,7 +386,7 @@ def test_a_corrupt_image_is_named_or_skipped_and_counted(
   assert skipped == [str(cut), str(text)]
   # What one run was content with, another need not be.
   with pytest.raises(InputError, match='not a readable image'):
-    datasets.load(config(folder))
+    datasets.load_dataset(config(folder))
   assert len(decodings) == 16
 
 
@@ -394,15 +394,15 @@ def test_what_is_no_damage_is_never_skipped(folder):
   deep = Image.fromarray(np.full((4, 5), 300, np.uint16))
   deep.save(folder / 'train/ant/5.png')
   with pytest.raises(InputError, match='8 bits'):
-    datasets.load(config(folder, skip_corrupt=True))
+    datasets.load_dataset(config(folder, skip_corrupt=True))
   (folder / 'train/ant/5.png').unlink()
   (folder / 'train/ant/6.png').mkdir()
   with pytest.raises(InputError, match=r'6\.png: Is a directory'):
-    datasets.load(config(folder, skip_corrupt=True))
+    datasets.load_dataset(config(folder, skip_corrupt=True))
 
 
 def test_a_split_of_corrupt_images_only_is_refused(folder):
   for file in (folder / 'test').glob('*/*.jpg'):
     file.write_text('')
   with pytest.raises(InputError, match='test: no readable image'):
-    datasets.load(config(folder, skip_corrupt=True))
+    datasets.load_dataset(config(folder, skip_corrupt=True))

@@ -252,7 +252,7 @@ def test_the_command_verifies_and_prints(saved, tmp_path):
 
   def command(path):
     return subprocess.run(
-      [sys.executable, '-m', 'tsla.runs.checkpoint', str(path)],
+      [sys.executable, '-m', 'tsla', 'check', str(path)],
       cwd=ROOT,
       env=os.environ | {'JAX_PLATFORMS': 'cpu'},
       capture_output=True,

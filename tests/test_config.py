@@ -9,8 +9,10 @@ import pytest
 from support import ROOT
 
 from configs import bases
-from tsla.config import durations
+from tsla.config import cli, durations
 from tsla.config import forms as config_lib
+from tsla.config.checks import validate
+from tsla.config.schema import FIELDS, check_field_name
 from tsla.errors import InputError
 from tsla.sweep import table
 from tsla.training import optimizer
@@ -38,8 +40,7 @@ def test_the_twelve_experiments_are_there():
 def test_experiment_loads_validates_and_is_a_lab_record(name):
   module = importlib.import_module(f'configs.{name}')
   config = module.get_config()
-  config_lib.validate(config)
-  durations.check(config)
+  validate(config)
   assert '@@' not in module.__doc__
   for word in ('Row:', 'Command:', 'Hardware:', 'Hours:', 'Expected:'):
     assert word in module.__doc__, word
@@ -165,8 +166,7 @@ def test_bad_values_are_named_with_what_is_allowed(fields, message):
   config = config_lib.default_config()
   config.update_from_flattened_dict(fields)
   with pytest.raises(InputError, match=message) as error:
-    config_lib.validate(config)
-    durations.check(config)
+    validate(config)
   assert len(str(error.value).splitlines()) <= 3
 
 
@@ -181,13 +181,13 @@ def test_bad_values_are_named_with_what_is_allowed(fields, message):
 )
 def test_an_unknown_field_names_the_nearest(typo, near):
   with pytest.raises(InputError) as error:
-    config_lib.check_field_name(typo)
+    check_field_name(typo)
   assert f'--config.{near}=' in str(error.value)
 
 
 def test_help_lists_every_field_with_type_and_default():
-  text = config_lib.help_text()
-  for name, field in config_lib.FIELDS.items():
+  text = cli.help_text()
+  for name, field in FIELDS.items():
     assert f'--config.{name}: {type(field.default).__name__} =' in text
 
 
@@ -242,7 +242,7 @@ def test_the_readme_is_filled_in():
 @pytest.mark.parametrize('kind', ['linear', 'cosine', 'rising', 'reversed'])
 def test_the_controls_have_the_area_of_two_stages(kind):
   config = bases.control(bases.digits(), kind, 0.1, 20.0)
-  config_lib.validate(config)
+  validate(config)
   steps = durations.resolve(config, steps_per_epoch=44)
   theta = optimizer.smoothing_schedule(config, steps)
   area = float(jax.vmap(theta)(np.arange(steps.total_steps)).sum())
@@ -255,8 +255,7 @@ def test_the_controls_have_the_area_of_two_stages(kind):
 def test_the_rules_table_has_each_rule_and_loads():
   rows = table.load(ROOT / 'configs/sweeps/digits_rules.py').rows
   for row in rows:
-    config_lib.validate(row.config)
-    durations.check(row.config)
+    validate(row.config)
     assert row.config.data.held_out == 0.1
     probed = row.config.variance.every_epochs == 1
     assert probed == row.name.startswith('auto')

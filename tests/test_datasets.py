@@ -49,7 +49,7 @@ def arrays(shape=(6, 5, 4, 3), classes=3):
 
 def load_npz(tmp_path, content, **kwargs):
   np.savez(tmp_path / 'set.npz', **content)
-  return datasets.load(config('npz', tmp_path / 'set.npz', **kwargs))
+  return datasets.load_dataset(config('npz', tmp_path / 'set.npz', **kwargs))
 
 
 def write_folder(root, images):
@@ -76,7 +76,9 @@ def assert_refused(load, *words):
 
 @pytest.fixture(scope='module')
 def digits(tmp_path_factory):
-  return datasets.load(config('digits', tmp_path_factory.mktemp('digits')))
+  return datasets.load_dataset(
+    config('digits', tmp_path_factory.mktemp('digits'))
+  )
 
 
 def test_digits_are_scikit_learns_in_a_stratified_split(digits):
@@ -99,7 +101,7 @@ def test_digits_are_scikit_learns_in_a_stratified_split(digits):
 
 
 def test_two_builds_of_digits_are_equal(digits, tmp_path):
-  again = datasets.load(config('digits', tmp_path))
+  again = datasets.load_dataset(config('digits', tmp_path))
   assert again.fingerprint == digits.fingerprint
 
 
@@ -158,11 +160,15 @@ def test_npz_missing_key_file_and_format(tmp_path):
   for name, data in (('a', b''), ('b', b'PK\3\4damaged'), ('c', b'\x80\4]')):
     (tmp_path / name).write_bytes(data)
     load = config('npz', tmp_path / name)
-    assert_refused(lambda load=load: datasets.load(load), 'not a readable')
+    assert_refused(
+      lambda load=load: datasets.load_dataset(load), 'not a readable'
+    )
   assert_refused(
-    lambda: datasets.load(config('npz', tmp_path / 'd')), 'No such'
+    lambda: datasets.load_dataset(config('npz', tmp_path / 'd')), 'No such'
   )
-  assert_refused(lambda: datasets.load(config('npz', '')), 'data.path is empty')
+  assert_refused(
+    lambda: datasets.load_dataset(config('npz', '')), 'data.path is empty'
+  )
 
 
 @pytest.mark.parametrize('channels', [1, 3])
@@ -221,7 +227,7 @@ def test_folder_of_every_kind_of_image_becomes_rgb(tmp_path):
   )
   (tmp_path / 'train' / 'a' / 'notes.txt').write_text('not an image')
   (tmp_path / 'train' / '.cache').mkdir()
-  dataset = datasets.load(config('folder', tmp_path))
+  dataset = datasets.load_dataset(config('folder', tmp_path))
   assert dataset.class_names == ('a', 'b')
   assert dataset.image_shape == (4, 5, 3)
   np.testing.assert_array_equal(dataset.train.labels, [0, 0, 0, 1, 1])
@@ -245,19 +251,19 @@ def test_folder_of_mixed_sizes_is_refused_or_resized(tmp_path):
     },
   )
   assert_refused(
-    lambda: datasets.load(config('folder', tmp_path)),
+    lambda: datasets.load_dataset(config('folder', tmp_path)),
     'odd.png',
     '4×7×3',
     '4×5×3',
     '--config.data.image_size=256',
   )
-  dataset = datasets.load(config('folder', tmp_path, image_size=3))
+  dataset = datasets.load_dataset(config('folder', tmp_path, image_size=3))
   assert dataset.image_shape == (3, 3, 3)
 
 
 def test_folder_violations_are_named(tmp_path):
   def load():
-    return datasets.load(config('folder', tmp_path))
+    return datasets.load_dataset(config('folder', tmp_path))
 
   assert_refused(load, 'train')
   write_folder(
@@ -288,7 +294,7 @@ def test_a_file_or_folder_needs_neither_tfds_nor_scikit_learn(tmp_path):
 import sys, ml_collections
 from tsla.data import datasets
 path = {str(tmp_path / 'set.npz')!r}
-datasets.load(ml_collections.ConfigDict(dict(
+datasets.load_dataset(ml_collections.ConfigDict(dict(
     name='npz', path=path, image_size=0, download=True, label_noise=0,
     held_out=0)))
 heavy = {{'tensorflow_datasets', 'tensorflow', 'sklearn'}}
@@ -302,7 +308,7 @@ def test_label_noise_replaces_its_part_by_all_other_classes_alike(
 ):
   path = tmp_path / 'digits'
   clean = digits.train.labels
-  noisy = datasets.load(config('digits', path, label_noise=0.4))
+  noisy = datasets.load_dataset(config('digits', path, label_noise=0.4))
   changed = noisy.train.labels != clean
   assert changed.sum() == round(0.4 * 1437)
   np.testing.assert_array_equal(noisy.train.images, digits.train.images)
@@ -314,23 +320,23 @@ def test_label_noise_replaces_its_part_by_all_other_classes_alike(
   assert chi2 < 26.1  # the 0.1 % quantile of 8 degrees of freedom
   for label in range(10):
     assert 0.2 < changed[clean == label].mean() < 0.6
-  again = datasets.load(config('digits', path, label_noise=0.4))
+  again = datasets.load_dataset(config('digits', path, label_noise=0.4))
   np.testing.assert_array_equal(again.train.labels, noisy.train.labels)
-  other = datasets.load(
+  other = datasets.load_dataset(
     config('digits', path, label_noise=0.4, label_noise_seed=1)
   )
   assert (other.train.labels != noisy.train.labels).mean() > 0.3
   prints = {d.fingerprint for d in (digits, noisy, again, other)}
   assert len(prints) == 3
-  everything = datasets.load(config('digits', path, label_noise=1.0))
+  everything = datasets.load_dataset(config('digits', path, label_noise=1.0))
   assert (everything.train.labels != clean).all()
 
 
 def test_what_is_held_out_is_the_rest_of_the_training_set(digits, tmp_path):
-  dataset = datasets.load(
+  dataset = datasets.load_dataset(
     config('digits', tmp_path, held_out=0.1, label_noise=0.2)
   )
-  noisy = datasets.load(config('digits', tmp_path, label_noise=0.2))
+  noisy = datasets.load_dataset(config('digits', tmp_path, label_noise=0.2))
   assert len(dataset.held_out.labels) == 144
   assert len(dataset.train.labels) == 1437 - 144
 

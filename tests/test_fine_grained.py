@@ -61,7 +61,7 @@ def test_images_labels_and_classes_are_those_of_the_official_lists(
   register(monkeypatch, name, content['archives'])
   paths = [item['path'] for item in content['archives']]
   prepare.prepare(name, tmp_path, paths)
-  dataset = datasets.load(config(name, tmp_path, image_size=9))
+  dataset = datasets.load_dataset(config(name, tmp_path, image_size=9))
   assert dataset.class_names == content['class_names']
   for split in ('train', 'test'):
     want = sorted(
@@ -100,7 +100,7 @@ def test_varied_sizes_need_an_image_size(written, tmp_path, monkeypatch):
   register(monkeypatch, name, content['archives'])
   prepare.prepare(name, tmp_path, [i['path'] for i in content['archives']])
   with pytest.raises(InputError, match=r'--config\.data\.image_size=256'):
-    datasets.load(config(name, tmp_path, image_size=0))
+    datasets.load_dataset(config(name, tmp_path, image_size=0))
 
 
 def test_a_missing_image_is_named_and_no_set_is_left(

@@ -6,8 +6,9 @@ import struct
 import numpy as np
 import pytest
 
+from tsla.commands import idx
 from tsla.config.forms import default_config
-from tsla.data import datasets, idx
+from tsla.data import datasets
 
 FILES = {
   'train-images-idx3-ubyte.gz': (6, 4, 3),
@@ -38,7 +39,7 @@ def test_it_becomes_a_set_that_loads(folder):
   assert code == 0
   config = default_config().data
   config.name, config.path = 'npz', str(out)
-  dataset = datasets.load(config)
+  dataset = datasets.load_dataset(config)
   np.testing.assert_array_equal(
     dataset.train.images.ravel(), np.arange(60, dtype=np.uint8)
   )

@@ -15,6 +15,7 @@ from tensorboardX.proto import event_pb2
 from tsla.config import durations
 from tsla.data import augment, batches, datasets
 from tsla.errors import InputError
+from tsla.models import create_configured
 from tsla.runs import retention
 from tsla.runs.checkpoint import Checkpoints, open_checkpoints
 from tsla.runs.directory import RunDirectory
@@ -90,7 +91,7 @@ def test_a_finished_run_returns_at_once(config, finished, monkeypatch, capsys):
   def fail(*args):
     raise AssertionError('a finished run loads nothing')
 
-  monkeypatch.setattr('tsla.data.datasets.load', fail)
+  monkeypatch.setattr('tsla.data.datasets.load_dataset', fail)
   assert loop.train_and_evaluate(config, finished[0]) == finished[1]
   assert 'finished' in capsys.readouterr().out
 
@@ -282,7 +283,7 @@ def test_chunks_divide_the_epoch_where_they_can(
 
 def test_logged_rows_are_recomputed_from_the_states(config, finished):
   """One of stage one, one of stage two, the last evaluation; by NumPy."""
-  dataset = datasets.load(config.data)
+  dataset = datasets.load_dataset(config.data)
   run = build(
     config,
     dataset,
@@ -294,9 +295,9 @@ def test_logged_rows_are_recomputed_from_the_states(config, finished):
 
   @functools.partial(jax.jit, static_argnames='train')
   def logits_of(state, images, train):
-    variables = {'params': state.params, 'batch_stats': state.batch_stats}
     mutable = ['batch_stats'] if train else False
-    out = state.apply_fn(variables, images, train=train, mutable=mutable)
+    apply = create_configured(config.model, 10).apply
+    out = apply(state.variables, images, train=train, mutable=mutable)
     return out[0] if train else out
 
   def log_p_of(state, images, train):

@@ -28,6 +28,15 @@ def durations(**changes):
   return Durations(**fields | changes)
 
 
+def create(config, steps):
+  schedules = optimizer.create_schedules(
+    config.smoothing, config.optimizer, steps
+  )
+  reset = config.smoothing.reset_momentum
+  tx = optimizer.create(config.optimizer, schedules, reset_momentum=reset)
+  return tx, schedules.learning_rate
+
+
 @pytest.mark.parametrize('form', ['momentum', 'nesterov'])
 def test_sgd_step_schedule_and_smoothed_loss_are_pytorch_s_in_float64(form):
   golden = json.loads(GOLDEN.read_text())
@@ -39,7 +48,7 @@ def test_sgd_step_schedule_and_smoothed_loss_are_pytorch_s_in_float64(form):
   config.optimizer.schedule = 'step'
   config.optimizer.decay_factor = 0.2
   with jax.enable_x64(True):
-    tx, rate = optimizer.create(config, durations(milestones=(3, 6)))
+    tx, rate = create(config, durations(milestones=(3, 6)))
     params = jax.tree.map(jnp.asarray, dict(golden['start']), is_leaf=is_list)
     state = tx.init(params)
     for step, expected in enumerate(golden['runs'][form]):
@@ -68,7 +77,7 @@ def test_cosine_ends_at_zero_and_warmup_rises_to_it_linearly():
   config.optimizer.schedule = 'cosine'
   config.optimizer.learning_rate = 0.5
   rate = optimizer.learning_rate_schedule(
-    config, durations(total_steps=100, warmup_steps=4)
+    config.optimizer, durations(total_steps=100, warmup_steps=4)
   )
   steps = np.arange(101)
   expected = 0.25 * (1 + np.cos(np.pi * steps / 100))
@@ -83,7 +92,7 @@ def test_every_base_optimiser_carries_theta_and_descends(name):
   config.optimizer.learning_rate = 0.01
   config.smoothing.schedule = 'two_stage'
   config.smoothing.theta = 0.4
-  tx, _ = optimizer.create(config, durations(drop_step=2))
+  tx, _ = create(config, durations(drop_step=2))
   params, thetas = {'w': jnp.ones(3)}, []
   state = tx.init(params)
   for _ in range(4):
@@ -105,7 +114,7 @@ def test_the_first_update_of_adamw_and_lamb_decays_as_configured(name):
   if name == 'lamb':  # of as many parameters, as one layer
     direction *= np.linalg.norm(w) / np.linalg.norm(direction)
   with jax.enable_x64(True):
-    tx, _ = optimizer.create(config, durations())
+    tx, _ = create(config, durations())
     update, _ = jax.jit(lambda g, w: tx.update(g, tx.init(w), w))(g, w)
     np.testing.assert_allclose(update, -0.1 * direction, rtol=1e-7)
 
@@ -128,7 +137,7 @@ def test_config_names_the_smoothing_schedule(schedule, expected):
   config.smoothing.schedule = schedule
   config.smoothing.theta = 0.4
   theta = optimizer.smoothing_schedule(
-    config, durations(drop_step=4, max_step=3)
+    config.smoothing, durations(drop_step=4, max_step=3)
   )
   np.testing.assert_allclose([theta(i) for i in range(5)], expected, atol=1e-7)
 
@@ -140,7 +149,7 @@ def test_the_momentum_of_a_run_is_reset_where_its_config_says_so():
   config.smoothing.schedule, config.smoothing.theta = 'two_stage', 0.4
   for reset, expected in ((False, [1, 1.5, 1.75]), (True, [1, 1.5, 1])):
     config.smoothing.reset_momentum = reset
-    tx, _ = optimizer.create(config, durations(drop_step=2))
+    tx, _ = create(config, durations(drop_step=2))
     params, moved = jnp.zeros(()), []
     state = tx.init(params)
     for _ in range(3):

@@ -205,7 +205,7 @@ def test_a_branch_begins_where_its_ended_trunk_lets_it(
   tmp_path, saved, damaged, first, state
 ):
   run = by_row(planned(('LSR', lsr()), ('TSLA', tsla(7.0))))['TSLA']
-  assert plan.settle(run, tmp_path) == run, 'the trunk will save epoch 7'
+  assert plan.resolve_fork(run, tmp_path) == run, 'the trunk will save epoch 7'
   trunk = tmp_path / run.trunk
   trunk.mkdir()
   with open_checkpoints(trunk / 'checkpoints', range(100)) as checkpoints:
@@ -217,11 +217,11 @@ def test_a_branch_begins_where_its_ended_trunk_lets_it(
         file.write_bytes(file.read_bytes()[:-1])
   rows = [{'kind': 'eval', 'step': 45, 'epoch': 9.0}]
   record(trunk, lsr(), 'running', 45, rows)
-  assert plan.settle(run, tmp_path) == run
+  assert plan.resolve_fork(run, tmp_path) == run
   record(trunk, lsr(), state, 45, rows)
-  settled = plan.settle(run, tmp_path)
-  assert settled.first_epoch == first
-  fork = plan.config_to_train(settled, tmp_path).init.fork_from
+  resolved = plan.resolve_fork(run, tmp_path)
+  assert resolved.first_epoch == first
+  fork = plan.config_to_train(resolved, tmp_path).init.fork_from
   assert fork == (f'{trunk}@{first}' if first else '')
 
 
@@ -231,12 +231,14 @@ def test_a_branch_that_has_begun_goes_on_where_it_began(tmp_path):
   config = plan.config_to_train(run, tmp_path / 'elsewhere')
   config.init.fork_from = config.init.fork_from.replace('@7', '@5')
   record(tmp_path / run.directory, config, 'interrupted', 40)
-  assert plan.settle(run, tmp_path) == run, 'nothing was saved: it begins anew'
+  assert plan.resolve_fork(run, tmp_path) == run, (
+    'nothing was saved: it begins anew'
+  )
   folder = tmp_path / run.directory / 'checkpoints'
   with open_checkpoints(folder) as checkpoints:
     checkpoints.save(40, {'step': jnp.zeros(1)})
-  settled = plan.settle(run, tmp_path)
-  assert (settled.trunk, settled.first_epoch) == (run.trunk, 5)
+  resolved = plan.resolve_fork(run, tmp_path)
+  assert (resolved.trunk, resolved.first_epoch) == (run.trunk, 5)
 
 
 def test_a_rehearsal_scales_every_duration():

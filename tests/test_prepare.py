@@ -1,4 +1,4 @@
-"""Sets are built once, checked, and never half: python -m tsla.data.prepare."""
+"""Sets are built once, checked, and never half."""
 
 import contextlib
 import functools
@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from archives import write_cifar100
 
+from tsla.commands import prepare as command
 from tsla.data import datasets, prepare
 from tsla.data.builders import BUILDERS, archive, builder_class, cifar100
 from tsla.errors import InputError
@@ -159,13 +160,13 @@ def test_load_downloads_builds_and_reads_what_was_written(
   monkeypatch.setattr(socket, 'getaddrinfo', getaddrinfo)
   with served(tiny[0].parent) as url:
     register(url)
-    dataset = datasets.load(config(tmp_path))
+    dataset = datasets.load_dataset(config(tmp_path))
   assert_is(dataset, tiny[1])
   assert set(asked) == {'127.0.0.1'}
   assert 'tensorflow' not in sys.modules
   assert not leftovers(tmp_path)
   # Prepared: neither the network nor permission to use it is needed.
-  again = datasets.load(config(tmp_path, download=False))
+  again = datasets.load_dataset(config(tmp_path, download=False))
   assert again.fingerprint == dataset.fingerprint
 
 
@@ -173,20 +174,20 @@ def test_an_archive_fetched_by_hand_needs_no_network(
   register, tiny, tmp_path, capsys
 ):
   args = ['cifar100', f'--data_dir={tmp_path}', f'--archive={tiny[0]}']
-  assert prepare.main(args) == 0
+  assert command.main(args) == 0
   directory = capsys.readouterr().out.splitlines()[-1]
   assert directory == str(tmp_path / 'cifar100' / '3.0.2')
-  assert_is(datasets.load(config(tmp_path, download=False)), tiny[1])
+  assert_is(datasets.load_dataset(config(tmp_path, download=False)), tiny[1])
 
 
 def test_default_data_dir_is_that_of_tfds(built, tiny, monkeypatch):
   monkeypatch.setenv('TFDS_DATA_DIR', str(built))
-  assert_is(datasets.load(config('', download=False)), tiny[1])
+  assert_is(datasets.load_dataset(config('', download=False)), tiny[1])
 
 
 def test_a_missing_set_without_download_names_the_command(tmp_path):
   with pytest.raises(InputError) as error:
-    datasets.load(config(tmp_path, download=False))
+    datasets.load_dataset(config(tmp_path, download=False))
   assert_helps(error, f'python -m tsla prepare cifar100 --data_dir={tmp_path}')
   assert not list(tmp_path.iterdir())
 
@@ -234,7 +235,7 @@ def test_a_failed_download_says_what_to_do_at_once(
       url = stack.enter_context(served(tiny[0].parent))
       url = url.replace('/cifar', '/no/cifar') if kind == 'missing' else url
     register(url, **sums)
-    assert prepare.main(['cifar100', f'--data_dir={tmp_path}']) == 2
+    assert command.main(['cifar100', f'--data_dir={tmp_path}']) == 2
   assert asked == [url] * (kind == 'checksum')
   error = capsys.readouterr().err
   text = error[error.index('cifar100 cannot be prepared') :]
@@ -286,7 +287,7 @@ def test_kill_in_mid_build_leaves_no_set_and_the_next_try_builds_it(
   assert not (tmp_path / 'cifar100' / '3.0.2').exists()
   prepare.prepare('cifar100', tmp_path, tiny[0])
   assert not leftovers(tmp_path)
-  assert_is(datasets.load(config(tmp_path, download=False)), tiny[1])
+  assert_is(datasets.load_dataset(config(tmp_path, download=False)), tiny[1])
 
 
 def test_two_processes_at_once_build_one_set(tiny, tmp_path):
@@ -311,7 +312,7 @@ def test_two_processes_at_once_build_one_set(tiny, tmp_path):
   outputs = [process.communicate(timeout=120)[0] for process in processes]
   assert [process.returncode for process in processes] == [0, 0], outputs
   assert sum(output.count('builds') for output in outputs) == 1
-  assert_is(datasets.load(config(tmp_path, download=False)), tiny[1])
+  assert_is(datasets.load_dataset(config(tmp_path, download=False)), tiny[1])
 
 
 def _delete(path):
@@ -333,7 +334,7 @@ def test_a_damaged_set_is_not_read(copied, harm):
   (shard,) = copied.glob('cifar100/3.0.2/*train.array_record*')
   harm(shard)
   with pytest.raises(InputError) as error:
-    datasets.load(config(copied))
+    datasets.load_dataset(config(copied))
   assert_helps(error, "split 'train'", 'remove')
 
 
@@ -341,7 +342,7 @@ def test_a_set_that_holds_another_number_of_examples_is_not_read(copied):
   (train,) = copied.glob('cifar100/3.0.2/*train.array_record*')
   shutil.copy(train, str(train).replace('train', 'test'))
   with pytest.raises(InputError) as error:
-    datasets.load(config(copied))
+    datasets.load_dataset(config(copied))
   assert_helps(error, "split 'test' holds 40 examples", '20', 'remove')
 
 
@@ -364,7 +365,7 @@ def test_a_set_of_another_format_is_refused(copied):
     lambda info: info.update(fileFormat='tfrecord'),
   )
   with pytest.raises(InputError) as error:
-    datasets.load(config(copied))
+    datasets.load_dataset(config(copied))
   assert_helps(error, 'tfrecord', 'array_record')
 
 
@@ -383,7 +384,7 @@ def test_any_prepared_tfds_set_is_read_newest_version_first(copied, tiny):
   (copied / 'other' / '1.9.0').mkdir()
   (copied / 'other' / '1.9.0' / 'dataset_info.json').write_text('{}')
   for name in ('other', 'other/1.10.0', 'other:1.10.0'):
-    assert_is(datasets.load(config(copied, name)), tiny[1])
+    assert_is(datasets.load_dataset(config(copied, name)), tiny[1])
 
 
 @pytest.mark.parametrize(
@@ -406,13 +407,13 @@ def test_a_set_of_another_kind_is_refused(copied, kind, named):
   file = 'dataset_info.json' if kind == 'splits' else 'features.json'
   _edit(folder / file, harm)
   with pytest.raises(InputError) as error:
-    datasets.load(config(copied))
+    datasets.load_dataset(config(copied))
   assert_helps(error, "data.name = 'cifar100'", named)
 
 
 def test_an_unknown_name_is_answered_with_the_nearest(tmp_path):
   with pytest.raises(InputError) as error:
-    datasets.load(config(tmp_path, 'cifar10'))
+    datasets.load_dataset(config(tmp_path, 'cifar10'))
   assert_helps(
     error, 'digits', 'folder', 'npz', 'array_record', 'data.name=cifar100'
   )

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from tsla.commands import weights
 from tsla.errors import InputError
 from tsla.models import create, pretrained, torch_zip
 
@@ -105,7 +106,9 @@ def test_a_pth_holds_the_numbers_of_every_kind_of_tensor():
       array = array.astype(np.float32)
     assert array.dtype == expected.dtype, name
     np.testing.assert_array_equal(array, expected, strict=True)
-  checkpoint = torch_zip.load((GOLDEN / 'torch_dtypes.pth').read_bytes())
+  checkpoint = torch_zip.read_tensors(
+    (GOLDEN / 'torch_dtypes.pth').read_bytes()
+  )
   assert checkpoint['step'] == 2**40
   assert checkpoint['betas'] == (0.9, 0.999, 0.5, -1)
   assert checkpoint['tags'] == ['a', None, True]
@@ -182,7 +185,7 @@ def test_every_tensor_of_timm_s_file_has_its_place(
   }
   path = tmp_path / 'model.safetensors'
   safetensors.numpy.save_file(file, path, metadata={'format': 'pt'})
-  model, variables, rows = pretrained.load(path)
+  model, variables, rows = pretrained.load_network(path)
   assert (model.stage_sizes, model.stem) == (blocks, 'imagenet')
   assert {row.name: row.shape for row in rows} == shapes
   back = pretrained.to_state_dict(variables)
@@ -309,10 +312,10 @@ TENSOR = (
 def test_a_tensor_lies_within_its_storage(offset, size, stride, fits):
   data = archive(TENSOR % (offset, size, stride), [('x/data/0', bytes(16))])
   if fits:
-    assert torch_zip.load(data)['w'].shape == (size,)
+    assert torch_zip.read_tensors(data)['w'].shape == (size,)
   else:
     with pytest.raises(ValueError, match='larger than its storage'):
-      torch_zip.load(data)
+      torch_zip.read_tensors(data)
 
 
 def test_no_damage_goes_unnoticed_or_breaks_out(tmp_path):
@@ -373,7 +376,7 @@ def test_the_sha256_is_checked_first():
 def test_the_command_line_converts_and_says_what_went_where(tmp_path, capsys):
   out = tmp_path / 'new.safetensors'
   source = WEIGHTS.with_suffix('.pth')
-  assert pretrained.main(['--in', str(source), '--out', str(out)]) == 0
+  assert weights.main(['--in', str(source), '--out', str(out)]) == 0
   lines = capsys.readouterr().out.splitlines()
   assert len(lines) == 122
   (line,) = (line for line in lines if line.startswith('layer1.0.conv1.weight'))
@@ -394,7 +397,7 @@ def test_the_command_line_exits_with_2_on_bad_input(tmp_path):
   missing = tmp_path / 'missing.pth'
   result = subprocess.run(
     [
-      *(sys.executable, '-m', 'tsla.models.pretrained'),
+      *(sys.executable, '-m', 'tsla', 'weights'),
       *('--in', missing, '--out', tmp_path / 'new.safetensors'),
     ],
     cwd=GOLDEN.parent.parent,
@@ -409,7 +412,7 @@ def test_the_command_line_exits_with_2_on_bad_input(tmp_path):
 def test_the_command_line_names_bad_networks_and_places(tmp_path, capsys):
   dtypes = str(GOLDEN / 'torch_dtypes.pth')
   nowhere = str(tmp_path / 'nowhere' / 'new.safetensors')
-  assert pretrained.main(['--in', dtypes, '--out', nowhere]) == 2
+  assert weights.main(['--in', dtypes, '--out', nowhere]) == 2
   assert 'no known network' in capsys.readouterr().err
-  assert pretrained.main(['--in', str(WEIGHTS), '--out', nowhere]) == 2
+  assert weights.main(['--in', str(WEIGHTS), '--out', nowhere]) == 2
   assert '--out' in capsys.readouterr().err

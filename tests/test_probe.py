@@ -11,9 +11,10 @@ from digits_mlp import exact
 from support import small_config, write_digits_npz
 
 from tsla.config import durations
-from tsla.config import forms as config_lib
+from tsla.config.checks import validate
 from tsla.data import batches, datasets
 from tsla.errors import InputError
+from tsla.models import create_configured
 from tsla.smoothing import auto, rules
 from tsla.training import loop, parallel, probe
 from tsla.training.build import build, check_fits
@@ -44,10 +45,10 @@ def changed(config, **fields):
 
 
 def built(config):
-  config_lib.validate(config)
+  validate(config)
   return build(
     config,
-    datasets.load(config.data),
+    datasets.load_dataset(config.data),
     durations.resolve(config, steps_per_epoch=4),
     parallel.choose('jit', config.batch_size),
   )
@@ -76,17 +77,18 @@ def probed(config):
 @pytest.fixture(scope='module')
 def gradients(config):
   """f64[N, P] of that state by target, by optax; the last layer comes last."""
-  run, dataset = built(config), datasets.load(config.data)
+  run, dataset = built(config), datasets.load_dataset(config.data)
   rng = np.random.default_rng(0)
   params, stats = (
     jax.tree.map(lambda x: np.asarray(x + 0.2 * rng.random(x.shape)), part)
     for part in (run.state.params, run.state.batch_stats)
   )
   images = (dataset.train.images / 255 - 0.5) / 0.5
+  apply = create_configured(config.model, 10).apply
 
   def loss(params, image, target):
     variables = {'params': params, 'batch_stats': stats}
-    logits = run.state.apply_fn(variables, image[None], train=False)
+    logits = apply(variables, image[None], train=False)
     return optax.softmax_cross_entropy(logits[0], target)
 
   gradient = jax.jit(jax.vmap(jax.grad(loss), in_axes=(None, 0, 0)))
@@ -285,7 +287,6 @@ def test_what_cannot_be_probed_or_decided_is_explained(config, fields, message):
   config = config.copy_and_resolve_references()
   config.update_from_flattened_dict(fields)
   with pytest.raises(InputError, match=message) as error:
-    config_lib.validate(config)
-    durations.check(config)
-    check_fits(config, datasets.load(config.data), memory=None)
+    validate(config)
+    check_fits(config, datasets.load_dataset(config.data), memory=None)
   assert len(str(error.value).splitlines()) <= 3

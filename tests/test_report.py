@@ -485,7 +485,7 @@ def test_the_same_directories_give_the_same_bytes(table, tmp_path):
   env = os.environ | {'PYTHONHASHSEED': '7', 'TZ': 'Asia/Tokyo'}
   result = subprocess.run(
     [
-      *(sys.executable, '-m', 'tsla.report.report', str(table)),
+      *(sys.executable, '-m', 'tsla', 'report', str(table)),
       f'--out={tmp_path / "again"}',
     ],
     cwd=ROOT,
@@ -504,7 +504,7 @@ def test_the_sample_is_what_the_first_updates_train_on(tmp_path, monkeypatch):
   config.smoothing.drop_epochs = 1.0
   config.seed = 5
   folder = write_table(tmp_path / 't', ['TSLA(2)'], (5,))
-  data = datasets.load(config.data)
+  data = datasets.load_dataset(config.data)
   write_run(
     folder / 'r0-seed5', seed=5, config=config, fingerprint=data.fingerprint
   )

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support import small_config, write_digits_npz
+from support import small_config, teacher_of, write_digits_npz, y_hat_of
 
 from tsla.data import datasets
 from tsla.errors import InputError
@@ -39,7 +39,7 @@ def taught(config, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def network(taught):
-  return teacher.load(taught, datasets.load(taught.data))
+  return teacher_of(taught, datasets.load_dataset(taught.data))
 
 
 @pytest.fixture(scope='module')
@@ -64,15 +64,15 @@ def softmax(logits):
 
 
 def test_the_teacher_s_softmax_in_evaluation_mode_is_y_hat(taught, network):
-  dataset = datasets.load(taught.data)
-  model, variables = network
+  dataset = datasets.load_dataset(taught.data)
+  model, variables, *_ = network
   images = normalised(dataset.train.images)
   logits = model.apply(variables, images, train=False)
   expected = softmax(np.asarray(logits, np.float64) / 2.0)
   assert expected.max() > 0.15  # it has learnt something: not uniform
   indices = jnp.array([3, 60, 0])
 
-  source = smoothing_label.create(taught, dataset, network)
+  source = y_hat_of(taught, dataset, network)
   got = source.y_hat(source.arrays, images[indices], indices)
   np.testing.assert_allclose(got, expected[indices], rtol=1e-5)
   # Another image than the index says: the augmented view is what counts.
@@ -82,7 +82,7 @@ def test_the_teacher_s_softmax_in_evaluation_mode_is_y_hat(taught, network):
   clean = taught.copy_and_resolve_references()
   clean.teacher.view = 'clean'
   clean.eval_batch_size = 24  # does not divide the 64 images
-  source = smoothing_label.create(clean, dataset, network)
+  source = y_hat_of(clean, dataset, network)
   assert source.arrays.shape == (64, 10)
   assert source.arrays.dtype == jnp.float16
   got = source.y_hat(source.arrays, images[indices + 1], indices)
@@ -118,8 +118,8 @@ def test_clean_labels_are_kept_and_never_taken_for_others(
     config = taught.copy_and_resolve_references()
     config.teacher.view = 'clean'
     config.update_from_flattened_dict(of_config)
-    dataset = datasets.load(config.data)
-    return smoothing_label.create(
+    dataset = datasets.load_dataset(config.data)
+    return y_hat_of(
       config,
       dataclasses.replace(
         dataset, fingerprint=fingerprint or dataset.fingerprint
@@ -164,19 +164,19 @@ def test_a_run_keeps_its_teacher_wherever_that_lies(
 def test_a_run_s_network_is_the_same_teacher_as_a_file(
   taught, network, tmp_path
 ):
-  dataset = datasets.load(taught.data)
+  dataset = datasets.load_dataset(taught.data)
   path = tmp_path / 'weights.safetensors'
   write_safetensors(path, to_state_dict(network.variables))
   by_file = taught.copy_and_resolve_references()
   by_file.teacher.run, by_file.teacher.weights = '', str(path)
-  of_file = teacher.load(by_file, dataset)
+  of_file = teacher_of(by_file, dataset)
   assert of_file.model == network.model
   assert of_file.fingerprint() == network.fingerprint()
 
 
 def test_no_gradient_flows_into_the_teacher(taught, network):
-  dataset = datasets.load(taught.data)
-  source = smoothing_label.create(taught, dataset, network)
+  dataset = datasets.load_dataset(taught.data)
+  source = y_hat_of(taught, dataset, network)
   images = normalised(dataset.train.images[:4])
   grads = jax.jit(
     jax.grad(lambda v: source.y_hat(v, images, jnp.arange(4))[0, 0])
@@ -185,10 +185,10 @@ def test_no_gradient_flows_into_the_teacher(taught, network):
 
 
 def test_prior_is_the_training_set_s_class_frequencies(config):
-  dataset = datasets.load(config.data)
+  dataset = datasets.load_dataset(config.data)
   prior = config.copy_and_resolve_references()
   prior.smoothing.target = 'prior'
-  source = smoothing_label.create(prior, dataset)
+  source = y_hat_of(prior, dataset)
   expected = np.bincount(dataset.train.labels, minlength=10) / 64
   assert expected.std() > 0  # not uniform
   got = source.y_hat(source.arrays, None, None)
@@ -204,11 +204,11 @@ def test_a_run_uses_the_teacher_until_the_switch(student_run):
 
 
 def test_a_teacher_that_cannot_be_used_is_explained(taught, tmp_path):
-  dataset = datasets.load(taught.data)
+  dataset = datasets.load_dataset(taught.data)
   missing = taught.copy_and_resolve_references()
   missing.teacher.run = str(tmp_path)
   with pytest.raises(InputError, match='the directory of a run'):
-    teacher.load(missing, dataset)
+    teacher_of(missing, dataset)
   for name, value in (
     ('data.mean', (0.4,)),
     ('data.std', (0.4,)),
@@ -217,9 +217,9 @@ def test_a_teacher_that_cannot_be_used_is_explained(taught, tmp_path):
     other_input = taught.copy_and_resolve_references()
     other_input.update_from_flattened_dict({name: value})
     with pytest.raises(InputError, match=f'its {name} is'):
-      teacher.load(other_input, dataset)
+      teacher_of(other_input, dataset)
   classes = tuple('0123456789a')
-  more = datasets.Dataset('more', dataset.train, dataset.test, classes, '')
+  more = datasets.Dataset('npz', dataset.train, dataset.test, classes, '')
   with pytest.raises(InputError, match='11 classes') as error:
-    teacher.load(taught, more)
+    teacher_of(taught, more)
   assert len(str(error.value).splitlines()) <= 3

@@ -10,15 +10,18 @@ from safetensors.numpy import load_file
 from support import WEIGHTS, bad_weights
 
 from tsla.config import durations
-from tsla.config.forms import default_config, validate
+from tsla.config.checks import validate
+from tsla.config.forms import default_config
 from tsla.errors import InputError
 from tsla.models import resnet
 from tsla.runs.directory import RunDirectory
 from tsla.training import optimizer
+from tsla.training.build import tables_of
 from tsla.training.loop import train_and_evaluate
 from tsla.training.start import find_start
-from tsla.training.step import TrainState
+from tsla.training.step import create_state
 
+STEPS = durations.resolve(default_config(), steps_per_epoch=4)
 NO_CHECKPOINTS = types.SimpleNamespace(latest_step=None)
 
 
@@ -28,9 +31,12 @@ def first_state(num_classes):
   model = resnet.create(
     'resnet18', num_classes=num_classes, stem='imagenet', width=3
   )
-  return TrainState.create(
+  return create_state(
     model,
-    *optimizer.create(config, durations.resolve(config, steps_per_epoch=4)),
+    optimizer.create(
+      config.optimizer,
+      optimizer.create_schedules(config.smoothing, config.optimizer, STEPS),
+    ),
     seed=0,
     image_shape=(32, 32, 3),
   )
@@ -41,8 +47,8 @@ TRUNK = 'f' * 64  # the SHA-256 of the trunk's data
 
 def start(config, num_classes):
   first = first_state(num_classes)
-  steps = durations.resolve(config, steps_per_epoch=4)
-  return first, find_start(config, first, NO_CHECKPOINTS, steps, '')
+  tables = tables_of(config, STEPS)
+  return first, find_start(config, first, tables, NO_CHECKPOINTS, STEPS, '')
 
 
 @pytest.fixture
@@ -107,7 +113,7 @@ def test_what_is_not_there_is_named_before_the_data_set_is_built(
   config[section][name] = value
   if section == 'teacher':
     config.smoothing.target = 'teacher'
-  monkeypatch.setattr('tsla.data.datasets.load', None)
+  monkeypatch.setattr('tsla.data.datasets.load_dataset', None)
   with pytest.raises(InputError, match=f'config.{field} = .nowhere'):
     train_and_evaluate(config, tmp_path / 'run')
   assert not (tmp_path / 'run').exists()
@@ -143,7 +149,8 @@ def fork(trunk, fields, fingerprint=TRUNK):
     (config[section[0]] if section else config)[leaf] = value
   steps = durations.resolve(config, steps_per_epoch=4)
   with pytest.raises(InputError) as error:
-    find_start(config, None, NO_CHECKPOINTS, steps, fingerprint)
+    tables = tables_of(config, steps)
+    find_start(config, None, tables, NO_CHECKPOINTS, steps, fingerprint)
   assert str(error.value).startswith('config.init.fork_from = ')
   assert len(str(error.value).splitlines()) <= 3
   return str(error.value)

@@ -1,5 +1,6 @@
 """The training step: theta in the applied update, one compilation."""
 
+import functools
 import json
 import pathlib
 
@@ -15,16 +16,19 @@ from tsla.config.forms import default_config
 from tsla.data import datasets
 from tsla.models import resnet
 from tsla.training import optimizer, parallel, smoothing_label
+from tsla.training.build import tables_of, view_of
 from tsla.training.step import (
   Examples,
   Inputs,
   TrainState,
+  create_state,
   make_train_chunk,
   train_step,
 )
 
 DROP = 3
 GOLDEN = pathlib.Path(__file__).parent / 'golden' / 'batches.json'
+MODEL = resnet.create('resnet8', num_classes=10, stem='cifar', width=4)
 
 
 @pytest.fixture(scope='module')
@@ -34,17 +38,44 @@ def setting(tmp_path_factory):
   config.smoothing.drop_epochs = -1.0
   config.smoothing.drop_steps = DROP
   steps = durations.resolve(config, steps_per_epoch=4)
-  model = resnet.create('resnet8', num_classes=10, stem='cifar', width=4)
-  tx, rate = optimizer.create(config, steps)
-  state = TrainState.create(model, tx, rate, seed=0, image_shape=(8, 8, 1))
-  return config, datasets.load(config.data), state
+  state = create_state(
+    MODEL, make_optimizer(config, steps)[0], seed=0, image_shape=(8, 8, 1)
+  )
+  return config, datasets.load_dataset(config.data), state
+
+
+def make_optimizer(config, steps):
+  """The transformation, and the learning rate."""
+  schedules = optimizer.create_schedules(
+    config.smoothing, config.optimizer, steps
+  )
+  tx = optimizer.create(config.optimizer, schedules)
+  return tx, schedules.learning_rate
+
+
+def update_of(config, model):
+  tx, rate = make_optimizer(config, durations.resolve(config, 4))
+  return jax.jit(
+    lambda state, batch: train_step(state, batch, model.apply, tx, rate)
+  )
+
+
+def chunk_of(config, axis_name=None):
+  return make_train_chunk(
+    MODEL.clone(axis_name=axis_name).apply,
+    functools.partial(optimizer.create, config.optimizer),
+    view_of(config),
+    smoothing_label.uniform().y_hat,
+    batch_size=config.batch_size,
+    axis_name=axis_name,
+  )
 
 
 def run_inputs(config, dataset):
   return Inputs(
     Examples(dataset.train.images, dataset.train.labels, ()),
     np.uint32(config.seed),
-    optimizer.tabulate(config, durations.resolve(config, steps_per_epoch=4)),
+    tables_of(config, durations.resolve(config, steps_per_epoch=4)),
   )
 
 
@@ -67,7 +98,7 @@ def reference_run(config, state, batch, thetas):
   for theta in thetas:
 
     def loss_fn(params, stats=stats, theta=theta):
-      logits, new = state.apply_fn(
+      logits, new = MODEL.apply(
         {'params': params, 'batch_stats': stats},
         batch.images,
         train=True,
@@ -95,7 +126,7 @@ def test_the_applied_update_uses_theta_until_drop_step_exactly(setting):
   right = reference_run(config, state, batch, [0.4] * DROP + [0.0] * 2)
   early = reference_run(config, state, batch, [0.4] * (DROP - 1) + [0.0] * 3)
   late = reference_run(config, state, batch, [0.4] * (DROP + 1) + [0.0])
-  step = jax.jit(train_step)
+  step = update_of(config, MODEL)
   path, thetas = [], []
   for _ in range(DROP + 2):
     state, row = step(state, batch)
@@ -112,18 +143,13 @@ def test_the_applied_update_uses_theta_until_drop_step_exactly(setting):
 @pytest.mark.parametrize('mode', ['pmap', 'jit'])
 def test_one_compilation_across_the_switch(setting, mode):
   config, dataset, state = setting
-  mapping = parallel.Parallel(
+  devices = parallel.Devices(
     mode, jax.sharding.Mesh(np.asarray(jax.devices()[:1]), 'batch')
   )
-  chunk = mapping.map(
-    make_train_chunk(
-      config, smoothing_label.uniform().y_hat, axis_name=mapping.axis_name
-    ),
-    donate_state=True,
-  )
-  inputs = mapping.replicate(run_inputs(config, dataset))
-  state = mapping.replicate(jax.tree.map(np.asarray, state))
-  slots = mapping.slots(config.batch_size)
+  chunk = devices.map(chunk_of(config, devices.axis_name), donate_state=True)
+  inputs = devices.replicate(run_inputs(config, dataset))
+  state = devices.replicate(jax.tree.map(np.asarray, state))
+  slots = devices.slots(config.batch_size)
   compilations, rows = [], []
 
   def count(event, seconds, **kwargs):
@@ -144,11 +170,11 @@ def test_one_compilation_across_the_switch(setting, mode):
 
 def test_a_chunk_is_its_updates_one_by_one(setting):
   config, dataset, state = setting
-  mapping = parallel.choose('jit', config.batch_size)
-  chunk = mapping.map(make_train_chunk(config, smoothing_label.uniform().y_hat))
-  inputs = mapping.replicate(run_inputs(config, dataset))
-  slots = mapping.slots(config.batch_size)
-  state = mapping.replicate(state)
+  devices = parallel.choose('jit', config.batch_size)
+  chunk = devices.map(chunk_of(config))
+  inputs = devices.replicate(run_inputs(config, dataset))
+  slots = devices.slots(config.batch_size)
+  state = devices.replicate(state)
   at_once, row = chunk(state, inputs, slots, 4)
   rows, one_by_one = [], state
   for _ in range(4):
@@ -164,12 +190,11 @@ def test_a_chunk_is_its_updates_one_by_one(setting):
 
 
 def test_bfloat16_keeps_parameters_statistics_and_loss_in_float32(setting):
-  _, dataset, state = setting
+  config, dataset, state = setting
   model = resnet.create(
     'resnet8', num_classes=10, stem='cifar', width=4, dtype=jnp.bfloat16
   )
-  state = state.replace(apply_fn=model.apply)
-  state, row = jax.jit(train_step)(state, float_batch(dataset))
+  state, row = update_of(config, model)(state, float_batch(dataset))
   leaves = jax.tree.leaves((state.params, state.batch_stats))
   assert {leaf.dtype for leaf in leaves} == {jnp.dtype('float32')}
   assert row.loss.dtype == jnp.float32
@@ -187,7 +212,6 @@ def test_a_run_sees_the_examples_on_record_in_its_updates_and_rows():
   config.smoothing.schedule, config.smoothing.theta = 'two_stage', 0.4
   config.smoothing.drop_epochs = 1.0
   steps = durations.resolve(config, steps_per_epoch=2)
-  tx, rate = optimizer.create(config, steps)
 
   def remember(variables, images, train, mutable):
     logits = jnp.broadcast_to(variables['params'], (4, 10))
@@ -196,15 +220,23 @@ def test_a_run_sees_the_examples_on_record_in_its_updates_and_rows():
   def next_class(arrays, images, picked):
     return jax.nn.one_hot((picked + 1) % 10, 10)
 
-  chunk = jax.jit(make_train_chunk(config, next_class), static_argnums=3)
+  chunk = jax.jit(
+    make_train_chunk(
+      remember,
+      functools.partial(optimizer.create, config.optimizer),
+      *(view_of(config), next_class),
+      batch_size=4,
+    ),
+    static_argnums=3,
+  )
 
   images = np.arange(1, 61, dtype=np.uint8).reshape(10, 2, 3, 1)
   examples = Examples(jnp.asarray(images), jnp.arange(10), ())
-  tables = optimizer.tabulate(config, steps)
+  tables = tables_of(config, steps)
   weights = jnp.linspace(-2, 2, 10)
   start = TrainState(
     *(jnp.int32(0), weights, {'images': jnp.zeros((4, 2, 3, 1))}),
-    *(tx.init(weights), remember, tx, rate),
+    make_optimizer(config, steps)[0].init(weights),
   )
   for golden in json.loads(GOLDEN.read_text()):
     if golden['step'] == 0:

@@ -38,7 +38,7 @@ _ENV = os.environ | {
   'JAX_ENABLE_COMPILATION_CACHE': 'true',  # in the tests' own XDG_CACHE_HOME
 }
 _PYTHON = (sys.executable, 'tests/one_core.py')
-_SWEEP = (*_PYTHON, '-m', 'tsla.commands.sweep')
+_SWEEP = (*_PYTHON, '-m', 'tsla', 'sweep')
 
 
 @pytest.fixture
@@ -213,8 +213,8 @@ def test_the_list_is_one_command_a_run_in_order(write_table, tmp_path, capsys):
   assert len(lines) == 6
   for index, line in enumerate(lines):
     words = shlex.split(line, comments=True)
-    assert words[:3] == ['python', '-m', 'tsla.commands.sweep']
-    assert words[3:] == [*flags, f'--only={index}']
+    assert words[:4] == ['python', '-m', 'tsla', 'sweep']
+    assert words[4:] == [*flags, f'--only={index}']
   # A branch waits for its trunk, and says how to train that.
   assert sweep.main([*flags, '--only=4']) == 2
   assert capsys.readouterr().err.splitlines() == [

@@ -5,12 +5,12 @@ import hashlib
 import jax
 import numpy as np
 import pytest
-from support import WEIGHTS, bad_weights
+from support import WEIGHTS, bad_weights, teacher_of, y_hat_of
 
 from tsla.config import forms as config_lib
+from tsla.config.checks import validate
 from tsla.data.datasets import Dataset, Split
 from tsla.errors import InputError
-from tsla.training import smoothing_label, teacher
 
 
 def dataset(num_classes=5, channels=3):
@@ -26,7 +26,7 @@ def config():
   config.smoothing.schedule, config.smoothing.theta = 'constant', 0.1
   config.smoothing.target = 'teacher'
   config.teacher.weights = str(WEIGHTS)
-  config_lib.validate(config)
+  validate(config)
   return config
 
 
@@ -35,8 +35,8 @@ def test_y_hat_is_pytorchs_softmax(config, suffix):
   golden = np.load(WEIGHTS.with_suffix('.npz'))
   config.teacher.weights = str(WEIGHTS.with_suffix(suffix))
   config.teacher.temperature = 0.1
-  network = teacher.load(config, dataset())
-  source = smoothing_label.create(config, dataset(), network)
+  network = teacher_of(config, dataset())
+  source = y_hat_of(config, dataset(), network)
   images = golden['images'].transpose(0, 2, 3, 1)
   got = jax.jit(source.y_hat)(source.arrays, images, None)
   exp = np.exp(golden['logits'].astype(np.float64) / 0.1)
@@ -49,7 +49,7 @@ def test_a_file_of_no_use_is_refused(config, tmp_path):
   for message, path in bad_weights(tmp_path).items():
     config.teacher.weights = str(path)
     with pytest.raises(InputError, match=message) as error:
-      teacher.load(config, dataset())
+      teacher_of(config, dataset())
     lines = str(error.value).splitlines()
     assert lines[0].startswith('config.teacher.weights') and len(lines) == 3
   assert not (tmp_path / 'trace').exists()
@@ -66,7 +66,7 @@ def test_a_network_of_other_classes_or_images_is_refused(
   config, shape, allowed
 ):
   with pytest.raises(InputError, match='5 classes, images of 3') as error:
-    teacher.load(config, dataset(**shape))
+    teacher_of(config, dataset(**shape))
   lines = str(error.value).splitlines()
   assert lines[1] == f'  allowed: {allowed}' and len(lines) == 3
 
@@ -75,10 +75,10 @@ def test_the_sha256_is_checked(config):
   config.teacher.weights_sha256 = hashlib.sha256(
     WEIGHTS.read_bytes()
   ).hexdigest()
-  assert teacher.load(config, dataset()).model.num_classes == 5
+  assert teacher_of(config, dataset()).model.num_classes == 5
   config.teacher.weights_sha256 = '0' * 64
   with pytest.raises(InputError, match=r'config\.teacher\.weights_sha256 = '):
-    teacher.load(config, dataset())
+    teacher_of(config, dataset())
 
 
 @pytest.mark.parametrize(
@@ -94,4 +94,4 @@ def test_a_teacher_comes_from_one_place(config, target, fields):
   config.smoothing.target, config.teacher.weights = target, ''
   config.teacher.update(fields)
   with pytest.raises(InputError, match='exactly one with target teacher'):
-    config_lib.validate(config)
+    validate(config)

@@ -383,6 +383,8 @@ def test_import_tsla_loads_jax_and_optax_only():
     import sys, jax, optax
     before = set(sys.modules)
     import tsla
+    assert 'tsla.smoothing' not in sys.modules
+    tsla.two_stage
     new = {name.split('.')[0] for name in set(sys.modules) - before}
     allowed = {'tsla', 'jax', 'jaxlib', 'optax', 'numpy'}
     print(sorted(new - allowed - sys.stdlib_module_names))

@@ -1,23 +1,60 @@
-"""`python -m tsla COMMAND`: one door to every tool but training's main.py."""
+"""`tsla COMMAND`: one door to every tool but training's main.py."""
 
+import difflib
 import importlib
+import os
 import sys
+from collections.abc import Sequence
 
+from tsla.commands.parser import command
+from tsla.errors import InputError
+
+# A module of `tsla.commands` each, imported when it is asked for.
 COMMANDS = {
-  'sweep': 'tsla.commands.sweep',
-  'report': 'tsla.report.report',
-  'prepare': 'tsla.data.prepare',
-  'weights': 'tsla.models.pretrained',
-  'check': 'tsla.runs.checkpoint',
-  'theory': 'tsla.commands.theory',
-  'idx': 'tsla.data.idx',
+  'sweep': 'train a whole table, with a report',
+  'report': 'report.md and report.html of finished runs',
+  'prepare': 'fetch and build a data set',
+  'weights': "convert torchvision's or timm's weights to .safetensors",
+  'check': "read a run's checkpoints back and say which are whole",
+  'theory': 'the steps that are proved for SGD, LSR and TSLA',
+  'idx': 'make an .npz set of four files in the form of MNIST',
 }
+_MODULES = {'report': 'tsla.report.report', 'check': 'tsla.runs.checkpoint'}
 
 
-def main(argv: list[str]) -> int:
-  """Runs a command."""
-  return importlib.import_module(COMMANDS[argv[0]]).main(argv[1:])
+@command
+def main(argv: Sequence[str]) -> int:
+  """Runs the command that `argv` begins with; returns its exit code."""
+  name, *rest = argv or ['--help']
+  if name in ('-h', '--help'):
+    print('tsla COMMAND, or python -m tsla COMMAND:\n')
+    for known, what in COMMANDS.items():
+      print(f'  {known:<9}{what}')
+    print('\n`tsla COMMAND --help` says more; training: python main.py --help')
+    return 0
+  if name not in COMMANDS:
+    near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
+    raise InputError(
+      f'{name!r}: no such command',
+      allowed=', '.join(COMMANDS),
+      cure=f'python -m tsla {(near or ["--help"])[0]}',
+    )
+  # As `python -m` does: a table's file imports from the folder it is run in.
+  if not {'', os.getcwd()} & set(sys.path):
+    sys.path.insert(0, os.getcwd())
+  try:
+    module = _MODULES.get(name, f'tsla.commands.{name}')
+    return importlib.import_module(module).main(rest)
+  except ModuleNotFoundError as error:
+    missing = (error.name or 'tsla').split('.')[0]
+    if missing in {'tsla', *sys.stdlib_module_names}:
+      raise  # not a requirement, so a mistake of this package
+    raise InputError(
+      f'{name!r} needs {missing}, which is not installed',
+      allowed='tsla with the requirements of training',
+      cure="pip install 'tsla[train]', or pip install -r requirements.txt",
+    ) from error
 
 
 if __name__ == '__main__':
-  sys.exit(main(sys.argv[1:]))
+  sys.exit(main())

@@ -13,7 +13,6 @@ Exit codes: 0 all runs are finished, 1 some failed and are named, 2 bad input,
 """
 
 import argparse
-import difflib
 import pathlib
 import re
 import shlex
@@ -22,27 +21,18 @@ from collections.abc import Sequence
 
 import jax
 
-from tsla.config import durations
-from tsla.config import forms as config_lib
-from tsla.data import batches, datasets
+from tsla.commands.parser import Parser, command
 from tsla.errors import InputError
-from tsla.models import pretrained
 from tsla.report.report import write_report
-from tsla.sweep import outline, plan, worker
-from tsla.sweep import pool as scheduler
+from tsla.sweep import outline, plan, pool, worker
 from tsla.sweep import table as table_lib
+from tsla.sweep.inputs import check_inputs
 from tsla.sweep.plan import PlannedRun
 from tsla.sweep.table import Table
-from tsla.training.build import check_fits
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
-    prog='python -m tsla sweep',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+  parser = Parser('sweep', __doc__)
   add = parser.add_argument
   add('--table', required=True, metavar='FILE.py', help='the rows')
   add('--workdir', required=True, metavar='DIR', help='folder of all its runs')
@@ -66,19 +56,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
       raise InputError(
         f'--{name}={value}', allowed='a whole number >= 1', cure=f'--{name}=1'
       )
-  flags = [*vars(args), 'help']
   args.fields = {}
   for argument in rest:
     field = re.fullmatch(r'--config\.([\w.]+)=(.*)', argument, re.DOTALL)
     if not field:
-      near = difflib.get_close_matches(
-        argument.strip('-').split('=')[0], flags, n=1
-      )
-      raise InputError(
-        f'{argument!r}: not a flag',
-        allowed='--config.FIELD=VALUE, ' + ', '.join(f'--{f}' for f in flags),
-        cure=f'--{(near or ["help"])[0]}',
-      )
+      raise parser.not_a_flag(argument, '--config.FIELD=VALUE')
     args.fields[field[1]] = field[2]
   return args
 
@@ -94,48 +76,14 @@ def _command(args: argparse.Namespace) -> str:
   return 'python -m tsla sweep ' + shlex.join(flags)
 
 
-def _check_inputs(runs: Sequence[PlannedRun], workdir: pathlib.Path) -> None:
-  """Prepares and checks what the runs read, before the first one starts.
-
-  Raises:
-    InputError: data, weights and configs do not fit together, or a run that has
-      begun did so on other data.
-  """
-  loaded = {}
-  for run in runs:
-    config = run.config
-    for name in ('model', 'teacher'):
-      section = config[name]
-      if section.weights and section.weights not in loaded:
-        loaded[section.weights] = pretrained.read_state_dict(
-          section.weights, section.weights_sha256, f'config.{name}.weights'
-        )
-    key = str(config_lib.flatten(config.data))
-    if key not in loaded:
-      loaded[key] = datasets.load(config.data)
-    dataset = loaded[key]
-    check_fits(config, dataset, memory=None)
-    durations.resolve(
-      config,
-      batches.steps_per_epoch(len(dataset.train.labels), config.batch_size),
-    )
-    begun = plan.begun_run(run, workdir)
-    if begun and begun.fingerprint != dataset.fingerprint:
-      raise InputError(
-        f'{workdir / run.directory}: was trained on other data',
-        allowed=f'those of SHA-256 {begun.fingerprint[:12]}…',
-        cure='another --workdir, or the data as they were',
-      )
-
-
 def _train_one(
-  index: int, runs: Sequence[PlannedRun], workdir: pathlib.Path, command: str
+  index: int, runs: Sequence[PlannedRun], workdir: pathlib.Path, again: str
 ) -> int:
   if not 0 <= index < len(runs):
     raise InputError(
       f'--only={index}: no such run',
       allowed=f'0 to {len(runs) - 1}',
-      cure=f'{command} --list',
+      cure=f'{again} --list',
     )
   run = runs[index]
   for place, other in enumerate(runs):
@@ -144,7 +92,7 @@ def _train_one(
     if other.directory in run.needs and state not in serves:
       raise InputError(
         f'--only={index}: {run.label} needs {other.label}, which is {state}',
-        cure=f'{command} --only={place}',
+        cure=f'{again} --only={place}',
       )
   worker.note_failure(run, workdir)
   outcome = worker.train(run, workdir)
@@ -159,56 +107,47 @@ def _train_all(
   runs: Sequence[PlannedRun],
   workdir: pathlib.Path,
   jobs: int,
-  command: str,
+  again: str,
 ) -> int:
   if any(plan.state_of(workdir / r.directory) != 'done' for r in runs):
-    _check_inputs(runs, workdir)
+    check_inputs(runs, workdir)
   # The runs need the accelerator for themselves.
   jax.config.update('jax_platforms', 'cpu')
-  failures, signum = scheduler.run_all(runs, workdir, jobs)
+  failures, signum = pool.run_all(runs, workdir, jobs)
   if signum:
     print(
-      f'saved and stopped; go on with\n  {command} --jobs={jobs}',
+      f'saved and stopped; go on with\n  {again} --jobs={jobs}',
       file=sys.stderr,
     )
     return 128 + signum
   for run in runs:
     if run.directory in failures:
       print(f'failed: {run.label}: {failures[run.directory]}', file=sys.stderr)
-  settled = [plan.settle(run, workdir) for run in runs]
-  outline.write(workdir / 'table.json', table, settled, command)
+  resolved = [plan.resolve_fork(run, workdir) for run in runs]
+  outline.write(workdir / 'table.json', table, resolved, again)
   markdown, page = write_report([workdir], workdir)
   print(f'report: {page}, {markdown}')
   return 1 if failures else 0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@command
+def main(argv: Sequence[str]) -> int:
   """Runs the command line; returns the exit code."""
-  try:
-    args = _parse(argv)
-    command = _command(args)
-    table = table_lib.adapt(
-      table_lib.load(args.table), args.fields, args.epochs
-    )
-    workdir = pathlib.Path(args.workdir).absolute()
-    runs = plan.plan(table, range(args.seeds), workdir)
-    if args.list:
-      outline.write(workdir / 'table.json', table, runs, command)
-      for index, run in enumerate(runs):
-        print(f'{command} --only={index}  # stage {run.stage}: {run.label}')
-      return 0
-    if args.only is not None:
-      return _train_one(args.only, runs, workdir, command)
-    settled = [plan.settle(run, workdir) for run in runs]
-    print(outline.describe(table, settled, workdir), flush=True)
-    if args.dry_run:
-      return 0
-    outline.write(workdir / 'table.json', table, settled, command)
-    return _train_all(table, runs, workdir, args.jobs, command)
-  except InputError as error:
-    print(error, file=sys.stderr)
-    return 2
-
-
-if __name__ == '__main__':
-  sys.exit(main())
+  args = _parse(argv)
+  again = _command(args)
+  table = table_lib.adapt(table_lib.load(args.table), args.fields, args.epochs)
+  workdir = pathlib.Path(args.workdir).absolute()
+  runs = plan.plan(table, range(args.seeds), workdir)
+  if args.list:
+    outline.write(workdir / 'table.json', table, runs, again)
+    for index, run in enumerate(runs):
+      print(f'{again} --only={index}  # stage {run.stage}: {run.label}')
+    return 0
+  if args.only is not None:
+    return _train_one(args.only, runs, workdir, again)
+  resolved = [plan.resolve_fork(run, workdir) for run in runs]
+  print(outline.describe(table, resolved, workdir), flush=True)
+  if args.dry_run:
+    return 0
+  outline.write(workdir / 'table.json', table, resolved, again)
+  return _train_all(table, runs, workdir, args.jobs, again)

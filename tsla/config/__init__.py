@@ -1,1 +1,4 @@
-"""A run's config: every field, its checks, its forms on disk."""
+"""The config of a run: its fields, their checks, its forms, its command line.
+
+Nothing here reads data or trains; a field is used where its name says.
+"""

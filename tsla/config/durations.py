@@ -2,7 +2,8 @@
 
 import dataclasses
 import itertools
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from tsla.errors import InputError
 
@@ -34,44 +35,77 @@ class Durations:
   min_step: int = 0  # schedule auto: nothing is decided before
   max_step: int | None = None  # and here smoothing ends; None: never
   keep_steps: tuple[int, ...] = ()  # whose checkpoints stay
+  save_every: int = 0  # updates between checkpoints; 0: never, and so on
+  eval_every: int = 0
+  probe_every: int = 0
 
 
 def resolve(
-  config: 'ml_collections.ConfigDict', steps_per_epoch: int
+  config: 'ml_collections.ConfigDict', steps_per_epoch: int = 0
 ) -> Durations:
   """Turns epochs, updates and percents of `config` into updates.
 
   Args:
     config: a whole config.
-    steps_per_epoch: updates a pass over the training set.
+    steps_per_epoch: updates a pass over the training set; 0: as many as there
+      may be, for what is wrong whatever the size of the data set.
 
   Raises:
     InputError: several units at once, a unit missing or superfluous, an event
       at or after the end of the run.
   """
-  drop = _resolve(config, 'smoothing', 'drop', steps_per_epoch)
-  milestones = _resolve(config, 'optimizer', 'milestone', steps_per_epoch)
-  warmup = _resolve(config, 'optimizer', 'warmup', steps_per_epoch)
-  decays = ('linear', 'cosine')
-  _match(
-    config,
-    *('smoothing', 'drop', drop),
-    users=('two_stage', *decays, 'reversed'),
-  )
-  if config.smoothing.schedule in decays and drop == (0,):
+  steps_per_epoch = steps_per_epoch or _MOST_STEPS // config.epochs
+  total = config.epochs * steps_per_epoch
+  if total > _MOST_STEPS:
     raise InputError(
-      f'config.smoothing.drop_* is update 0, but a {config.smoothing.schedule} '
-      'decay takes time',
+      f'config.epochs = {config.epochs}: {total} updates',
+      allowed=f'at most {_MOST_STEPS} updates',
+    )
+
+  def steps(section: str, stem: str) -> tuple[int, ...]:
+    names = (f'{stem}_{unit}' for unit in ('epochs', 'steps', 'percent'))
+    values = {
+      f'config.{section}.{name}': config[section][name]
+      for name in names
+      if name in config[section]
+    }
+    return _to_steps(values, total, steps_per_epoch)
+
+  drop, least, most = (steps('smoothing', x) for x in ('drop', 'min', 'max'))
+  milestones, warmup = (steps('optimizer', x) for x in ('milestone', 'warmup'))
+  schedule = config.smoothing.schedule
+  decays = ('linear', 'cosine')
+  users = ('two_stage', *decays, 'reversed')
+  _match('config.smoothing', 'drop', drop, schedule, users)
+  if schedule in decays and drop == (0,):
+    raise InputError(
+      f'config.smoothing.drop_* is update 0, but a {schedule} decay takes time',
       allowed='1 update or more',
       cure='--config.smoothing.drop_epochs=…',
     )
-  _match(config, 'optimizer', 'milestone', milestones, users=('step',))
-  least = _resolve(config, 'smoothing', 'min', steps_per_epoch)
-  most = _resolve(config, 'smoothing', 'max', steps_per_epoch)
-  _check_bounds(config, least, most)
+  _match(
+    *('config.optimizer', 'milestone', milestones),
+    *(config.optimizer.schedule, ('step',)),
+  )
+  bounds = (
+    f'config.smoothing.min_epochs = {config.smoothing.min_epochs} and '
+    f'max_epochs = {config.smoothing.max_epochs}'
+  )
+  if (least or most) and schedule != 'auto':
+    raise InputError(
+      f'{bounds} with smoothing.schedule = {schedule!r}',
+      allowed='with schedule auto',
+      cure='leave them out, or --config.smoothing.schedule=auto',
+    )
+  if most and most <= (least or (0,)):
+    raise InputError(
+      f'{bounds}: nothing could be decided',
+      allowed='min_epochs < max_epochs',
+      cure='--config.smoothing.max_epochs=…',
+    )
   return Durations(
     steps_per_epoch=steps_per_epoch,
-    total_steps=config.epochs * steps_per_epoch,
+    total_steps=total,
     drop_step=drop[0] if drop else None,
     milestones=milestones,
     warmup_steps=warmup[0] if warmup else 0,
@@ -80,56 +114,44 @@ def resolve(
     keep_steps=tuple(
       epoch * steps_per_epoch for epoch in config.checkpoint_keep_epochs
     ),
+    save_every=config.checkpoint_every_epochs * steps_per_epoch,
+    eval_every=config.eval_every_epochs * steps_per_epoch,
+    probe_every=config.variance.every_epochs * steps_per_epoch,
   )
 
 
-def check(config: 'ml_collections.ConfigDict') -> None:
-  """Raises InputError for what is wrong whatever the size of the data set."""
-  resolve(config, steps_per_epoch=_MOST_STEPS // config.epochs)
-
-
-def _resolve(
-  config: 'ml_collections.ConfigDict',
-  section: str,
-  stem: str,
-  steps_per_epoch: int,
+def _to_steps(
+  values: Mapping[str, Any], total: int, steps_per_epoch: int
 ) -> tuple[int, ...]:
-  """The duration `section.stem_{epochs,steps,percent}` in updates; () if unset.
+  """The duration that one of the fields sets, in updates; () if none does.
 
   Every duration of the package goes through here.
+
+  Args:
+    values: by field name, whose last word is the unit; -1 and () are unset.
+    total: updates of the whole run.
+    steps_per_epoch: updates a pass over the training set.
   """
-  total = config.epochs * steps_per_epoch
-  if total > _MOST_STEPS:
-    raise InputError(
-      f'config.epochs = {config.epochs}: {total} updates',
-      allowed=f'at most {_MOST_STEPS} updates',
-    )
   scales = {'epochs': steps_per_epoch, 'steps': 1, 'percent': total / 100}
-  given = {
-    f'config.{section}.{stem}_{unit}': (
-      config[section][f'{stem}_{unit}'],
-      scale,
-    )
-    for unit, scale in scales.items()
-    if f'{stem}_{unit}' in config[section]
-    and config[section][f'{stem}_{unit}'] not in (-1, ())
-  }
+  given = {name: v for name, v in values.items() if v not in (-1, ())}
   if not given:
     return ()
   if len(given) > 1:
     raise InputError(
-      ', '.join(f'{name} = {value}' for name, (value, _) in given.items())
+      ', '.join(f'{name} = {value}' for name, value in given.items())
       + ': several units for one duration',
       allowed='exactly one of ' + ', '.join(given),
-      cure='set the others to ' + ('()' if stem == 'milestone' else '-1'),
+      cure='set the others to '
+      + ('()' if isinstance(next(iter(given.values())), tuple) else '-1'),
     )
-  ((name, (value, scale)),) = given.items()
-  values = value if isinstance(value, tuple) else (value,)
-  steps = tuple(round(v * scale) for v in values)
+  ((name, value),) = given.items()
+  scale = scales[name.rpartition('_')[2]]
+  numbers = value if isinstance(value, tuple) else (value,)
+  steps = tuple(round(number * scale) for number in numbers)
   if max(steps, default=0) >= total:
     raise InputError(
       f'{name} = {value}: at or after the end of the run',
-      allowed=f'before epoch {config.epochs}',
+      allowed=f'before epoch {total // steps_per_epoch}',
       cure=f'--{name}=… or --config.epochs=…',
     )
   if any(a >= b for a, b in itertools.pairwise(steps)):
@@ -141,50 +163,24 @@ def _resolve(
 
 
 def _match(
-  config: 'ml_collections.ConfigDict',
   section: str,
   stem: str,
   steps: tuple[int, ...],
+  schedule: str,
   users: tuple[str, ...],
 ) -> None:
   """A duration is set if, and only if, the section's schedule uses it."""
-  schedule = config[section].schedule
   if bool(steps) == (schedule in users):
     return
-  fields = f'config.{section}.{stem}_epochs (or _steps, _percent)'
+  fields = f'{section}.{stem}_epochs (or _steps, _percent)'
   if steps:
     raise InputError(
-      f'{fields} is set, but config.{section}.schedule = {schedule!r} has no '
-      'use for it',
+      f'{fields} is set, but {section}.schedule = {schedule!r} has no use for '
+      'it',
       allowed=f'with schedule {" or ".join(users)}',
-      cure=f'leave it out, or --config.{section}.schedule={users[0]}',
+      cure=f'leave it out, or --{section}.schedule={users[0]}',
     )
   raise InputError(
-    f'{fields} is not set, but config.{section}.schedule = {schedule!r} needs '
-    'it',
-    cure=f'--config.{section}.{stem}_epochs=…',
+    f'{fields} is not set, but {section}.schedule = {schedule!r} needs it',
+    cure=f'--{section}.{stem}_epochs=…',
   )
-
-
-def _check_bounds(
-  config: 'ml_collections.ConfigDict',
-  least: tuple[int, ...],
-  most: tuple[int, ...],
-) -> None:
-  """Only schedule auto decides between two updates, the earlier one first."""
-  fields = (
-    f'config.smoothing.min_epochs = {config.smoothing.min_epochs} and '
-    f'max_epochs = {config.smoothing.max_epochs}'
-  )
-  if (least or most) and config.smoothing.schedule != 'auto':
-    raise InputError(
-      f'{fields} with smoothing.schedule = {config.smoothing.schedule!r}',
-      allowed='with schedule auto',
-      cure='leave them out, or --config.smoothing.schedule=auto',
-    )
-  if most and most <= (least or (0,)):
-    raise InputError(
-      f'{fields}: nothing could be decided',
-      allowed='min_epochs < max_epochs',
-      cure='--config.smoothing.max_epochs=…',
-    )

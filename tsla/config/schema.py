@@ -1,12 +1,19 @@
 """The table of a run's fields: default, meaning, what each may hold."""
 
 import dataclasses
+import difflib
 import math
 from collections.abc import Callable
 from typing import Any
 
+import ml_collections
+
+from tsla.errors import InputError
 from tsla.models import resnet
 from tsla.smoothing import rules
+
+# A part of a config, as `config.smoothing`; a whole one is called ConfigDict.
+Section = ml_collections.ConfigDict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,12 +38,6 @@ class Field:
   identity: bool = True
 
 
-def _whole(
-  low: int, high: int = 2**31 - 1
-) -> tuple[str, Callable[[Any], bool]]:
-  return f'a whole number >= {low}', lambda v: low <= v <= high
-
-
 def _real(
   low: float, high: float = math.inf, *, open_low: bool = False
 ) -> tuple[str, Callable[[Any], bool]]:
@@ -47,6 +48,10 @@ def _real(
   sign = '>' if open_low else '>='
   upper = '' if high == math.inf else f' and <= {high:g}'
   return f'a number {sign} {low:g}{upper}', check
+
+
+def _whole(low: int, high: int = 2**31 - 1) -> Any:
+  return f'a whole number >= {low}', _real(low, high)[1]
 
 
 def _one_of(*names: str) -> tuple[str, Callable[[Any], bool]]:
@@ -305,3 +310,34 @@ FIELDS: dict[str, Field] = {
     -1.0, 'the same in percent of the run', *_duration(below=100)
   ),
 }
+
+
+def check_field_name(name: str) -> None:
+  """Raises InputError, with the nearest known name, for an unknown field."""
+  if name in FIELDS:
+    return
+  if inside := [known for known in FIELDS if known.startswith(name + '.')]:
+    raise InputError(
+      f'config.{name}: a section, not a field', allowed=', '.join(inside)
+    )
+  leaves = {known.split('.')[-1]: known for known in FIELDS}
+  near = difflib.get_close_matches(name, FIELDS, n=1) or [
+    leaves[leaf]
+    for leaf in difflib.get_close_matches(name.split('.')[-1], leaves, n=1)
+  ]
+  raise InputError(
+    f'config.{name}: no such field',
+    cure=f'--config.{near[0]}=…' if near else 'python main.py --help lists all',
+  )
+
+
+def check_value(name: str, value: Any) -> None:
+  """Raises InputError for a value that the field may not hold."""
+  field = FIELDS[name]
+  value = tuple(value) if isinstance(value, list) else value
+  if type(value) is not type(field.default) or not field.check(value):
+    raise InputError(
+      f'config.{name} = {value!r}: {field.meaning}',
+      allowed=field.allowed,
+      cure=f'--config.{name}=…',
+    )

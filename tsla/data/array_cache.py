@@ -21,7 +21,7 @@ from tsla.data.sources import user_cache
 from tsla.errors import InputError
 
 
-def load(
+def cached_array(
   kind: str, facts: Mapping[str, Any], compute: Callable[[], np.ndarray]
 ) -> np.ndarray:
   """Returns an array that is kept; computes it unless it is there.

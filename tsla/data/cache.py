@@ -48,7 +48,7 @@ class Decoded:
   skipped: list[tuple[str, str]]
 
 
-def load(source: Source, size: int, *, skip_corrupt: bool) -> Decoded:
+def load_decoded(source: Source, size: int, *, skip_corrupt: bool) -> Decoded:
   """Returns a source's decoded images; decodes them unless they are there.
 
   Processes that ask at once wait for the first one.

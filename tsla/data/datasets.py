@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tsla.data import cache, npz, sources
-from tsla.data import label_noise as alterations
+from tsla.data import cache, label_noise, npz, sources
 from tsla.errors import InputError
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ class Dataset:
     return self.train.images.shape[1:]
 
 
-def load(config: 'ml_collections.ConfigDict') -> Dataset:
+def load_dataset(config: 'ml_collections.ConfigDict') -> Dataset:
   """Reads a data set and checks it against what it says of itself.
 
   Images are decoded once; a later call maps what `tsla.data.cache` keeps.
@@ -76,7 +75,7 @@ def load(config: 'ml_collections.ConfigDict') -> Dataset:
       bilinear; 0 = as stored.
       `download`: whether a missing set may be fetched and built.
       `skip_corrupt`: whether damaged images are left out, not refused.
-      `label_noise`, `label_noise_seed`: as of `alterations.add_label_noise`.
+      `label_noise`, `label_noise_seed`: as of `label_noise.add_label_noise`.
       `held_out`: the part of the training set that is not trained on.
 
   Returns:
@@ -87,15 +86,15 @@ def load(config: 'ml_collections.ConfigDict') -> Dataset:
       not what it says it is.
 
   Example:
-    >>> import ml_collections, tempfile
+    >>> import tempfile, types
     >>> path = tempfile.mkdtemp() + '/tiny.npz'
     >>> images, labels = np.zeros((2, 4, 4, 3), np.uint8), np.arange(2)
     >>> np.savez(path, train_images=images, train_labels=labels,
     ...          test_images=images, test_labels=labels)
-    >>> config = ml_collections.ConfigDict(
-    ...   {'name': 'npz', 'path': path, 'image_size': 0, 'download': False,
-    ...    'label_noise': 0.0, 'label_noise_seed': 0, 'held_out': 0.0})
-    >>> dataset = load(config)
+    >>> config = types.SimpleNamespace(
+    ...   name='npz', path=path, image_size=0, download=False,
+    ...   label_noise=0.0, label_noise_seed=0, held_out=0.0)
+    >>> dataset = load_dataset(config)
     >>> dataset.class_names, dataset.image_shape
     (('0', '1'), (4, 4, 3))
   """
@@ -114,7 +113,7 @@ def load(config: 'ml_collections.ConfigDict') -> Dataset:
       source = sources.find_tfds(
         config.name, config.path, download=config.download
       )
-    decoded = cache.load(
+    decoded = cache.load_decoded(
       source,
       config.image_size,
       skip_corrupt=config.skip_corrupt,
@@ -144,22 +143,23 @@ def load(config: 'ml_collections.ConfigDict') -> Dataset:
     class_names=tuple(class_names),
     fingerprint=fingerprint,
   )
-  return _altered(dataset, config)
+  return _altered(
+    dataset, config.label_noise, config.label_noise_seed, config.held_out
+  )
 
 
-def _altered(dataset: Dataset, config: 'ml_collections.ConfigDict') -> Dataset:
+def _altered(
+  dataset: Dataset, noise: float, noise_seed: int, held_out: float
+) -> Dataset:
   """The set as this experiment trains on it."""
-  if not (config.label_noise or config.held_out):
+  if not (noise or held_out):
     return dataset
   train = dataset.train
-  labels = alterations.add_label_noise(
-    train.labels,
-    dataset.num_classes,
-    config.label_noise,
-    config.label_noise_seed,
+  labels = label_noise.add_label_noise(
+    train.labels, dataset.num_classes, noise, noise_seed
   )
-  mask = alterations.held_out(len(labels), config.held_out)
-  fingerprint = alterations.fingerprint(dataset.fingerprint, labels, mask)
+  mask = label_noise.held_out(len(labels), held_out)
+  fingerprint = label_noise.fingerprint(dataset.fingerprint, labels, mask)
   if not mask.any():
     return dataclasses.replace(
       dataset, train=Split(train.images, labels), fingerprint=fingerprint

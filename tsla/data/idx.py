@@ -1,20 +1,9 @@
-"""Sets in the form of MNIST, four .gz files, become one .npz file.
+"""Data sets in the form of MNIST: four gzipped idx files."""
 
-  python -m tsla idx --folder=/usr/share/datasets/fashion-mnist \
-    --out=data/fashion_mnist.npz
-
-That folder is the one of Debian's package dataset-fashion-mnist; MNIST, KMNIST
-and EMNIST come in the same form. Then `--config.data.name=npz
---config.data.path=data/fashion_mnist.npz` trains on it.
-"""
-
-import argparse
 import gzip
 import math
 import pathlib
-import sys
 import zlib
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -72,45 +61,43 @@ def read(path: pathlib.Path, ndim: int) -> np.ndarray:
   return pixels.reshape(shape)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-  """Runs the command line; returns the exit code, 2 for bad input."""
-  parser = argparse.ArgumentParser(prog='python -m tsla idx')
-  add = parser.add_argument
-  add('--folder', required=True, type=pathlib.Path, help='of the .gz files')
-  add('--out', required=True, type=pathlib.Path, help='the .npz file to write')
-  add('--train', type=int, default=None, metavar='N', help='the first N only')
-  args = parser.parse_args(argv)
+def convert(
+  folder: pathlib.Path, out: pathlib.Path, train: int | None = None
+) -> dict[str, np.ndarray]:
+  """Writes a folder's four files as one .npz file, a set of `data.name=npz`.
+
+  Args:
+    folder: of the .gz files.
+    out: the file to write, all of it or nothing.
+    train: how many of the training images, from the first; None: all.
+
+  Returns:
+    The arrays by their names in the file.
+
+  Raises:
+    InputError: a file is missing or damaged, there are fewer training images,
+      or `out` cannot be written.
+  """
+  arrays = {
+    name: read(folder / file, ndim) for name, (file, ndim) in _PARTS.items()
+  }
+  most = len(arrays['train_labels'])
+  if train is not None and not 0 < train <= most:
+    raise InputError(
+      f'--train={train}', allowed=f'1 to {most}', cure=f'--train={most}'
+    )
+  for name in ('train_images', 'train_labels'):
+    arrays[name] = arrays[name][:train]
   try:
-    arrays = {
-      name: read(args.folder / file, ndim)
-      for name, (file, ndim) in _PARTS.items()
-    }
-    most = len(arrays['train_labels'])
-    if args.train is not None and not 0 < args.train <= most:
-      raise InputError(
-        f'--train={args.train}', allowed=f'1 to {most}', cure=f'--train={most}'
-      )
-    for name in ('train_images', 'train_labels'):
-      arrays[name] = arrays[name][: args.train]
-    try:
-      args.out.parent.mkdir(parents=True, exist_ok=True)
-      draft = args.out.with_name(f'{args.out.name}.partial')
-      with draft.open('wb') as file:
-        np.savez_compressed(file, **arrays)
-      draft.replace(args.out)
-    except OSError as error:
-      raise InputError(
-        f'--out={args.out}: {error}',
-        allowed='a file that can be written',
-        cure='--out=data/fashion_mnist.npz',
-      ) from error
-  except InputError as error:
-    print(error, file=sys.stderr)
-    return 2
-  for name, array in arrays.items():
-    print(f'{name}: {array.dtype}{list(array.shape)}')
-  return 0
-
-
-if __name__ == '__main__':
-  sys.exit(main())
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draft = out.with_name(f'{out.name}.partial')
+    with draft.open('wb') as file:
+      np.savez_compressed(file, **arrays)
+    draft.replace(out)
+  except OSError as error:
+    raise InputError(
+      f'--out={out}: {error}',
+      allowed='a file that can be written',
+      cure='--out=data/fashion_mnist.npz',
+    ) from error
+  return arrays

@@ -1,11 +1,5 @@
-"""Brings a data set onto the disk, once for all processes.
+"""Brings a data set onto the disk, once for all processes."""
 
-`python -m tsla prepare cifar100` fetches and builds one of the project's
-own sets; `--archive=FILE`, once for each, takes an archive that was fetched by
-hand. A set that is already there is only checked.
-"""
-
-import argparse
 import contextlib
 import difflib
 import fcntl
@@ -13,7 +7,6 @@ import io
 import os
 import pathlib
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -236,28 +229,3 @@ def _sweep(root: pathlib.Path, directory: pathlib.Path) -> None:
   downloads = (root / 'downloads' / directory.parent.name).glob('*.tmp.*')
   for leftover in [*builds, *downloads]:
     shutil.rmtree(leftover, ignore_errors=True)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-  """Runs the command line; returns the exit status, 2 for bad input."""
-  parser = argparse.ArgumentParser(
-    prog='python -m tsla prepare',
-    description='Fetch and build a data set.',
-  )
-  parser.add_argument('name', help=', '.join(sorted(BUILDERS)))
-  parser.add_argument('--data_dir', default='', help="'' = TFDS's default")
-  parser.add_argument(
-    '--archive', action='append', help='an archive that was fetched by hand'
-  )
-  args = parser.parse_args(argv)
-  try:
-    directory = prepare(args.name, args.data_dir, args.archive)
-  except InputError as error:
-    print(error, file=sys.stderr)
-    return 2
-  print(directory)
-  return 0
-
-
-if __name__ == '__main__':
-  sys.exit(main())

@@ -1,13 +1,7 @@
-"""Weights of torchvision's and timm's ResNet-18, -34 and -50, in and out.
+"""Weights of torchvision's and timm's ResNet-18, -34 and -50, in and out."""
 
-`python -m tsla weights --in FILE --out FILE.safetensors` converts a
-.pth file and prints what went where.
-"""
-
-import argparse
 import os
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -21,7 +15,6 @@ from flax import traverse_util
 from tsla.errors import InputError
 from tsla.models import resnet
 from tsla.models.weight_files import (
-  FORMATS,
   another_file,
   read_state_dict,
   write_safetensors,
@@ -29,7 +22,7 @@ from tsla.models.weight_files import (
 
 __all__ = [
   'Row',
-  'load',
+  'load_network',
   'read_state_dict',
   'to_state_dict',
   'to_variables',
@@ -225,7 +218,7 @@ def to_state_dict(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
   }
 
 
-def load(
+def load_network(
   path: str | os.PathLike,
   *,
   sha256: str = '',
@@ -274,30 +267,3 @@ def load(
     lambda: model.init(jax.random.key(0), images, train=True)
   )
   return model, *to_variables(state_dict, like, field)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-  """Runs the command line; returns the exit status, 2 for bad input."""
-  parser = argparse.ArgumentParser(
-    prog='python -m tsla weights',
-    description='Convert the weights of a ResNet to .safetensors in float32.',
-  )
-  parser.add_argument('--in', dest='source', required=True, help=FORMATS)
-  parser.add_argument('--out', required=True, help='the file to write')
-  args = parser.parse_args(argv)
-  try:
-    _, variables, rows = load(args.source, field='in')
-    write_safetensors(args.out, to_state_dict(variables))
-  except InputError as error:
-    print(error, file=sys.stderr)
-    return 2
-  except (OSError, ValueError) as error:
-    print(InputError(f'--out={args.out}: {error}'), file=sys.stderr)
-    return 2
-  for row in rows:
-    print(f'{row.name:43}{row.shape!s:20}{row.path or "-":44}{row.action}')
-  return 0
-
-
-if __name__ == '__main__':
-  sys.exit(main())

@@ -46,7 +46,7 @@ class _Name(NamedTuple):
   text: str
 
 
-def load(data: bytes) -> Any:
+def read_tensors(data: bytes) -> Any:
   """The objects that `torch.save` put into a file, tensors as arrays.
 
   Args:

@@ -80,7 +80,7 @@ def _load(data: bytes, where: str, cure: str) -> Any:
         for name, item in safetensors.deserialize(data)
       }
     if data.startswith(b'PK'):
-      return torch_zip.load(data)
+      return torch_zip.read_tensors(data)
   except torch_zip.ForeignNameError as error:
     raise InputError(
       f'{where}: refused, its pickle names {str(error)!r}; nothing was run',

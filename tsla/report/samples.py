@@ -9,10 +9,12 @@ import numpy as np
 from PIL import Image
 
 from tsla.config import forms as config_lib
-from tsla.data import augment, batches, datasets
+from tsla.data import batches, datasets
+from tsla.data.pipeline import augmented
 from tsla.errors import InputError
 from tsla.pages.blocks import Picture
 from tsla.report.results import Run
+from tsla.training.build import view_of
 
 COUNT = 32
 _COLUMNS = 8
@@ -34,19 +36,13 @@ def first_images(run: Run) -> np.ndarray:
   """
   config = _config(run.config)
   config.data.download = False
-  dataset = datasets.load(config.data)
+  dataset = datasets.load_dataset(config.data)
   if run.fingerprint != dataset.fingerprint:
     raise InputError(f'data.name = {dataset.name!r}: not the data of the run')
   images = dataset.train.images
   indices = batches.epoch_order(config.seed, 0, len(images))[:COUNT]
-  augmented = augment.augment_train(
-    jnp.asarray(images[np.asarray(indices)]),
-    augment.example_keys(config.seed, 0, indices),
-    pad=config.augment.pad,
-    crop=config.augment.crop,
-    flip=config.augment.flip,
-  )
-  return np.asarray(augmented)
+  picked = jnp.asarray(images[np.asarray(indices)])
+  return np.asarray(augmented(view_of(config), picked, config.seed, 0, indices))
 
 
 def _config(fields: dict[str, Any]) -> Any:

@@ -125,12 +125,22 @@ class Checkpoints:
       with self._explained():
         saving.result()
 
-  def restore(self, like: Any, step: int | None = None) -> Any:
+  def restore(
+    self,
+    like: Any,
+    step: int | None = None,
+    *,
+    part: bool = False,
+    optional: str = '',
+  ) -> Any:
     """A checkpoint with the shapes, dtypes and placing of `like`.
 
     Args:
       like: what was saved, or a state of the same structure.
       step: which; None: the newest that verifies.
+      part: whether `like` may be a part of what was saved.
+      optional: arrays with this in their name may be missing on either side;
+        what was not saved stays as in `like`.
 
     Raises:
       InputError: it is damaged, or there is none.
@@ -144,14 +154,22 @@ class Checkpoints:
       saved = self._checked(step)
       # Before anything is read: this is the usual reason for a misfit.
       here = manifest.named(like)
-      for name in sorted(saved.arrays.keys() | here.keys()):
+      names = here.keys() if part else saved.arrays.keys() | here.keys()
+      for name in sorted(names):
+        if optional and optional in name and not (
+          name in here and name in saved.arrays
+        ):
+          continue
         there = _describe(saved.arrays.get(name))
         if there != _describe(here.get(name)):
           raise AnotherState(
             f'{name} is {there} there and {_describe(here.get(name))} here'
           )
       arrays = self._read(step, saved)
-    placed = [_place(arrays[name], leaf) for name, leaf in here.items()]
+    placed = [
+      _place(arrays[name], leaf) if name in arrays else leaf
+      for name, leaf in here.items()
+    ]
     return jax.tree.unflatten(jax.tree.structure(like), placed)
 
   def discard(self, step: int) -> None:

@@ -12,9 +12,9 @@ Reference:
 
 from tsla.smoothing.auto import (
   AutoState,
+  adaptive_smoothing,
   auto_two_stage,
   observe,
-  observed_smoothing,
   with_schedule,
 )
 from tsla.smoothing.estimates import Estimate, GradientStatistics
@@ -51,6 +51,7 @@ __all__ = [
   'GradientStatistics',
   'LabelSmoothingState',
   'Observation',
+  'adaptive_smoothing',
   'auto_two_stage',
   'class_prior',
   'constant',
@@ -65,7 +66,6 @@ __all__ = [
   'linear_rise',
   'none',
   'observe',
-  'observed_smoothing',
   'piecewise',
   'reset_momentum',
   'smoothed_cross_entropy',

@@ -117,10 +117,10 @@ def auto_two_stage(
       patience=patience,
     )
 
-  return AutoTwoStage(observed_smoothing(schedule), show)
+  return AutoTwoStage(adaptive_smoothing(schedule), show)
 
 
-def observed_smoothing(
+def adaptive_smoothing(
   schedule: optax.Schedule,
 ) -> optax.GradientTransformationExtraArgs:
   """`label_smoothing(schedule)` that can be shown observations.
@@ -135,9 +135,9 @@ def observed_smoothing(
 
   Example:
     >>> import tsla
-    >>> tx = observed_smoothing(tsla.constant(0.1))
-    >>> firings(tx.init(jnp.zeros(2)))
-    Array([0, 0, 0, 0], dtype=int32)
+    >>> tx = adaptive_smoothing(tsla.constant(0.1))
+    >>> int(firings(tx.init(jnp.zeros(2)))['delta'])
+    0
   """
   inner = label_smoothing(schedule)
 
@@ -147,7 +147,7 @@ def observed_smoothing(
     memory = Memory(
       lowest_norm=jnp.float32(largest),
       lowest_loss=jnp.float32(largest),
-      firings=jnp.zeros(len(RULES), jnp.int32),
+      firings={name: jnp.zeros((), jnp.int32) for name in RULES},
       drop_step=jnp.int32(_NEVER),
       followed=jnp.float32(-1),
     )
@@ -177,7 +177,7 @@ def observe(
   min_step: jax.typing.ArrayLike = 0,
   patience: jax.typing.ArrayLike = 1,
 ) -> optax.OptState:
-  """Shows an observation to the `observed_smoothing` in an optimiser's state.
+  """Shows an observation to the `adaptive_smoothing` in an optimiser's state.
 
   Args:
     opt_state: any nesting with one `AutoState` in it, concrete or traced.
@@ -200,10 +200,17 @@ def observe(
     state.before,
     state.memory,
   )
-  fired = jnp.stack([fires(seen, before) for fires in RULES.values()])
-  firings = jnp.where(fired, before.firings + 1, 0)
-  in_force = jnp.arange(len(RULES)) == rule
-  decided = jnp.any(in_force & (firings >= patience)) & (count >= min_step)
+  firings = {
+    name: jnp.where(fires(seen, before), before.firings[name] + 1, 0)
+    for name, fires in RULES.items()
+  }
+  decided = count >= min_step
+  decided &= jnp.stack(
+    [
+      (rule == NAMES.index(name)) & (times >= patience)
+      for name, times in firings.items()
+    ]
+  ).any()
   best = seen.statistics.theta_star.value
   follows = rule == NAMES.index('optimal')
   follows &= (count >= min_step) & jnp.isfinite(best)
@@ -279,7 +286,7 @@ def with_schedule(
 
 
 def auto_state(opt_state: optax.OptState) -> AutoState:
-  """The state of `observed_smoothing`, found anywhere in an optimiser's state.
+  """The state of `adaptive_smoothing`, found anywhere in an optimiser's state.
 
   Raises:
     ValueError: opt_state holds none, or more than one.
@@ -294,8 +301,8 @@ def auto_state(opt_state: optax.OptState) -> AutoState:
   return states[0]
 
 
-def firings(opt_state: optax.OptState) -> jax.Array:
-  """i32[R]: how often in a row each of `RULES` fired, the last time included.
+def firings(opt_state: optax.OptState) -> dict[str, jax.Array]:
+  """i32[] by name: how often in a row each of `RULES` has fired by now.
 
   Raises:
     ValueError: as `auto_state`.

@@ -32,7 +32,7 @@ class Memory(NamedTuple):
 
   lowest_norm: jax.Array  # f32[], of ‖∇F_smoothed‖
   lowest_loss: jax.Array  # f32[], of the held-out loss
-  firings: jax.Array  # i32[R], how often in a row each rule fired
+  firings: dict[str, jax.Array]  # i32[], how often in a row each rule fired
   drop_step: jax.Array  # i32[], first update without smoothing, once decided
   followed: jax.Array  # f32[], θ that took the schedule's place; −1: none
 
@@ -66,7 +66,7 @@ def plateau(seen: Observation, memory: Memory) -> jax.Array:
   return jnp.asarray(seen.held_out_loss >= memory.lowest_loss)
 
 
-# By name, in the order of `Memory.firings`. NaN fires none.
+# NaN fires none.
 RULES: dict[str, Callable[[Observation, Memory], jax.Array]] = {
   'delta': delta,
   'mse': mse,

@@ -8,18 +8,20 @@ at the epoch where its smoothing ends.
 
 import collections
 import dataclasses
+import graphlib
+import itertools
 import json
 import math
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import ml_collections
 
-from tsla.config import durations
 from tsla.config import forms as config_lib
+from tsla.config.checks import validate
 from tsla.errors import InputError
 from tsla.runs.checkpoint import open_checkpoints
 from tsla.runs.directory import RunRecord, read_run
@@ -61,6 +63,16 @@ class PlannedRun:
     return tuple(filter(None, (self.trunk, self.teacher)))
 
   @property
+  def end_of_smoothing(self) -> float:
+    """In epochs; infinite where it has no end, -1 where it is not known yet."""
+    smoothing = self.config.smoothing
+    if smoothing.schedule == 'constant':
+      return math.inf
+    if smoothing.drop_percent != -1:
+      return smoothing.drop_percent * self.config.epochs / 100
+    return float(smoothing.drop_epochs)
+
+  @property
   def label(self) -> str:
     """The run's name for a person."""
     return f'{self.row} seed {self.seed}'
@@ -80,28 +92,22 @@ def plan(
     InputError: two rows of one name, a teacher that is no other row, a config
       that cannot be used.
   """
-  _check(table)
+  rows = _in_order_of_need(table)
   workdir = pathlib.Path(workdir).absolute()
+  place = {row.name: index for index, row in enumerate(table.rows)}
   runs: list[PlannedRun] = []
   for seed in seeds:
-    by_row: dict[str, PlannedRun] = {}
-    waiting = list(table.rows)
-    while waiting:
-      ready = [r for r in waiting if not r.teacher or r.teacher in by_row]
-      if not ready:
-        raise InputError(
-          f'table {table.name!r}: the teachers of '
-          f'{", ".join(r.name for r in waiting)} need each other'
-        )
-      alone = [_alone(row, seed, by_row, workdir) for row in ready]
-      by_row |= {run.row: run for run in _share(alone)}
-      waiting = [row for row in waiting if row not in ready]
-    runs += [_staged(run, by_row) for run in by_row.values()]
-  order = {row.name: place for place, row in enumerate(table.rows)}
-  return sorted(runs, key=lambda run: (run.stage, run.seed, order[run.row]))
+    alone: dict[str, PlannedRun] = {}
+    for row in rows:
+      alone[row.name] = _alone(row, seed, alone, workdir)
+    runs += _share(sorted(alone.values(), key=lambda run: place[run.row]))
+  return sorted(
+    _with_stages(runs), key=lambda run: (run.stage, run.seed, place[run.row])
+  )
 
 
-def _check(table: Table) -> None:
+def _in_order_of_need(table: Table) -> list[Row]:
+  """The rows, teachers first; raises InputError for names that do not fit."""
   names = collections.Counter(row.name for row in table.rows)
   for name, count in names.items():
     if count > 1:
@@ -113,20 +119,29 @@ def _check(table: Table) -> None:
         f'{row.teacher!r}',
         allowed='another row of the table',
       )
+  by_name = {row.name: row for row in table.rows}
+  needs = {row.name: [row.teacher] * bool(row.teacher) for row in table.rows}
+  try:
+    order = list(graphlib.TopologicalSorter(needs).static_order())
+  except graphlib.CycleError as error:
+    raise InputError(
+      f'table {table.name!r}: the teachers of {", ".join(error.args[1][1:])} '
+      'need each other'
+    ) from error
+  return [by_name[name] for name in order]
 
 
 def _alone(
-  row: Row, seed: int, by_row: dict[str, PlannedRun], workdir: pathlib.Path
+  row: Row, seed: int, others: dict[str, PlannedRun], workdir: pathlib.Path
 ) -> PlannedRun:
   """The run of a row as if it shared nothing."""
   config = row.config.copy_and_resolve_references()
   config.seed = seed
-  teacher = by_row[row.teacher].directory if row.teacher else ''
+  teacher = others[row.teacher].directory if row.teacher else ''
   if teacher:
     config.teacher.run = str(workdir / teacher)
   try:
-    config_lib.validate(config)
-    durations.check(config)
+    validate(config)
   except InputError as error:
     raise InputError(
       f'row {row.name!r}: {error.problem}',
@@ -162,12 +177,12 @@ def _share(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
     kinds[kind].append(run)
   shared = []
   for members in kinds.values():
-    trunk = max(members, key=lambda run: _end_of_smoothing(run.config))
+    trunk = max(members, key=lambda run: run.end_of_smoothing)
     branches = [
       dataclasses.replace(
         run,
         trunk=trunk.directory,
-        first_epoch=int(_end_of_smoothing(run.config)),
+        first_epoch=int(run.end_of_smoothing),
       )
       for run in members
       if run is not trunk and _can_fork(run, trunk)
@@ -181,28 +196,21 @@ def _share(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
 
 
 def _can_fork(run: PlannedRun, trunk: PlannedRun) -> bool:
-  end = _end_of_smoothing(run.config)
-  return end >= 1 and end.is_integer() and end < _end_of_smoothing(trunk.config)
+  end = run.end_of_smoothing
+  return end >= 1 and end.is_integer() and end < trunk.end_of_smoothing
 
 
-def _end_of_smoothing(config: ml_collections.ConfigDict) -> float:
-  """In epochs; infinite where it has no end, -1 where it is not known yet."""
-  smoothing = config.smoothing
-  if smoothing.schedule == 'constant':
-    return math.inf
-  if smoothing.drop_percent != -1:
-    return smoothing.drop_percent * config.epochs / 100
-  return float(smoothing.drop_epochs)
-
-
-def _staged(run: PlannedRun, by_row: dict[str, PlannedRun]) -> PlannedRun:
-  by_directory = {other.directory: other for other in by_row.values()}
-
-  def stage(directory: str) -> int:
-    needs = by_directory[directory].needs
-    return 1 + max(map(stage, needs)) if needs else 0
-
-  return dataclasses.replace(run, stage=stage(run.directory))
+def _with_stages(runs: Sequence[PlannedRun]) -> Iterator[PlannedRun]:
+  by_directory = {run.directory: run for run in runs}
+  sorter = graphlib.TopologicalSorter({r.directory: r.needs for r in runs})
+  sorter.prepare()
+  for stage in itertools.count():
+    ready = sorter.get_ready()
+    if not ready:
+      return
+    for directory in ready:
+      yield dataclasses.replace(by_directory[directory], stage=stage)
+    sorter.done(*ready)
 
 
 def state_of(directory: pathlib.Path) -> str:
@@ -213,7 +221,7 @@ def state_of(directory: pathlib.Path) -> str:
     return 'missing'
 
 
-def settle(run: PlannedRun, workdir: pathlib.Path) -> PlannedRun:
+def resolve_fork(run: PlannedRun, workdir: pathlib.Path) -> PlannedRun:
   """The run as it was begun, or can be now that its trunk has ended.
 
   The trunk of a table that got rows later on need not have saved the epoch at
@@ -259,7 +267,7 @@ def begun_run(run: PlannedRun, workdir: pathlib.Path) -> RunRecord | None:
 def config_to_train(
   run: PlannedRun, workdir: pathlib.Path
 ) -> ml_collections.ConfigDict:
-  """The config that trains a settled run: it says where to fork from."""
+  """The config that trains a run with a resolved fork: it names the fork."""
   config = run.config.copy_and_resolve_references()
   if run.trunk:
     config.init.fork_from = f'{workdir / run.trunk}@{run.first_epoch}'

@@ -1,5 +1,6 @@
 """Runs a plan, k runs at a time, each once those that it needs are finished."""
 
+import graphlib
 import json
 import multiprocessing.connection
 import os
@@ -74,12 +75,21 @@ class _Queue:
 
   def __init__(self, runs: Sequence[PlannedRun], workdir: pathlib.Path):
     states = [plan.state_of(workdir / run.directory) for run in runs]
-    pairs = list(zip(runs, states, strict=True))
+    pairs = zip(runs, states, strict=True)
     self.waiting = [run for run, state in pairs if state != 'done']
     self.failures: dict[str, str] = {}
-    self._finished = {run.directory for run, state in pairs if state == 'done'}
-    self._labels = {run.directory: run.label for run in runs}
+    self._runs = {run.directory: run for run in runs}
+    self._places = {run.directory: i for i, run in enumerate(runs)}
     self._workdir = workdir
+    waiting = {run.directory: run.needs for run in self.waiting}
+    self._order = graphlib.TopologicalSorter(
+      {
+        directory: [need for need in needs if need in waiting]
+        for directory, needs in waiting.items()
+      }
+    )
+    self._order.prepare()
+    self._ready: list[str] = []
     for run in self.waiting:  # of an earlier try
       note_failure(run, workdir)
 
@@ -89,24 +99,27 @@ class _Queue:
     Without its teacher a run fails too; without its trunk it is trained alone,
     or from what the trunk saved before it failed.
     """
-    ended = self._finished | self.failures.keys()
-    for run in list(self.waiting):  # in order of need: one pass finds them all
-      if run.teacher in self.failures:
-        self.waiting.remove(run)
-        self.fail(run, f'needs {self._labels[run.teacher]}, which failed')
-      elif ended.issuperset(run.needs):
-        self.waiting.remove(run)
+    while True:
+      self._ready += self._order.get_ready()
+      if not self._ready:
+        return None
+      directory = min(self._ready, key=self._places.__getitem__)
+      self._ready.remove(directory)
+      run = self._runs[directory]
+      if run.teacher not in self.failures:
         return run
-    return None
+      teacher = self._runs[run.teacher].label
+      self.fail(run, f'needs {teacher}, which failed')
 
   def finish(self, run: PlannedRun) -> None:
     """Lets those that need it go ahead."""
-    self._finished.add(run.directory)
+    self._order.done(run.directory)
 
   def fail(self, run: PlannedRun, reason: str) -> None:
     """Notes the reason, also in the run's folder, for the report."""
     self.failures[run.directory] = reason
     note_failure(run, self._workdir, reason)
+    self._order.done(run.directory)
 
 
 class _Progress:

@@ -39,7 +39,7 @@ def train(run: PlannedRun, workdir: pathlib.Path) -> Outcome:
   """
   keep_compiled()
   split_cores(run.config)
-  run = plan.settle(run, workdir)
+  run = plan.resolve_fork(run, workdir)
   config = plan.config_to_train(run, workdir)
   directory = workdir / run.directory
   try:

@@ -1,23 +1,26 @@
 """config + data set + devices → the compiled functions of a run."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import ml_collections
 import numpy as np
 
 from tsla.config.durations import Durations
+from tsla.config.schema import Section
 from tsla.data.datasets import Dataset
+from tsla.data.pipeline import View
 from tsla.errors import InputError
 from tsla.evaluation import metrics
-from tsla.training import network, optimizer, smoothing_label, step
+from tsla.models import create_configured
+from tsla.training import optimizer, smoothing_label, step
 from tsla.training import probe as probe_lib
-from tsla.training.parallel import Parallel
+from tsla.training.parallel import Devices
 from tsla.training.teacher import Teacher
 
 
-class Run(NamedTuple):
+class Compiled(NamedTuple):
   """What the loop calls; the data and the devices are inside."""
 
   state: step.TrainState  # before the first update
@@ -35,110 +38,136 @@ class Run(NamedTuple):
   ) = None
 
 
+def view_of(config: ml_collections.ConfigDict) -> View:
+  """How a run's images become its network's input."""
+  augment, data = config.augment, config.data
+  return View(
+    *(augment.pad, augment.crop, augment.flip),
+    *(data.mean, data.std, config.model.dtype),
+  )
+
+
+def tables_of(
+  config: ml_collections.ConfigDict, durations: Durations
+) -> optimizer.Tables:
+  """θ and the learning rate of a run at every update."""
+  schedules = optimizer.create_schedules(
+    config.smoothing, config.optimizer, durations
+  )
+  return optimizer.tabulate(schedules, durations.total_steps)
+
+
 def build(
   config: ml_collections.ConfigDict,
   dataset: Dataset,
   durations: Durations,
-  mapping: Parallel,
+  devices: Devices,
   teacher: Teacher | None = None,
-) -> Run:
+) -> Compiled:
   """Places the data on the devices and compiles nothing yet.
 
   Args:
     config: a validated config.
     dataset: what `config.data` names; `check_fits` has passed.
     durations: of the config, on this data set.
-    mapping: how the devices share the work.
-    teacher: what `tsla.training.teacher.load` makes of config and dataset.
+    devices: that share the work.
+    teacher: what `load_teacher` makes of config and data set.
   """
-  state = _first_state(config, dataset, durations, mapping)
-  source = smoothing_label.create(config, dataset, teacher)
-  train, test = mapping.replicate(
+  view, axis = view_of(config), devices.axis_name
+  make = _make_optimizer(config.optimizer, config.smoothing, durations)
+  apply = create_configured(
+    config.model, dataset.num_classes, axis_name=axis
+  ).apply
+  source = smoothing_label.create(
+    *(config.smoothing.target, dataset, view, teacher),
+    batch_size=config.eval_batch_size,
+  )
+  train, test = devices.replicate(
     (
       step.Inputs(
         step.Examples(
           dataset.train.images, dataset.train.labels, source.arrays
         ),
         np.uint32(config.seed),
-        optimizer.tabulate(config, durations),
+        tables_of(config, durations),
       ),
       step.Examples(dataset.test.images, dataset.test.labels),
     )
   )
-  chunk = mapping.map(
-    step.make_train_chunk(config, source.y_hat, axis_name=mapping.axis_name),
+  chunk = devices.map(
+    step.make_train_chunk(
+      *(apply, make, view, source.y_hat),
+      batch_size=config.batch_size,
+      axis_name=axis,
+    ),
     donate_state=True,
   )
-  sums = mapping.map(step.make_evaluation(config, axis_name=mapping.axis_name))
-  slots = mapping.slots(config.batch_size)
-  eval_size = mapping.round_up(min(config.eval_batch_size, len(test.labels)))
-  eval_slots = mapping.slots(eval_size)
-  return Run(
-    state=mapping.replicate(state),
+  sums = devices.map(step.make_evaluation(apply, view, axis_name=axis))
+  slots = devices.slots(config.batch_size)
+  eval_size = devices.round_up(min(config.eval_batch_size, len(test.labels)))
+  eval_slots = devices.slots(eval_size)
+  probe = None
+  if durations.probe_every:
+    measure = devices.map(
+      probe_lib.make_probe(
+        *(apply, view, source.y_hat, config.variance),
+        batch_size=config.batch_size,
+        axis_name=axis,
+      ),
+      donate_state=True,
+    )
+    held_out = dataset.held_out
+    inputs = probe_lib.Inputs(
+      train,
+      held_out
+      and devices.replicate(step.Examples(held_out.images, held_out.labels)),
+      devices.replicate(
+        probe_lib.decision(
+          config.smoothing.rule, durations.min_step, config.smoothing.patience
+        )
+      ),
+    )
+
+    def probe(
+      state: step.TrainState,
+    ) -> tuple[step.TrainState, probe_lib.Probed]:
+      return measure(state, inputs, slots, config.variance.num_batches)
+
+  return Compiled(
+    state=devices.replicate(first_state(config, dataset, durations)),
     train_chunk=lambda state, length: chunk(state, train, slots, length),
     evaluate=lambda state: metrics.finalize(
       sums(state, test, eval_slots, eval_size)
     ),
-    probe=_probe(config, dataset, durations, mapping, source, train)
-    if config.variance.every_epochs
-    else None,
+    probe=probe,
   )
 
 
-def _probe(
-  config: ml_collections.ConfigDict,
-  dataset: Dataset,
-  durations: Durations,
-  mapping: Parallel,
-  source: smoothing_label.Source,
-  train: step.Inputs,
-) -> Callable[[step.TrainState], tuple[step.TrainState, probe_lib.Probed]]:
-  held_out = dataset.held_out
-  inputs = probe_lib.Inputs(
-    train,
-    held_out
-    and mapping.replicate(step.Examples(held_out.images, held_out.labels)),
-    mapping.replicate(probe_lib.decision(config, durations)),
-  )
-  probe = mapping.map(
-    probe_lib.make_probe(config, source.y_hat, axis_name=mapping.axis_name),
-    donate_state=True,
-  )
-  slots = mapping.slots(config.batch_size)
-  return lambda state: probe(state, inputs, slots, config.variance.num_batches)
-
-
-def state_shapes(
-  config: ml_collections.ConfigDict,
-  dataset: Dataset,
-  durations: Durations,
-  mapping: Parallel,
+def first_state(
+  config: ml_collections.ConfigDict, dataset: Dataset, durations: Durations
 ) -> step.TrainState:
-  """Shapes and dtypes of the state, without computing it.
+  """The state before the first update; under `jax.eval_shape` its shapes.
 
   Args: as of `build`.
   """
-  return jax.eval_shape(
-    lambda: _first_state(config, dataset, durations, mapping)
-  )
-
-
-def _first_state(
-  config: ml_collections.ConfigDict,
-  dataset: Dataset,
-  durations: Durations,
-  mapping: Parallel,
-) -> step.TrainState:
-  model = network.create(
-    config, dataset.num_classes, axis_name=mapping.axis_name
-  )
-  tx, learning_rate = optimizer.create(config, durations)
-  return step.TrainState.create(
-    model,
-    tx,
-    learning_rate,
+  schedules = optimizer.from_tables(tables_of(config, durations))
+  make = _make_optimizer(config.optimizer, config.smoothing, durations)
+  return step.create_state(
+    create_configured(config.model, dataset.num_classes),
+    make(schedules),
     seed=config.seed,
-    image_shape=network.input_shape(config, dataset),
+    image_shape=view_of(config).input_shape(dataset.image_shape),
+  )
+
+
+def _make_optimizer(
+  options: Section, smoothing: Section, durations: Durations
+) -> step.MakeOptimizer:
+  return functools.partial(
+    optimizer.create,
+    options,
+    probed=durations.probe_every > 0,
+    reset_momentum=smoothing.reset_momentum,
   )
 
 

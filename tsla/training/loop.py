@@ -8,11 +8,12 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 
+import jax
 import ml_collections
 from clu import parameter_overview
 
 from tsla.config import durations as durations_lib
-from tsla.config import forms as config_lib
+from tsla.config.checks import validate
 from tsla.config.durations import Durations
 from tsla.data import batches, datasets
 from tsla.data.datasets import Dataset
@@ -29,13 +30,15 @@ from tsla.runs.watchdog import watch_progress
 from tsla.training import parallel
 from tsla.training import teacher as teacher_lib
 from tsla.training.build import (
-  Run,
+  Compiled,
   build,
   check_fits,
+  first_state,
   image_bytes,
-  state_shapes,
+  tables_of,
+  view_of,
 )
-from tsla.training.parallel import Parallel
+from tsla.training.parallel import Devices
 from tsla.training.reporter import Diverged, Reporter
 from tsla.training.start import Start, check_origin, find_start
 from tsla.training.step import TrainState
@@ -69,8 +72,7 @@ def train_and_evaluate(
   Reference:
     Xu et al., arXiv:2006.11653, the TSLA algorithm.
   """
-  config_lib.validate(config)
-  durations_lib.check(config)
+  validate(config)
   parallel.check_platform()
   directory = RunDirectory(
     workdir,
@@ -82,19 +84,20 @@ def train_and_evaluate(
     print(f'{directory.path}: this run is finished')
     return directory.result
 
-  mapping = parallel.choose(config.parallel, config.batch_size)
+  devices = parallel.choose(config.parallel, config.batch_size)
   if not directory.has_begun:
-    check_origin(config)
-  teacher_lib.check_source(config)
-  dataset = datasets.load(config.data)
-  check_fits(config, dataset, mapping.memory())
-  teacher = teacher_lib.load(config, dataset)
+    check_origin(config.model, config.init.fork_from, config.epochs)
+  view = view_of(config)
+  teacher_lib.check_source(config.teacher, config.data.name, view)
+  dataset = datasets.load_dataset(config.data)
+  check_fits(config, dataset, devices.memory())
+  teacher = teacher_lib.load_teacher(config.teacher, dataset, view)
   taught_by = teacher.fingerprint() if teacher else ''
   durations = durations_lib.resolve(
     config,
     batches.steps_per_epoch(len(dataset.train.labels), config.batch_size),
   )
-  shapes = state_shapes(config, dataset, durations, mapping)
+  shapes = jax.eval_shape(lambda: first_state(config, dataset, durations))
   check_space(directory.checkpoints, shapes)
 
   with (
@@ -108,25 +111,28 @@ def train_and_evaluate(
       directory.checkpoints, durations.keep_steps
     ) as checkpoints,
   ):
-    run = build(config, dataset, durations, mapping, teacher)
+    run = build(config, dataset, durations, devices, teacher)
     start = find_start(
-      config, run.state, checkpoints, durations, dataset.fingerprint
+      *(config, run.state, tables_of(config, durations), checkpoints),
+      *(durations, dataset.fingerprint),
     )
     directory.begin(start.step, durations.total_steps)
     progress = Progress(
       durations, config.batch_size, start.step, shown=parallel.is_first()
     )
-    _announce(progress, dataset, mapping, directory, start, durations)
+    _announce(progress, dataset, devices, directory, start, durations)
     arrays = list(named(start.state))
     with (
       directory.log(0 if start.rows else start.step) as log,
       _noted(directory, checkpoints),
     ):
       reporter = Reporter(log, progress, durations, arrays, alive)
-      reporter.adopt(start)
+      reporter.copy_parent_log(start)
       test = _train(
-        *(config, run, start, durations, reporter, checkpoints),
-        stop_signal=lambda s: mapping.highest(requested.signum, after=s),
+        *(run, start, durations),
+        chunk_length(durations.steps_per_epoch, config.log_every_steps),
+        *(reporter, checkpoints),
+        stop_signal=lambda s: devices.max_over_processes(requested.signum, s),
       )
     checkpoints.confirm(durations.total_steps)
   directory.write_status('done', durations.total_steps, test=test)
@@ -146,10 +152,10 @@ def _noted(directory: RunDirectory, checkpoints: Checkpoints) -> Iterator[None]:
 
 
 def _train(
-  config: ml_collections.ConfigDict,
-  run: Run,
+  run: Compiled,
   start: Start,
   durations: Durations,
+  longest: int,
   reporter: Reporter,
   checkpoints: Checkpoints,
   stop_signal: Callable[[TrainState], int],
@@ -161,31 +167,24 @@ def _train(
   but after it is probed, because it holds what the probe decided.
   """
   per_epoch, total = durations.steps_per_epoch, durations.total_steps
-  longest = chunk_length(per_epoch, config.log_every_steps)
   state, step = start.state, start.step
   while True:
-    epoch, in_epoch = divmod(step, per_epoch)
-    if (
-      run.probe
-      and step not in reporter.probes
-      and _due(epoch, in_epoch, config.variance.every_epochs)
-    ):
+    if step not in reporter.probes and _due(step, durations.probe_every):
       reporter.flush()
       state = reporter.probe(step, state, run.probe)
     signum = stop_signal(state)
     if step > start.step and (
       signum
       or step == total
-      or _due(epoch, in_epoch, config.checkpoint_every_epochs)
-      or (in_epoch == 0 and epoch in config.checkpoint_keep_epochs)
+      or _due(step, durations.save_every)
+      or step in durations.keep_steps
     ):
       reporter.flush()  # a state that is not finite is not saved
       checkpoints.save(step, state, reporter.top1)
     if signum:
       raise Interrupted(signum)
     if step not in reporter.evaluations and (
-      step == total
-      or (step > 0 and _due(epoch, in_epoch, config.eval_every_epochs))
+      step == total or (step > 0 and _due(step, durations.eval_every))
     ):
       reporter.flush()
       reporter.evaluation(step, run.evaluate(state))
@@ -193,6 +192,7 @@ def _train(
     if step == total:
       return reporter.evaluations[step]
 
+    in_epoch = step % per_epoch
     if in_epoch == 0:
       reporter.training_resumes()
     length = min(longest - in_epoch % longest, per_epoch - in_epoch)
@@ -204,7 +204,7 @@ def _train(
 def _announce(
   progress: Progress,
   dataset: Dataset,
-  mapping: Parallel,
+  devices: Devices,
   directory: RunDirectory,
   start: Start,
   durations: Durations,
@@ -220,13 +220,13 @@ def _announce(
   if start.note:
     progress.say(start.note)
   progress.say(
-    f'{mapping.describe()}; {directory.path} from update {start.step:,} of '
+    f'{devices.describe()}; {directory.path} from update {start.step:,} of '
     f'{durations.total_steps:,}'
   )
 
 
-def _due(epoch: int, in_epoch: int, every: int) -> bool:
-  return in_epoch == 0 and epoch % every == 0
+def _due(step: int, every: int) -> bool:
+  return every > 0 and step % every == 0
 
 
 def chunk_length(steps_per_epoch: int, at_most: int) -> int:

@@ -1,4 +1,4 @@
-"""config → schedules and the optax chain."""
+"""Sections of a config → schedules, their tables, and the optax chain."""
 
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,7 +11,14 @@ from tsla.config.durations import Durations
 from tsla.errors import InputError
 
 if TYPE_CHECKING:  # else jax and optax suffice for a step of training
-  import ml_collections
+  from tsla.config.schema import Section
+
+
+class Schedules(NamedTuple):
+  """What changes over a run, as functions of the update count."""
+
+  theta: optax.Schedule
+  learning_rate: optax.Schedule
 
 
 class Tables(NamedTuple):
@@ -25,12 +32,24 @@ class Tables(NamedTuple):
   learning_rate: jax.Array  # f32[T + 1]
 
 
+def create_schedules(
+  smoothing_options: 'Section',
+  optimizer_options: 'Section',
+  durations: Durations,
+) -> Schedules:
+  """The schedules that the sections `smoothing` and `optimizer` name."""
+  return Schedules(
+    smoothing_schedule(smoothing_options, durations),
+    learning_rate_schedule(optimizer_options, durations),
+  )
+
+
 def smoothing_schedule(
-  config: 'ml_collections.ConfigDict', durations: Durations
+  options: 'Section', durations: Durations
 ) -> optax.Schedule:
-  """θ as a function of the update count, from `config.smoothing`."""
-  theta, drop_step = config.smoothing.theta, durations.drop_step
-  match config.smoothing.schedule:
+  """θ as a function of the update count, from the section `smoothing`."""
+  theta, drop_step = options.theta, durations.drop_step
+  match options.schedule:
     case 'none':
       return smoothing.none()
     case 'constant':
@@ -49,23 +68,23 @@ def smoothing_schedule(
       if durations.max_step is None:
         return smoothing.constant(theta)
       return smoothing.two_stage(theta, durations.max_step)
-  raise InputError(f'config.smoothing.schedule = {config.smoothing.schedule!r}')
+  raise InputError(f'config.smoothing.schedule = {options.schedule!r}')
 
 
 def learning_rate_schedule(
-  config: 'ml_collections.ConfigDict', durations: Durations
+  options: 'Section', durations: Durations
 ) -> optax.Schedule:
   """The learning rate as a function of the update count.
 
   A warm-up multiplies whichever schedule is chosen by (count + 1) / warm-up
   updates, so the first update already moves and milestones keep their place.
   """
-  peak = config.optimizer.learning_rate
-  match config.optimizer.schedule:
+  peak = options.learning_rate
+  match options.schedule:
     case 'constant':
       main = optax.constant_schedule(peak)
     case 'step':
-      factor = config.optimizer.decay_factor
+      factor = options.decay_factor
       main = optax.piecewise_constant_schedule(
         peak, {step: factor for step in durations.milestones}
       )
@@ -79,65 +98,46 @@ def learning_rate_schedule(
   return lambda count: main(count) * jnp.minimum(1.0, (count + 1) / warmup)
 
 
-def tabulate(
-  config: 'ml_collections.ConfigDict', durations: Durations
-) -> Tables:
-  """The schedules of a run at counts 0 to its last update, and after it."""
-  theta = smoothing_schedule(config, durations)
-  rate = learning_rate_schedule(config, durations)
+def tabulate(schedules: Schedules, total_steps: int) -> Tables:
+  """The schedules at counts 0 to the run's last update, and after it."""
 
   @jax.jit
   def at(counts: jax.Array) -> Tables:
-    columns = Tables(jax.vmap(theta)(counts), jax.vmap(rate)(counts))
+    columns = Tables(*(jax.vmap(schedule)(counts) for schedule in schedules))
     return jax.tree.map(lambda c: c.astype(jnp.float32), columns)
 
-  return at(jnp.arange(durations.total_steps + 1))
+  return at(jnp.arange(total_steps + 1))
+
+
+def from_tables(tables: Tables) -> Schedules:
+  """The schedules again, read from `tables`, which may be traced."""
+  return Schedules(
+    lambda count: tables.theta[count], lambda count: tables.learning_rate[count]
+  )
 
 
 def create(
-  config: 'ml_collections.ConfigDict', durations: Durations
-) -> tuple[optax.GradientTransformationExtraArgs, optax.Schedule]:
-  """The transformation that applies a gradient, and the learning rate it uses.
+  options: 'Section',
+  schedules: Schedules,
+  *,
+  probed: bool = False,
+  reset_momentum: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+  """The transformation that applies a gradient.
 
   What owns θ comes first and sees the raw gradient: `label_smoothing`, or in a
-  run that is probed `observed_smoothing`. SGD is
+  run that is probed `adaptive_smoothing`. SGD is
   PyTorch's: weight decay is added to the gradient before the momentum buffer,
   `d = ∇F + λ w`, `v ← m v + d`, `w ← w − η v` (with Nesterov `w ← w − η (d +
   m v)`), on every parameter. AdamW and LAMB decouple the decay.
 
   Args:
-    config: a validated config.
-    durations: its durations in updates.
-
-  Returns:
-    The chained transformation and the learning-rate schedule.
+    options: the section `optimizer` of a config.
+    schedules: of θ and the learning rate.
+    probed: whether θ may be decided by what probes observe.
+    reset_momentum: whether momentum begins anew where smoothing ends.
   """
-  rate = learning_rate_schedule(config, durations)
-  return _chain(config, smoothing_schedule(config, durations), rate), rate
-
-
-def from_tables(
-  config: 'ml_collections.ConfigDict', tables: Tables
-) -> tuple[optax.GradientTransformationExtraArgs, optax.Schedule]:
-  """What `create` returns, with its schedules read from traced `tables`."""
-
-  def rate(count: jax.Array) -> jax.Array:
-    return tables.learning_rate[count]
-
-  return _chain(config, theta_of(tables), rate), rate
-
-
-def theta_of(tables: Tables) -> optax.Schedule:
-  """θ as a function of the update count, from traced `tables`."""
-  return lambda count: tables.theta[count]
-
-
-def _chain(
-  config: 'ml_collections.ConfigDict',
-  theta: optax.Schedule,
-  rate: optax.Schedule,
-) -> optax.GradientTransformationExtraArgs:
-  options = config.optimizer
+  rate = schedules.learning_rate
   match options.name:
     case 'sgd':
       base = optax.chain(
@@ -150,10 +150,6 @@ def _chain(
       base = optax.lamb(rate, weight_decay=options.weight_decay)
     case unknown:
       raise InputError(f'config.optimizer.name = {unknown!r}')
-  owner = (
-    smoothing.observed_smoothing(theta)
-    if config.variance.every_epochs
-    else smoothing.label_smoothing(theta)
-  )
-  tx = optax.chain(owner, base)
-  return smoothing.reset_momentum(tx) if config.smoothing.reset_momentum else tx
+  owner = smoothing.adaptive_smoothing if probed else smoothing.label_smoothing
+  tx = optax.chain(owner(schedules.theta), base)
+  return smoothing.reset_momentum(tx) if reset_momentum else tx

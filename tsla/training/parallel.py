@@ -1,6 +1,6 @@
 """The only file that names devices: mapping, placing, gathering.
 
-Both mappings take and return the same unreplicated state, so a checkpoint does
+Both modes take and return the same unreplicated state, so a checkpoint does
 not know how many devices wrote it:
 
 - `pmap`: each device runs the function on its own slots and `axis_name` says
@@ -28,8 +28,8 @@ _HEARTBEAT_SECONDS = 40
 
 
 @dataclasses.dataclass(frozen=True)
-class Parallel:
-  """How one function runs on all devices.
+class Devices:
+  """All devices of a run, and how one function runs on them.
 
   Attributes:
     mode: 'pmap' or 'jit'.
@@ -98,17 +98,17 @@ class Parallel:
       out_shardings=NamedSharding(self.mesh, PartitionSpec()),
     )
 
-  def highest(self, value: int, after: Any) -> int:
+  def max_over_processes(self, value: int, wait_for: Any) -> int:
     """The largest `value` of all processes, which call this together.
 
     Args:
       value: of this process.
-      after: what was computed last. On the CPU two programs that exchange
+      wait_for: what was computed last. On the CPU two programs that exchange
         numbers must not run at once.
     """
     if is_alone():
       return value
-    jax.block_until_ready(after)
+    jax.block_until_ready(wait_for)
     values = jax.make_array_from_callback(
       (self.mesh.size,),
       NamedSharding(self.mesh, PartitionSpec(_AXIS)),
@@ -117,7 +117,7 @@ class Parallel:
     return int(_largest(self.mesh)(values))
 
   def describe(self) -> str:
-    """The devices and the mapping, in words."""
+    """The devices and the mode, in words."""
     first = self.mesh.devices[0]
     return (
       f'{self.mesh.size} × {first.device_kind} ({first.platform}), {self.mode}'
@@ -194,8 +194,8 @@ def is_alone() -> bool:
   return jax.process_count() == 1
 
 
-def choose(mode: str, batch_size: int) -> Parallel:
-  """The mapping `config.parallel` asks for, on every device there is.
+def choose(mode: str, batch_size: int) -> Devices:
+  """Every device there is, in the mode that `config.parallel` asks for.
 
   Args:
     mode: 'pmap', 'jit', or 'auto': pmap on several devices of one process,
@@ -223,4 +223,4 @@ def choose(mode: str, batch_size: int) -> Parallel:
     )
   if mode == 'auto':
     mode = 'pmap' if len(devices) > 1 and is_alone() else 'jit'
-  return Parallel(mode, Mesh(devices, _AXIS))
+  return Devices(mode, Mesh(devices, _AXIS))

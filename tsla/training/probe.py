@@ -22,15 +22,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from tsla import smoothing
-from tsla.config.durations import Durations
-from tsla.data import augment, batches
+from tsla.data import batches
+from tsla.data.pipeline import View, clean_view, train_view
 from tsla.smoothing import auto, rules
 from tsla.smoothing.estimates import GradientStatistics
 from tsla.smoothing.last_layer import residuals
 from tsla.training import optimizer, step
 
 if TYPE_CHECKING:  # else jax, flax and optax suffice
-  import ml_collections
+  from tsla.config.schema import Section
 
 # A pass over the data that no run comes to: epochs are fewer than updates.
 _EPOCH = 2**31 - 1
@@ -58,7 +58,7 @@ class Probed(NamedTuple):
   statistics: GradientStatistics
   theta: jax.Array  # f32[], the θ in use
   next_theta: jax.Array  # f32[], what was decided
-  firings: jax.Array  # i32[R], how often in a row each rule fired
+  firings: dict[str, jax.Array]  # i32[] each, how often in a row a rule fired
   held_out_loss: jax.Array  # f32[], NaN without held-out examples
 
   def compute(self) -> dict[str, np.ndarray]:
@@ -66,66 +66,75 @@ class Probed(NamedTuple):
     values = {'theta': self.theta, 'next_theta': self.next_theta}
     for name, estimate in self.statistics._asdict().items():
       values |= {name: estimate.value, f'{name}_error': estimate.error}
-    values |= {
-      f'rule_{name}': count
-      for name, count in zip(rules.RULES, np.asarray(self.firings), strict=True)
-    }
+    values |= {f'rule_{name}': self.firings[name] for name in rules.RULES}
     values['held_out_loss'] = self.held_out_loss
     return {name: np.float32(value) for name, value in values.items()}
 
 
-def decision(
-  config: 'ml_collections.ConfigDict', durations: Durations
-) -> Decision:
-  """What `config.smoothing` puts in force."""
-  rule = config.smoothing.rule
+def decision(rule: str, min_step: int, patience: int) -> Decision:
+  """What a config puts in force; rule '': nothing is decided."""
   return Decision(
     np.int32(rules.NAMES.index(rule) if rule else -1),
-    np.int32(durations.min_step),
-    np.int32(config.smoothing.patience),
+    np.int32(min_step),
+    np.int32(patience),
   )
 
 
 def make_probe(
-  config: 'ml_collections.ConfigDict',
-  make_y_hat: Callable[[Any, jax.Array, jax.Array], jax.Array | None],
+  apply: step.Apply,
+  view: View,
+  make_y_hat: step.MakeYHat,
+  options: 'Section',
   *,
+  batch_size: int,
   axis_name: str | None = None,
 ) -> Callable[..., tuple[step.TrainState, Probed]]:
   """`probe(state, inputs, slots, num_batches)`: measures, and decides.
 
   The state that comes back is the one that went in, but for what the
-  observation left in its optimiser's part. Arguments as of
-  `step.make_train_chunk`.
+  observation left in its optimiser's part. `options` is the section `variance`
+  of a config; the other arguments are as of `step.make_train_chunk`.
   """
-  measure = {'exact': _exact, 'last_layer': _last_layer}[config.variance.mode]
-  evaluate = step.make_evaluation(config, axis_name=axis_name)
+  measure = {'exact': _exact, 'last_layer': _last_layer}[options.mode]
+  evaluate = step.make_evaluation(apply, view, axis_name=axis_name)
+
+  def make_batch(
+    examples: step.Examples, seed: jax.Array, indices: jax.Array
+  ) -> step.Examples:
+    images = examples.images[indices]
+    if options.augment:
+      images = train_view(view, images, seed, _EPOCH, indices)
+    else:
+      images = clean_view(view, images)
+    y_hat = make_y_hat(examples.y_hat, images, indices)
+    return step.Examples(images, examples.labels[indices], y_hat)
 
   def probe(
     state: step.TrainState, inputs: Inputs, slots: jax.Array, num_batches: int
   ) -> tuple[step.TrainState, Probed]:
     examples, seed = inputs.train.examples, inputs.train.seed
-    num_examples, size = len(examples.labels), config.batch_size
+    num_examples = len(examples.labels)
     order = batches.epoch_order(seed, _EPOCH, num_examples)
-    picked = order[jnp.arange(num_batches)[:, None] * size + slots]
+    picked = order[jnp.arange(num_batches)[:, None] * batch_size + slots]
     theta = smoothing.current_theta(state.opt_state)
     statistics = measure(
+      apply,
       state,
-      lambda indices: _batch(config, make_y_hat, examples, seed, indices),
+      lambda indices: make_batch(examples, seed, indices),
       picked,
       theta,
-      batch_size=size,
+      batch_size=batch_size,
       num_examples=num_examples,
       axis_name=axis_name,
     )
     held_out_loss = jnp.float32(jnp.nan)
     if inputs.held_out is not None:
-      sums = evaluate(state, inputs.held_out, slots, size)
+      sums = evaluate(state, inputs.held_out, slots, batch_size)
       held_out_loss = sums.nll / sums.count
     opt_state = smoothing.observe(
       state.opt_state,
       smoothing.Observation(statistics, held_out_loss),
-      optimizer.theta_of(inputs.train.tables),
+      optimizer.from_tables(inputs.train.tables).theta,
       **inputs.decision._asdict(),
     )
     found = Probed(
@@ -140,39 +149,8 @@ def make_probe(
   return probe
 
 
-def _batch(
-  config: 'ml_collections.ConfigDict',
-  make_y_hat: Callable[[Any, jax.Array, jax.Array], jax.Array | None],
-  examples: step.Examples,
-  seed: jax.Array,
-  indices: jax.Array,
-) -> step.Examples:
-  """The examples as the network sees them, with their ŷ."""
-  images = examples.images[indices]
-  if config.variance.augment:
-    images = augment.augment_train(
-      images,
-      augment.example_keys(seed, _EPOCH, indices),
-      pad=config.augment.pad,
-      crop=config.augment.crop,
-      flip=config.augment.flip,
-    )
-  else:
-    images = augment.augment_eval(images, crop=config.augment.crop)
-  images = augment.normalize(
-    images,
-    config.data.mean,
-    config.data.std,
-    jnp.dtype(config.model.dtype),
-  )
-  return step.Examples(
-    images,
-    examples.labels[indices],
-    make_y_hat(examples.y_hat, images, indices),
-  )
-
-
 def _exact(
+  apply: step.Apply,
   state: step.TrainState,
   make_batch: Callable[[jax.Array], step.Examples],
   picked: jax.Array,
@@ -187,10 +165,8 @@ def _exact(
   def gradient_pair(indices: jax.Array) -> tuple[Any, Any]:
     batch = make_batch(indices)
     logits, pull = jax.vjp(
-      lambda params: state.apply_fn(
-        {'params': params, 'batch_stats': state.batch_stats},
-        batch.images,
-        train=False,
+      lambda params: apply(
+        state.variables | {'params': params}, batch.images, train=False
       ),
       state.params,
     )
@@ -210,6 +186,7 @@ def _exact(
 
 
 def _last_layer(
+  apply: step.Apply,
   state: step.TrainState,
   make_batch: Callable[[jax.Array], step.Examples],
   picked: jax.Array,
@@ -223,11 +200,8 @@ def _last_layer(
 
   def forward(indices: jax.Array) -> tuple[jax.Array, ...]:
     batch = make_batch(indices)
-    logits, sown = state.apply_fn(
-      {'params': state.params, 'batch_stats': state.batch_stats},
-      batch.images,
-      train=False,
-      mutable=['intermediates'],
+    logits, sown = apply(
+      state.variables, batch.images, train=False, mutable=['intermediates']
     )
     (features,) = sown['intermediates']['features']
     return features, logits, batch.labels, batch.y_hat

@@ -130,7 +130,7 @@ class Reporter:
     """The probes on record, by the updates done before them."""
     return self._log.probes
 
-  def adopt(self, start: Start) -> None:
+  def copy_parent_log(self, start: Start) -> None:
     """Writes what another run logged, where this one begins in it."""
     for row in start.rows:
       if start.drops and (row['kind'], row['step']) == ('train', start.step):
@@ -165,7 +165,7 @@ class Reporter:
     Args:
       step: updates done.
       state: gone afterwards.
-      probe: `Run.probe`.
+      probe: `Compiled.probe`.
 
     Returns:
       The state with what was decided.

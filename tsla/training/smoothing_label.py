@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
 from tsla import smoothing
-from tsla.data import array_cache, augment
+from tsla.data import array_cache
 from tsla.data.datasets import Dataset
+from tsla.data.pipeline import View, clean_view
 from tsla.training.teacher import Teacher
 
 
@@ -33,82 +33,76 @@ def uniform() -> Source:
 
 
 def create(
-  config: ml_collections.ConfigDict,
+  target: str,
   dataset: Dataset,
+  view: View,
   teacher: Teacher | None = None,
+  *,
+  batch_size: int = 500,
 ) -> Source:
-  """The source that `config.smoothing.target` names.
+  """The source of ŷ that `smoothing.target` names.
 
   Args:
-    config: a validated config.
+    target: 'uniform', 'prior' or 'teacher'.
     dataset: the run's.
+    view: how its images become the network's input.
     teacher: the run's, where the target is one.
+    batch_size: images a call, where a teacher sees each image once.
   """
-  match config.smoothing.target:
+  match target:
     case 'uniform':
       return uniform()
     case 'prior':
       prior = smoothing.class_prior(dataset.train.labels, dataset.num_classes)
       return Source(prior, lambda prior, images, indices: prior)
 
-  model, temperature = teacher.model, config.teacher.temperature
-
   def predict(variables: Any, images: jax.Array, indices: Any) -> jax.Array:
     del indices
-    logits = model.apply(variables, images, train=False)
-    return smoothing.teacher(logits, temperature)
+    logits = teacher.model.apply(variables, images, train=False)
+    return smoothing.teacher(logits, teacher.temperature)
 
-  if config.teacher.view == 'augmented':
+  if teacher.view == 'augmented':
     return Source(teacher.variables, predict)
-  labels = array_cache.load(
+  facts = {  # all that ŷ of the clean images follows from, to the last bit
+    'data': dataset.fingerprint,
+    'crop': view.crop,
+    'mean': view.mean,
+    'std': view.std,
+    'images': view.dtype,
+    'teacher': teacher.fingerprint(),
+    'network': jnp.dtype(teacher.model.dtype).name,
+    'temperature': teacher.temperature,
+    'batch': batch_size,
+    'jax': jax.__version__,
+    'device': jax.local_devices()[0].device_kind,
+  }
+  labels = array_cache.cached_array(
     'y_hat',
-    _facts(config, dataset, teacher),
-    lambda: _on_clean_images(config, dataset, teacher.variables, predict),
+    facts,
+    lambda: _on_clean_images(
+      dataset.train.images, view, teacher.variables, predict, batch_size
+    ),
   )
   return Source(
     labels, lambda labels, images, indices: labels[indices].astype(jnp.float32)
   )
 
 
-def _facts(
-  config: ml_collections.ConfigDict, dataset: Dataset, teacher: Teacher
-) -> dict[str, Any]:
-  """All that ŷ of the clean images follows from, to the last bit."""
-  return {
-    'data': dataset.fingerprint,
-    'crop': config.augment.crop,
-    'mean': config.data.mean,
-    'std': config.data.std,
-    'images': config.model.dtype,
-    'teacher': teacher.fingerprint(),
-    'network': jnp.dtype(teacher.model.dtype).name,
-    'temperature': config.teacher.temperature,
-    'batch': config.eval_batch_size,
-    'jax': jax.__version__,
-    'device': jax.local_devices()[0].device_kind,
-  }
-
-
 def _on_clean_images(
-  config: ml_collections.ConfigDict,
-  dataset: Dataset,
+  images: np.ndarray,
+  view: View,
   variables: Any,
   predict: Callable[[Any, jax.Array, Any], jax.Array],
+  batch_size: int,
 ) -> np.ndarray:
   """ŷ of every training image as it is, `f16[N, K]`."""
 
   @jax.jit
   def of_batch(variables: Any, images: jax.Array) -> jax.Array:
-    images = augment.normalize(
-      augment.augment_eval(images, crop=config.augment.crop),
-      config.data.mean,
-      config.data.std,
-      jnp.dtype(config.model.dtype),
-    )
+    images = clean_view(view, images)
     return predict(variables, images, None).astype(jnp.float16)
 
-  images = dataset.train.images
-  size = min(config.eval_batch_size, len(images))
+  size = min(batch_size, len(images))
   parts = []
   for first in range(0, len(images), size):
     # The last batch is filled up: another size would be compiled anew.

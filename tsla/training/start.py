@@ -1,11 +1,6 @@
-"""Where a run begins: anew, from weights, at a checkpoint, in another run.
+"""Where a run begins: anew, from weights, at a checkpoint, in another run."""
 
-TSLA(s) is, update for update, the LSR run of the same seed until epoch s. So a
-run that begins with the LSR run's state of epoch s ends where TSLA(s) alone
-does: one trunk, many branches.
-"""
-
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,24 +8,15 @@ import ml_collections
 import numpy as np
 
 from tsla import smoothing
-from tsla.config import forms as config_lib
-from tsla.config.durations import Durations, resolve
+from tsla.config.durations import Durations
+from tsla.config.forms import flatten
+from tsla.config.schema import Section
 from tsla.errors import InputError
 from tsla.models import pretrained
-from tsla.runs.checkpoint import AnotherState, Checkpoints, open_checkpoints
-from tsla.runs.directory import RunRecord, read_run
-from tsla.training import optimizer
+from tsla.runs.checkpoint import AnotherState, Checkpoints
+from tsla.training import fork
+from tsla.training.optimizer import Tables
 from tsla.training.step import TrainState
-
-# In these a run may differ from the one it forks from: they change nothing
-# before the fork unless theta or the learning rate does.
-_FREE = (
-  *('epochs', 'log_every', 'eval_every', 'checkpoint_every', 'variance.'),
-  *('init.', 'model.weights', 'optimizer.learning_rate', 'optimizer.schedule'),
-  *('optimizer.milestone', 'optimizer.decay', 'optimizer.warmup'),
-  *('smoothing.schedule', 'smoothing.theta', 'smoothing.drop'),
-  'smoothing.reset_momentum',
-)
 
 
 class Start(NamedTuple):
@@ -38,7 +24,7 @@ class Start(NamedTuple):
 
   state: TrainState
   step: int  # updates done
-  rows: tuple[dict[str, Any], ...] = ()  # another run's log until there
+  rows: Sequence[dict[str, Any]] = ()  # another run's log until there
   drops: bool = False  # the other run still smoothed, this one does not
   note: str = ''  # what a person should know of it
 
@@ -46,6 +32,7 @@ class Start(NamedTuple):
 def find_start(
   config: ml_collections.ConfigDict,
   first: TrainState,
+  tables: Tables,
   checkpoints: Checkpoints,
   durations: Durations,
   fingerprint: str,
@@ -57,6 +44,7 @@ def find_start(
   Args:
     config: the run's.
     first: the state before the first update.
+    tables: the run's θ and learning rate.
     checkpoints: the run's.
     durations: the run's.
     fingerprint: of its data set.
@@ -66,123 +54,66 @@ def find_start(
       or what there is is of another network or other data.
   """
   if step := checkpoints.latest_step:
-    return _resume(config, first, checkpoints, durations, step)
+    # The config may have changed since; what was not changed stays as it is.
+    state = _with_own_theta(_resume(first, checkpoints, step), tables)
+    return Start(state, step, note='\n'.join(checkpoints.passed_over))
   if config.model.weights:
-    return _from_weights(config, first)
+    return _from_weights(config.model, first)
   if not config.init.fork_from:
     return Start(first, 0)
 
-  where, run, epoch = _forked_run(config)
-  step = epoch * durations.steps_per_epoch
-  if run.fingerprint != fingerprint:
-    raise InputError(f'{where}: that run is on another data set')
-  _check_same_until(where, step, config, durations, run)
-  state = _restore_epoch(where, run, step, first, durations)
-  scheduled = _with_own_theta(config, state, durations)
+  parent = fork.find_parent(config.init.fork_from, config.epochs)
+  step = parent.epoch * durations.steps_per_epoch
+  parent.check_same_until(step, flatten(config), durations, tables, fingerprint)
+  trunk = parent.restore(step, first, durations.steps_per_epoch)
+  state = _with_own_theta(trunk, tables)
+  before, after = (
+    float(smoothing.current_theta(each.opt_state)) for each in (trunk, state)
+  )
   return Start(
-    state=scheduled,
+    state=state,
     step=step,
-    rows=tuple(_rows_until(step, run.rows)),
-    drops=bool(smoothing.current_theta(state.opt_state) > 0)
-    and not smoothing.current_theta(scheduled.opt_state) > 0,
+    rows=parent.rows_until(step),
+    drops=before > 0 and not after > 0,
   )
 
 
-def check_origin(config: ml_collections.ConfigDict) -> None:
+def check_origin(options: Section, fork_from: str, epochs: int) -> None:
   """Raises InputError if what a new run begins with is not there.
 
-  That is the file of weights or the other run that the config names. It takes
-  no data set, so that nobody waits for one in vain.
+  It takes no data set, so that nobody waits for one in vain.
+
+  Args:
+    options: the section `model`, which may name a file of weights.
+    fork_from: the other run's epoch, or ''.
+    epochs: of the new run.
   """
-  if config.model.weights:
-    pretrained.read_state_dict(
-      config.model.weights, config.model.weights_sha256
-    )
-  if config.init.fork_from:
-    _forked_run(config)
-
-
-def _forked_run(
-  config: ml_collections.ConfigDict,
-) -> tuple[str, RunRecord, int]:
-  """What `init.fork_from` names: for errors, the run and the epoch."""
-  where = f'config.init.fork_from = {config.init.fork_from!r}'
-  path, _, epoch = config.init.fork_from.rpartition('@')
-  if not path or not epoch.isdigit() or not 0 < int(epoch) < config.epochs:
-    raise InputError(
-      f'{where}: no run and epoch',
-      allowed=f'RUN@EPOCH with an epoch in 1 to {config.epochs - 1}',
-    )
-  return where, read_run(path, where), int(epoch)
-
-
-def _check_same_until(
-  where: str,
-  step: int,
-  config: ml_collections.ConfigDict,
-  durations: Durations,
-  run: RunRecord,
-) -> None:
-  """Raises InputError unless both runs are the same up to the fork."""
-  here = config_lib.identity(config_lib.flatten(config))
-  there = config_lib.identity(config_lib.flatten(run.config))
-  for name in sorted(here.keys() | there.keys()):
-    if here.get(name) != there.get(name) and not name.startswith(_FREE):
-      default = config_lib.FIELDS[name].default
-      raise InputError(
-        f'{where}: config.{name} is {there.get(name, default)!r} there, '
-        f'{here.get(name, default)!r} here',
-        allowed='a run that was the same until the fork',
-        cure=f'--config.{name}=…, or another run',
-      )
-  tables = [
-    np.asarray(optimizer.tabulate(each, until))[:, :step]
-    for each, until in (
-      (config, durations),
-      (run.config, resolve(run.config, durations.steps_per_epoch)),
-    )
-  ]
-  if (differs := (tables[0] != tables[1]).any(0)).any():
-    epoch = int(differs.argmax()) / durations.steps_per_epoch
-    raise InputError(
-      f'{where}: from epoch {epoch:g} on theta or the learning rate there is '
-      'not that of this run',
-      allowed=f'an epoch <= {epoch:g}',
-    )
+  if options.weights:
+    pretrained.read_state_dict(options.weights, options.weights_sha256)
+  if fork_from:
+    fork.find_parent(fork_from, epochs)
 
 
 def _resume(
-  config: ml_collections.ConfigDict,
-  first: TrainState,
-  checkpoints: Checkpoints,
-  durations: Durations,
-  step: int,
-) -> Start:
+  first: TrainState, checkpoints: Checkpoints, step: int
+) -> TrainState:
   try:
-    state = checkpoints.restore(first, step)
+    return checkpoints.restore(first, step, optional=fork.OPTIONAL)
   except AnotherState as error:
     raise InputError(
       f'the checkpoint of update {step:,}: {error}',
       allowed='the network and the optimiser that it was saved with',
       cure='another --workdir, or the config that is there',
     ) from error
-  return Start(
-    # The config may have changed since; what was not changed stays as it is.
-    state=_with_own_theta(config, state, durations),
-    step=step,
-    note='\n'.join(checkpoints.passed_over),
-  )
 
 
-def _with_own_theta(
-  config: ml_collections.ConfigDict, state: TrainState, durations: Durations
-) -> TrainState:
+def _with_own_theta(state: TrainState, tables: Tables) -> TrainState:
   """`state` with the θ that this run's own schedule has there."""
-  table = np.asarray(optimizer.tabulate(config, durations).theta)
+  thetas = np.asarray(tables.theta)
 
   def schedule(count: jax.Array) -> jax.Array:
     # Placed as it was, so that nothing is compiled twice.
-    theta = table[: int(count) + 1][-1:].reshape(())
+    theta = thetas[: int(count) + 1][-1:].reshape(())
     return jax.make_array_from_callback((), count.sharding, lambda _: theta)
 
   return state.replace(
@@ -190,55 +121,18 @@ def _with_own_theta(
   )
 
 
-def _rows_until(
-  step: int, rows: Sequence[dict[str, Any]]
-) -> Iterator[dict[str, Any]]:
-  """The rows up to the fork; not its probe, which saw the other run's θ."""
-  for row in rows:
-    if row['step'] > step or (row['kind'], row['step']) == ('probe', step):
-      return
-    yield row
-
-
-def _from_weights(
-  config: ml_collections.ConfigDict, first: TrainState
-) -> Start:
-  file = config.model.weights
+def _from_weights(options: Section, first: TrainState) -> Start:
   variables, rows = pretrained.to_variables(
-    pretrained.read_state_dict(file, config.model.weights_sha256),
-    {'params': first.params, 'batch_stats': first.batch_stats},
+    pretrained.read_state_dict(options.weights, options.weights_sha256),
+    first.variables,
   )
   variables = jax.tree.map(
     lambda new, old: jax.device_put(new, old.sharding),
     variables,
-    {'params': first.params, 'batch_stats': first.batch_stats},
+    first.variables,
   )
   taken = sum(bool(row.path) for row in rows)
-  note = f'{file}: {taken} arrays taken'
+  note = f'{options.weights}: {taken} arrays taken'
   if any(row.name.startswith('fc.') and not row.path for row in rows):
     note += ', the head drawn anew for another number of classes'
   return Start(first.replace(**variables), 0, note=note)
-
-
-def _restore_epoch(
-  where: str,
-  run: RunRecord,
-  step: int,
-  like: TrainState,
-  durations: Durations,
-) -> TrainState:
-  with open_checkpoints(run.checkpoints) as checkpoints:
-    if step not in checkpoints.steps:
-      saved = [s / durations.steps_per_epoch for s in checkpoints.steps]
-      epoch = step // durations.steps_per_epoch
-      raise InputError(
-        f'{where}: that epoch was not saved',
-        allowed='epochs ' + ', '.join(f'{s:g}' for s in saved),
-        cure=f'train that run with --config.checkpoint_keep_epochs=({epoch},)',
-      )
-    try:
-      return checkpoints.restore(like, step)
-    except AnotherState as error:
-      raise InputError(
-        f'{where}: of another network or optimiser: {error}'
-      ) from error

@@ -5,7 +5,7 @@ Everything here is a function of arrays: no device, no file, no clock.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import flax.struct
@@ -15,12 +15,18 @@ import numpy as np
 import optax
 
 from tsla import smoothing
-from tsla.data import augment, batches
+from tsla.data import batches
+from tsla.data.pipeline import View, clean_view, train_view
 from tsla.evaluation import metrics
 from tsla.training import optimizer
+from tsla.training.optimizer import Schedules
 
-if TYPE_CHECKING:  # else jax, flax and optax suffice
-  import ml_collections
+# (variables, images, train=…, mutable=…) -> logits, as flax's `Module.apply`
+Apply = Callable[..., Any]
+# (schedules) -> the transformation that applies a gradient
+MakeOptimizer = Callable[[Schedules], optax.GradientTransformationExtraArgs]
+# (arrays of the smoothing label, images, indices) -> ŷ; None: uniform
+MakeYHat = Callable[[Any, jax.Array, jax.Array], jax.Array | None]
 
 
 class Examples(NamedTuple):
@@ -44,44 +50,39 @@ class Inputs(NamedTuple):
 
 
 class TrainState(flax.struct.PyTreeNode):
-  """All that a run carries from one update to the next."""
+  """All that a run carries from one update to the next: arrays only."""
 
   step: jax.Array  # i32[], updates done
   params: Any
   batch_stats: Any
   opt_state: optax.OptState  # holds θ: smoothing.current_theta
-  apply_fn: Callable = flax.struct.field(pytree_node=False)
-  tx: optax.GradientTransformationExtraArgs = flax.struct.field(
-    pytree_node=False
-  )
-  learning_rate: optax.Schedule = flax.struct.field(pytree_node=False)
 
-  @classmethod
-  def create(
-    cls,
-    model: nn.Module,
-    tx: optax.GradientTransformationExtraArgs,
-    learning_rate: optax.Schedule,
-    *,
-    seed: int,
-    image_shape: tuple[int, int, int],
-  ) -> 'TrainState':
-    """The state before the first update, a function of `seed`."""
-    # Named, so that `jax_default_prng_impl` cannot change a run.
-    key = jax.random.key(seed, impl='threefry2x32')
-    images = jnp.zeros((1, *image_shape), jnp.float32)
-    variables = jax.jit(model.init, static_argnames='train')(
-      key, images, train=False
-    )
-    return cls(
-      step=jnp.zeros((), jnp.int32),
-      params=variables['params'],
-      batch_stats=variables.get('batch_stats', {}),
-      opt_state=tx.init(variables['params']),
-      apply_fn=model.apply,
-      tx=tx,
-      learning_rate=learning_rate,
-    )
+  @property
+  def variables(self) -> dict[str, Any]:
+    """What the network's `apply` takes."""
+    return {'params': self.params, 'batch_stats': self.batch_stats}
+
+
+def create_state(
+  model: nn.Module,
+  tx: optax.GradientTransformationExtraArgs,
+  *,
+  seed: int,
+  image_shape: tuple[int, int, int],
+) -> TrainState:
+  """The state before the first update, a function of `seed`."""
+  # Named, so that `jax_default_prng_impl` cannot change a run.
+  key = jax.random.key(seed, impl='threefry2x32')
+  images = jnp.zeros((1, *image_shape), jnp.float32)
+  variables = jax.jit(model.init, static_argnames='train')(
+    key, images, train=False
+  )
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params=variables['params'],
+    batch_stats=variables.get('batch_stats', {}),
+    opt_state=tx.init(variables['params']),
+  )
 
 
 # The `bad_array` of a state whose arrays are all finite.
@@ -121,13 +122,22 @@ class TrainMetrics(NamedTuple):
 
 
 def train_step(
-  state: TrainState, batch: Examples, *, axis_name: str | None = None
+  state: TrainState,
+  batch: Examples,
+  apply: Apply,
+  tx: optax.GradientTransformationExtraArgs,
+  learning_rate: optax.Schedule,
+  *,
+  axis_name: str | None = None,
 ) -> tuple[TrainState, TrainMetrics]:
   """One update: θ is read from the optimiser, used in the loss, moved on.
 
   Args:
     state: the state before.
     batch: float images `[B, H, W, C]`, `i32[B]` labels and ŷ.
+    apply: the network's.
+    tx: applies the gradient; it owns θ.
+    learning_rate: what `tx` uses, for the log.
     axis_name: mapped axis whose devices each hold a part of the batch; every
       result is the mean over all of it.
 
@@ -137,11 +147,12 @@ def train_step(
   Reference:
     Xu et al., arXiv:2006.11653, the TSLA algorithm: one step of either stage.
   """
+  # θ is read before the update: the state holds that of this very gradient.
   theta = smoothing.current_theta(state.opt_state)
 
   def loss_fn(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
-    logits, updated = state.apply_fn(
-      {'params': params, 'batch_stats': state.batch_stats},
+    logits, updated = apply(
+      state.variables | {'params': params},
       batch.images,
       train=True,
       mutable=['batch_stats'],
@@ -160,17 +171,19 @@ def train_step(
     grads, loss, hard_loss, accuracy = jax.lax.pmean(
       (grads, loss, hard_loss, accuracy), axis_name
     )
-  updates, opt_state = state.tx.update(grads, state.opt_state, state.params)
+  # θ is moved by the update that it belongs to, and nowhere else: a skipped,
+  # repeated or restored update takes its θ along.
+  updates, opt_state = tx.update(grads, state.opt_state, state.params)
   row = TrainMetrics(
     loss=loss,
     hard_loss=hard_loss,
     accuracy=accuracy,
-    theta=theta,
+    theta=theta,  # the one used above, not the one in the state by now
     next_theta=smoothing.current_theta(opt_state),
     smoothed=jnp.float32(theta > 0),
-    learning_rate=jnp.asarray(state.learning_rate(state.step), jnp.float32),
+    learning_rate=jnp.asarray(learning_rate(state.step), jnp.float32),
   )
-  state = state.replace(
+  state = TrainState(
     step=state.step + 1,
     params=optax.apply_updates(state.params, updates),
     batch_stats=batch_stats,
@@ -187,25 +200,13 @@ def first_bad_array(state: TrainState) -> jax.Array:
   return jnp.where(finite.all(), NONE, finite.argmin().astype(jnp.int32))
 
 
-def eval_step(
-  state: TrainState, batch: Examples, mask: jax.Array
-) -> metrics.EvalSums:
-  """Sums of every metric over the examples of `batch` where `mask`.
-
-  No smoothing and no update: BatchNorm uses its running statistics.
-  """
-  logits = state.apply_fn(
-    {'params': state.params, 'batch_stats': state.batch_stats},
-    batch.images,
-    train=False,
-  )
-  return metrics.batch_sums(logits, batch.labels, mask)
-
-
 def make_train_chunk(
-  config: 'ml_collections.ConfigDict',
-  make_y_hat: Callable[[Any, jax.Array, jax.Array], jax.Array | None],
+  apply: Apply,
+  make_optimizer: MakeOptimizer,
+  view: View,
+  make_y_hat: MakeYHat,
   *,
+  batch_size: int,
   axis_name: str | None = None,
 ) -> Callable[..., tuple[TrainState, TrainMetrics]]:
   """`chunk(state, inputs, slots, length)`: `length` updates in one scan.
@@ -213,60 +214,47 @@ def make_train_chunk(
   The batch of an update is a function of (seed, state.step): shuffle, gather
   and augmentation happen here, on the device. `slots` are this device's places
   in the global batch. A chunk stays within one epoch. `make_y_hat` makes the ŷ
-  of a batch of `examples.y_hat`, the augmented images and their indices. The
-  schedules are those of `inputs`, not of `state`.
+  of a batch of `examples.y_hat`, the augmented images and their indices.
   """
-  dtype = jnp.dtype(config.model.dtype)
 
   def chunk(
     state: TrainState, inputs: Inputs, slots: jax.Array, length: int
   ) -> tuple[TrainState, TrainMetrics]:
     examples, seed = inputs.examples, inputs.seed
     num_examples = len(examples.labels)
-    epoch = state.step // batches.steps_per_epoch(
-      num_examples, config.batch_size
-    )
+    epoch = state.step // batches.steps_per_epoch(num_examples, batch_size)
     order = batches.epoch_order(seed, epoch, num_examples)
+    schedules = optimizer.from_tables(inputs.tables)
+    tx = make_optimizer(schedules)
 
     def body(state: TrainState, _: None) -> tuple[TrainState, TrainMetrics]:
-      picked = batches.train_indices(
-        order, state.step, slots, config.batch_size
-      )
-      images = augment.augment_train(
-        examples.images[picked],
-        augment.example_keys(seed, epoch, picked),
-        pad=config.augment.pad,
-        crop=config.augment.crop,
-        flip=config.augment.flip,
-      )
-      images = augment.normalize(
-        images, config.data.mean, config.data.std, dtype
-      )
+      picked = batches.train_indices(order, state.step, slots, batch_size)
+      images = train_view(view, examples.images[picked], seed, epoch, picked)
       batch = Examples(
         images,
         examples.labels[picked],
         make_y_hat(examples.y_hat, images, picked),
       )
-      return train_step(state, batch, axis_name=axis_name)
+      return train_step(
+        *(state, batch, apply, tx, schedules.learning_rate),
+        axis_name=axis_name,
+      )
 
-    tx, rate = optimizer.from_tables(config, inputs.tables)
-    start = state.replace(tx=tx, learning_rate=rate)
-    end, rows = jax.lax.scan(body, start, length=length)
-    rows = rows._replace(bad_array=first_bad_array(end))
-    return end.replace(tx=state.tx, learning_rate=state.learning_rate), rows
+    end, rows = jax.lax.scan(body, state, length=length)
+    return end, rows._replace(bad_array=first_bad_array(end))
 
   return chunk
 
 
 def make_evaluation(
-  config: 'ml_collections.ConfigDict', *, axis_name: str | None = None
+  apply: Apply, view: View, *, axis_name: str | None = None
 ) -> Callable[..., metrics.EvalSums]:
   """`evaluate(state, examples, slots, batch_size)`: the sums over a whole set.
 
-  `slots` are this device's places in a batch of evaluation; the last batch is
-  padded and masked, so each example counts once.
+  No smoothing and no update: BatchNorm uses its running statistics. `slots` are
+  this device's places in a batch of evaluation; the last batch is padded and
+  masked, so each example counts once.
   """
-  dtype = jnp.dtype(config.model.dtype)
 
   def evaluate(
     state: TrainState, examples: Examples, slots: jax.Array, batch_size: int
@@ -277,14 +265,9 @@ def make_evaluation(
       picked, mask = batches.eval_indices(
         index, batch_size, slots, num_examples
       )
-      images = augment.augment_eval(
-        examples.images[picked], crop=config.augment.crop
-      )
-      batch = Examples(
-        augment.normalize(images, config.data.mean, config.data.std, dtype),
-        examples.labels[picked],
-      )
-      return eval_step(state, batch, mask)
+      images = clean_view(view, examples.images[picked])
+      logits = apply(state.variables, images, train=False)
+      return metrics.batch_sums(logits, examples.labels[picked], mask)
 
     indices = jnp.arange(batches.num_eval_batches(num_examples, batch_size))
     per_batch = jax.lax.map(one_batch, indices)

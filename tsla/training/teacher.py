@@ -1,33 +1,33 @@
 """The network whose predictions are ŷ: of a finished run, or of a file."""
 
 import hashlib
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
-from tsla.config import durations
-from tsla.config import forms as config_lib
-from tsla.data import batches
 from tsla.data.datasets import Dataset
+from tsla.data.pipeline import View
 from tsla.errors import InputError
-from tsla.models import pretrained
+from tsla.models import create_configured, pretrained
 from tsla.runs.checkpoint import AnotherState, open_checkpoints
 from tsla.runs.directory import RunRecord, read_run
-from tsla.training import network, optimizer
-from tsla.training.step import TrainState
+
+if TYPE_CHECKING:
+  from tsla.config.schema import Section
 
 _WEIGHTS = 'config.teacher.weights'
 
 
 class Teacher(NamedTuple):
-  """A network that is trained no more."""
+  """A network that is trained no more, and how it is asked."""
 
   model: nn.Module
   variables: Any  # {'params': …, 'batch_stats': …}
+  temperature: float = 1.0  # its logits are divided by it
+  view: str = 'augmented'  # what it sees; 'clean': each image once, as it is
 
   def fingerprint(self) -> str:
     """SHA-256 over the variables: names, shapes, types and bits."""
@@ -39,96 +39,101 @@ class Teacher(NamedTuple):
     return digest.hexdigest()
 
 
-def load(config: ml_collections.ConfigDict, dataset: Dataset) -> Teacher | None:
-  """The teacher that `config.teacher` names; None where ŷ needs none.
+def load_teacher(
+  options: 'Section', dataset: Dataset, view: View
+) -> Teacher | None:
+  """The teacher that a config names; None where it names none.
 
   Args:
-    config: the student's, validated.
+    options: the section `teacher` of the student's config.
     dataset: the student's.
+    view: how the student sees its images.
 
   Raises:
     InputError: there is no such run or file, the run is not finished, or the
       network is of other classes or other input.
   """
-  if config.smoothing.target != 'teacher':
+  if options.run:
+    model, variables = _of_run(options.run, dataset, view)
+  elif options.weights:
+    model, variables = _of_file(options, dataset, view)
+  else:
     return None
-  if config.teacher.run:
-    return _of_run(config, dataset)
-  return _of_file(config, dataset)
+  return Teacher(model, variables, options.temperature, options.view)
 
 
-def check_source(config: ml_collections.ConfigDict) -> None:
+def check_source(options: 'Section', data_name: str, view: View) -> None:
   """Raises InputError if the run or the file of the teacher is of no use.
 
-  It takes no data set, so that nobody waits for one in vain.
+  It takes no data set, so that nobody waits for one in vain. Arguments as of
+  `load_teacher`, and `data.name`.
   """
-  if config.smoothing.target != 'teacher':
-    return
-  if config.teacher.run:
-    _finished_run(config)
-  else:
+  if options.run:
+    _finished_run(options.run, data_name, view)
+  elif options.weights:
     pretrained.read_state_dict(
-      config.teacher.weights, config.teacher.weights_sha256, _WEIGHTS
+      options.weights, options.weights_sha256, _WEIGHTS
     )
 
 
-def _finished_run(
-  config: ml_collections.ConfigDict,
-) -> tuple[str, RunRecord]:
-  """The run that `teacher.run` names, and how errors call it."""
-  where = f'config.teacher.run = {config.teacher.run!r}'
-  run = read_run(config.teacher.run, where)
+def _finished_run(path: str, data_name: str, view: View) -> RunRecord:
+  """The run that `teacher.run` names."""
+  where = _where(path)
+  run = read_run(path, where)
   if run.status['state'] != 'done':
     raise InputError(
       f'{where}: that run is {run.status["state"]}, not done',
       allowed='the directory of a finished run',
       cure='train it first, then --config.teacher.run=ITS_WORKDIR',
     )
-  here, there = config_lib.flatten(config), config_lib.flatten(run.config)
-  for name in ('data.name', 'data.mean', 'data.std', 'augment.crop'):
-    if there[name] != here[name]:
+  data = run.config.data
+  for name, there, here in (
+    ('data.name', data.name, data_name),
+    ('data.mean', data.mean, view.mean),
+    ('data.std', data.std, view.std),
+    ('augment.crop', run.config.augment.crop, view.crop),
+  ):
+    if there != here:
       raise InputError(
-        f'{where}: its {name} is {there[name]}',
-        allowed=f'{here[name]}, as here',
+        f'{where}: its {name} is {there}', allowed=f'{here}, as here'
       )
-  return where, run
+  return run
 
 
-def _of_run(config: ml_collections.ConfigDict, dataset: Dataset) -> Teacher:
-  where, run = _finished_run(config)
-  per_epoch = batches.steps_per_epoch(
-    len(dataset.train.labels), run.config.batch_size
-  )
-  model = network.create(run.config, dataset.num_classes)
-  like = TrainState.create(
-    model,
-    *optimizer.create(run.config, durations.resolve(run.config, per_epoch)),
-    seed=0,
-    image_shape=network.input_shape(config, dataset),
+def _where(path: str) -> str:
+  return f'config.teacher.run = {path!r}'
+
+
+def _of_run(path: str, dataset: Dataset, view: View) -> tuple[nn.Module, Any]:
+  run = _finished_run(path, dataset.name, view)
+  model = create_configured(run.config.model, dataset.num_classes)
+  images = jnp.zeros((1, *view.input_shape(dataset.image_shape)), jnp.float32)
+  shapes = jax.eval_shape(
+    lambda: model.init(jax.random.key(0), images, train=False)
   )
   with open_checkpoints(run.checkpoints) as checkpoints:
     try:
-      state = checkpoints.restore(like)
+      # By name: whatever optimiser trained it.
+      variables = checkpoints.restore(dict(shapes), part=True)
     except AnotherState as error:
       raise InputError(
-        f'{where}: does not fit the {dataset.num_classes} classes of '
+        f'{_where(path)}: does not fit the {dataset.num_classes} classes of '
         f'{dataset.name}: {error}',
         allowed='a run on this data set',
         cure='--config.teacher.run=ITS_WORKDIR',
       ) from error
-  return Teacher(
-    model, {'params': state.params, 'batch_stats': state.batch_stats}
-  )
+  return model, jax.tree.map(jnp.asarray, variables)
 
 
-def _of_file(config: ml_collections.ConfigDict, dataset: Dataset) -> Teacher:
+def _of_file(
+  options: 'Section', dataset: Dataset, view: View
+) -> tuple[nn.Module, Any]:
   """The file says which network it is; its input is normalised as here."""
-  path = config.teacher.weights
-  model, variables, _ = pretrained.load(
-    path,
-    sha256=config.teacher.weights_sha256,
+  model, variables, _ = pretrained.load_network(
+    options.weights,
+    sha256=options.weights_sha256,
     field=_WEIGHTS,
-    dtype=jnp.dtype(config.model.dtype),
+    dtype=jnp.dtype(view.dtype),
   )
   *_, channels, _ = variables['params']['conv1']['kernel'].shape
   there = f'{model.num_classes} classes, images of {channels} channels'
@@ -136,9 +141,9 @@ def _of_file(config: ml_collections.ConfigDict, dataset: Dataset) -> Teacher:
   here += 'channels'
   if there != here:
     raise InputError(
-      f'{_WEIGHTS} = {path!r}: a network for {there}',
+      f'{_WEIGHTS} = {options.weights!r}: a network for {there}',
       allowed=f'{here}, as of {dataset.name}',
       cure='fine-tune it on this data set with --config.model.weights, then '
       '--config.teacher.run=THAT_WORKDIR',
     )
-  return Teacher(model, variables)
+  return model, variables

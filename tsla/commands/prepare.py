@@ -1,0 +1,28 @@
+"""Fetches and builds one of the project's own data sets.
+
+  python -m tsla prepare cifar100 [--archive=FILE]
+
+A set that is already there is only checked.
+"""
+
+from collections.abc import Sequence
+
+from tsla.commands.parser import Parser, command
+from tsla.data.builders import BUILDERS
+from tsla.data.prepare import prepare
+
+
+@command
+def main(argv: Sequence[str]) -> int:
+  """Runs the command line; returns the exit code."""
+  parser = Parser('prepare', __doc__)
+  parser.add_argument('name', help=', '.join(sorted(BUILDERS)))
+  parser.add_argument('--data_dir', default='', help="'' = TFDS's default")
+  parser.add_argument(
+    '--archive',
+    action='append',
+    help='an archive that was fetched by hand; once for each',
+  )
+  args = parser.parse_args(argv)
+  print(prepare(args.name, args.data_dir, args.archive))
+  return 0

@@ -1,0 +1,178 @@
+"""The command line of training: its flags, and the config they ask for."""
+
+import difflib
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import ml_collections
+from absl import flags
+from ml_collections import config_flags
+
+from tsla.config.checks import validate
+from tsla.config.forms import config_hash
+from tsla.config.schema import FIELDS, check_field_name
+from tsla.errors import InputError
+
+_EXAMPLE = 'python main.py --config=configs/digits_tsla.py'
+_DEFINE = {
+  str: flags.DEFINE_string,
+  int: flags.DEFINE_integer,
+  bool: flags.DEFINE_boolean,
+}
+_FLAGS = {
+  'workdir': (str, "the run's directory; default: runs/CONFIG-HASH"),
+  'allow_changed_config': (
+    bool,
+    'go on with the run in --workdir although its config was another',
+  ),
+  'distributed': (bool, 'join the other processes of a pod slice or Slurm job'),
+  'coordinator': (str, 'HOST:PORT of process 0, to join processes by hand'),
+  'num_processes': (int, 'how many share the run, with --coordinator'),
+  'process_index': (int, 'which this one is, from 0, with --coordinator'),
+  'debug': (bool, 'show where in the code bad input was found'),
+}
+_BY_HAND = ('coordinator', 'num_processes', 'process_index')
+
+
+class CommandLine(NamedTuple):
+  """What a command line asks for."""
+
+  config: ml_collections.ConfigDict
+  workdir: pathlib.Path
+  allow_changed_config: bool
+  # Arguments of `tsla.training.parallel.join`, () where a pod slice or Slurm
+  # knows them; None: this process is alone.
+  processes: tuple[str, int, int] | tuple[()] | None
+
+
+def parse(argv: Sequence[str]) -> CommandLine:
+  """Reads a command line.
+
+  Args:
+    argv: as `sys.argv`, the program's name first.
+
+  Raises:
+    InputError: whatever is wrong with it.
+  """
+  for argument in argv[1:]:
+    if file := re.match(r'--?config=([^:]+)', argument):
+      _check_file(pathlib.Path(file[1]))
+    if field := re.match(r'--?(?:no)?config\.([\w.]+)', argument):
+      check_field_name(field[1])
+  values = flags.FlagValues()
+  values.append_flag_values(flags.FLAGS)  # of libraries, such as --verbosity
+  config_flags.DEFINE_config_file(
+    'config', flag_values=values, sys_argv=list(argv)
+  )
+  for name, (kind, meaning) in _FLAGS.items():
+    _DEFINE[kind](name, None, meaning, flag_values=values)
+  try:
+    rest = values(argv)[1:]
+    config = values.config
+    if config is not None:
+      validate(config)
+  except Exception as error:  # a config file may raise anything
+    raise _explain(error) from error
+  flags.FLAGS.mark_as_parsed()  # else absl's loggers wait for it
+  if rest:
+    flag = '--config=' if '.py' in rest[0] else '--'
+    raise InputError(f'{rest[0]!r}: not a flag', cure=f'{flag}{rest[0]}')
+  if config is None:
+    raise InputError('--config is missing', cure=_EXAMPLE)
+  name = pathlib.Path(values['config'].config_filename).stem
+  workdir = values.workdir or f'runs/{name}-{config_hash(config)}'
+  if '://' in workdir:
+    raise InputError(
+      f'--workdir={workdir}: an address',
+      allowed='a folder of a local or mounted disk',
+      cure='mount it, and --workdir=FOLDER',
+    )
+  changed = bool(values.allow_changed_config)
+  return CommandLine(config, pathlib.Path(workdir), changed, _processes(values))
+
+
+def help_text() -> str:
+  """Every flag; every field with type, default and meaning."""
+  return '\n'.join(
+    [f'  --{name}: {meaning}' for name, (_, meaning) in _FLAGS.items()]
+    + ['\nFields, with their defaults before the config file:']
+    + [
+      f'  --config.{name}: {type(field.default).__name__} = '
+      f'{field.default!r}\n      {field.meaning} ({field.allowed})'
+      for name, field in FIELDS.items()
+    ]
+  )
+
+
+def _processes(
+  values: flags.FlagValues,
+) -> tuple[str, int, int] | tuple[()] | None:
+  """The processes that the flags speak of, as `CommandLine` has them."""
+  given = {name: values[name].value for name in _BY_HAND}
+  missing = [name for name, value in given.items() if value is None]
+  if len(missing) == len(given):
+    return () if values.distributed else None
+  if missing:
+    name = next(name for name in given if name not in missing)
+    raise InputError(
+      f'--{name}={given[name]} without --{missing[0]}',
+      allowed='--coordinator, --num_processes and --process_index together',
+      cure=f'--{missing[0]}=…',
+    )
+  address, count, index = given.values()
+  if not re.fullmatch(r'.+:\d+', address):
+    raise InputError(
+      f'--coordinator={address}: no address', allowed='HOST:PORT of process 0'
+    )
+  if not 0 <= index < count:
+    raise InputError(
+      f'--process_index={index} of --num_processes={count}',
+      allowed='0 to num_processes - 1',
+    )
+  return address, count, index
+
+
+def _check_file(path: pathlib.Path) -> None:
+  """Raises InputError, with the nearest known file, if there is no `path`."""
+  if path.is_file():
+    return
+  known = [str(file) for file in pathlib.Path('configs').glob('[a-z]*_*.py')]
+  near = difflib.get_close_matches(str(path), known, n=1, cutoff=0.0)
+  raise InputError(
+    f'--config={path}: no such file',
+    cure=f'--config={near[0]}' if near else 'run in the folder of main.py',
+  )
+
+
+def _explain(error: Exception) -> InputError:
+  """What absl, ml_collections or a config file raised, in three lines."""
+  chain: list[BaseException] = [error]
+  while chain[-1].__context__ is not None:
+    chain.append(chain[-1].__context__)
+  root = chain[-1]
+  # The last of them is the config file's own; ml_collections wraps it in more.
+  if ours := [link for link in chain if isinstance(link, InputError)]:
+    return ours[-1]
+  if field := re.search(r'--config\.([\w.]+)=', str(error)):
+    return InputError(
+      str(error),
+      allowed=FIELDS[field[1]].allowed,
+      cure=f'--config.{field[1]}=…',
+    )
+  unknown = isinstance(error, flags.UnrecognizedFlagError)
+  illegal = isinstance(error, flags.IllegalFlagValueError)
+  if unknown or (illegal and not str(error).startswith('flag --config=')):
+    return InputError(str(error), cure='python main.py --help lists every flag')
+  if 'get_config() takes 0 positional' in str(root):
+    return InputError(
+      '--config=FILE.py:ARGUMENT: this config takes no argument',
+      allowed='FILE.py without a colon',
+      cure='the same without what follows the colon',
+    )
+  return InputError(
+    f'--config: {type(root).__name__}: {root}',
+    allowed='FILE.py with a get_config() that takes what follows a colon',
+    cure=_EXAMPLE,
+  )

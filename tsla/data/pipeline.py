@@ -1,0 +1,79 @@
+"""From stored images to what a network sees, in training and in evaluation.
+
+The only place where images are augmented and normalised: training, evaluation,
+the probe, a teacher and the report's contact sheet all look through a `View`.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from tsla.data import augment
+
+
+class View(NamedTuple):
+  """How stored images become a network's input."""
+
+  pad: int  # zero pixels a side before the random crop
+  crop: int  # side of the window, random or central; 0: the whole image
+  flip: bool  # half of the images are mirrored
+  mean: Sequence[float]  # per channel, of pixels in [0, 1]
+  std: Sequence[float]
+  dtype: str  # of the input, 'float32' or 'bfloat16'
+
+  def input_shape(
+    self, image_shape: tuple[int, int, int]
+  ) -> tuple[int, int, int]:
+    """(H, W, C) of a network's input, from that of stored images."""
+    height, width, channels = image_shape
+    return self.crop or height, self.crop or width, channels
+
+
+def train_view(
+  view: View,
+  images: jax.Array,
+  seed: int | jax.Array,
+  epoch: int | jax.Array,
+  indices: jax.Array,
+) -> jax.Array:
+  """Augmented and normalised: a function of (seed, epoch, indices).
+
+  Args:
+    view: how.
+    images: `u8[B, H, W, C]`.
+    seed: the run's seed; may be traced, as `epoch`.
+    epoch: which pass over the data, from 0.
+    indices: `i32[B]`, the images' places in the data set.
+
+  Returns:
+    `dtype[B, H, W, C]`, or with a crop of its side.
+  """
+  return _normalized(view, augmented(view, images, seed, epoch, indices))
+
+
+def clean_view(view: View, images: jax.Array) -> jax.Array:
+  """Cut from the centre and normalised; arguments as of `train_view`."""
+  return _normalized(view, augment.augment_eval(images, crop=view.crop))
+
+
+def augmented(
+  view: View,
+  images: jax.Array,
+  seed: int | jax.Array,
+  epoch: int | jax.Array,
+  indices: jax.Array,
+) -> jax.Array:
+  """`train_view` before it is normalised, `u8[B, H, W, C]`, for a person."""
+  return augment.augment_train(
+    images,
+    augment.example_keys(seed, epoch, indices),
+    pad=view.pad,
+    crop=view.crop,
+    flip=view.flip,
+  )
+
+
+def _normalized(view: View, images: jax.Array) -> jax.Array:
+  return augment.normalize(images, view.mean, view.std, jnp.dtype(view.dtype))

@@ -1,0 +1,51 @@
+"""What the runs of a table read: prepared and checked before the first one."""
+
+import pathlib
+from collections.abc import Sequence
+
+from tsla.config import durations
+from tsla.config.forms import flatten
+from tsla.data import batches, datasets
+from tsla.errors import InputError
+from tsla.models import pretrained
+from tsla.sweep import plan
+from tsla.sweep.plan import PlannedRun
+from tsla.training.build import check_fits
+
+
+def check_inputs(runs: Sequence[PlannedRun], workdir: pathlib.Path) -> None:
+  """Prepares missing sets and reads every file that a run will read.
+
+  Args:
+    runs: a plan.
+    workdir: the sweep's folder.
+
+  Raises:
+    InputError: data, weights and configs do not fit together, or a run that has
+      begun did so on other data.
+  """
+  loaded = {}
+  for run in runs:
+    config = run.config
+    for name in ('model', 'teacher'):
+      section = config[name]
+      if section.weights and section.weights not in loaded:
+        loaded[section.weights] = pretrained.read_state_dict(
+          section.weights, section.weights_sha256, f'config.{name}.weights'
+        )
+    key = str(flatten(config.data))
+    if key not in loaded:
+      loaded[key] = datasets.load_dataset(config.data)
+    dataset = loaded[key]
+    check_fits(config, dataset, memory=None)
+    durations.resolve(
+      config,
+      batches.steps_per_epoch(len(dataset.train.labels), config.batch_size),
+    )
+    begun = plan.begun_run(run, workdir)
+    if begun and begun.fingerprint != dataset.fingerprint:
+      raise InputError(
+        f'{workdir / run.directory}: was trained on other data',
+        allowed=f'those of SHA-256 {begun.fingerprint[:12]}…',
+        cure='another --workdir, or the data as they were',
+      )
