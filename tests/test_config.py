@@ -244,7 +244,7 @@ def test_the_controls_have_the_area_of_two_stages(kind):
   config = bases.control(bases.digits(), kind, 0.1, 20.0)
   validate(config)
   steps = durations.resolve(config, steps_per_epoch=44)
-  theta = optimizer.smoothing_schedule(config, steps)
+  theta = optimizer.smoothing_schedule(config.smoothing, steps)
   area = float(jax.vmap(theta)(np.arange(steps.total_steps)).sum())
   # A sum over updates misses half a step of a slope: half of its height.
   assert area == pytest.approx(0.1 * 20 * 44, abs=0.11)
