@@ -87,7 +87,7 @@ def test_only_pages_import_matplotlib():
       for name in imported(ast.parse(path.read_text()))
     )
   }
-  assert users == {'experiments', 'theory'}
+  assert users == {'report', 'theory'}
 
 
 def test_the_training_process_never_imports_tensorflow():

@@ -34,7 +34,7 @@ class Picture(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Heading:
+class HeadingBlock:
   """The title of a section; level 1 is the report's own."""
 
   text: str
@@ -42,14 +42,14 @@ class Heading:
 
 
 @dataclasses.dataclass(frozen=True)
-class Paragraph:
+class ParagraphBlock:
   """A few sentences."""
 
   text: str
 
 
 @dataclasses.dataclass(frozen=True)
-class Notice:
+class NoticeBlock:
   """What a reader must not miss."""
 
   text: str
@@ -57,14 +57,14 @@ class Notice:
 
 
 @dataclasses.dataclass(frozen=True)
-class Code:
+class CodeBlock:
   """Text to copy into a terminal."""
 
   text: str
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
+class TableBlock:
   """A table, its rows as long as its header.
 
   Attributes:
@@ -81,7 +81,7 @@ class Table:
 
 
 @dataclasses.dataclass(frozen=True)
-class Figure:
+class FigureBlock:
   """A picture with its legend.
 
   Attributes:
@@ -95,7 +95,14 @@ class Figure:
   keys: tuple[Key, ...] = ()
 
 
-Block = Heading | Paragraph | Notice | Code | Table | Figure
+Block = (
+  HeadingBlock
+  | ParagraphBlock
+  | NoticeBlock
+  | CodeBlock
+  | TableBlock
+  | FigureBlock
+)
 
 
 def as_cell(cell: str | Cell) -> Cell:

@@ -13,33 +13,33 @@ def write(content: Sequence[b.Block]) -> str:
   r"""The whole file.
 
   Example:
-    >>> print(write([b.Heading('a|b <i>', 1)]), end='')
+    >>> print(write([b.HeadingBlock('a|b <i>', 1)]), end='')
     # a\|b &lt;i&gt;
   """
-  parts, counts = [], {b.Table: 0, b.Figure: 0}
+  parts, counts = [], {b.TableBlock: 0, b.FigureBlock: 0}
   for block in content:
     if type(block) in counts:
       counts[type(block)] += 1
     match block:
-      case b.Heading(text, level):
+      case b.HeadingBlock(text, level):
         parts.append('#' * level + ' ' + escape(text))
-      case b.Paragraph(text):
+      case b.ParagraphBlock(text):
         parts.append(escape(text))
-      case b.Notice(text, items):
+      case b.NoticeBlock(text, items):
         lines = [f'> **{escape(text)}**']
         lines += [f'> - {escape(item)}' for item in items]
         parts.append('\n'.join(lines[:1] + ['>'] * bool(items) + lines[1:]))
-      case b.Code(text):
+      case b.CodeBlock(text):
         parts.append(_fenced(text))
-      case b.Table():
+      case b.TableBlock():
         parts.append(
-          f'**Table {counts[b.Table]}.** {escape(block.caption)}\n\n'
+          f'**Table {counts[b.TableBlock]}.** {escape(block.caption)}\n\n'
           + _table(block)
         )
-      case b.Figure(caption):
+      case b.FigureBlock(caption):
         parts.append(
-          f'**Figure {counts[b.Figure]}** (in [report.html](report.html)). '
-          + escape(caption)
+          f'**Figure {counts[b.FigureBlock]}** '
+          '(in [report.html](report.html)). ' + escape(caption)
         )
   return '\n\n'.join(parts) + '\n'
 
@@ -64,7 +64,7 @@ def _fenced(text: str) -> str:
   return f'{fence}\n{text}\n{fence}'
 
 
-def _table(table: b.Table) -> str:
+def _table(table: b.TableBlock) -> str:
   rule = ['---:' if side == 'r' else ':---' for side in table.align]
   lines = [[_cell(cell) for cell in table.header], rule]
   lines += [[_cell(cell) for cell in row] for row in table.rows]

@@ -72,28 +72,30 @@ def write(content: Sequence[b.Block]) -> str:
   """The whole page; its title is the first heading's.
 
   Example:
-    >>> page = write([b.Heading('<script>', 1)])
+    >>> page = write([b.HeadingBlock('<script>', 1)])
     >>> '<h1>&lt;script&gt;</h1>' in page, '<script>' in page
     (True, False)
   """
-  parts, counts = [], {b.Table: 0, b.Figure: 0}
+  parts, counts = [], {b.TableBlock: 0, b.FigureBlock: 0}
   for block in content:
     if type(block) in counts:
       counts[type(block)] += 1
     match block:
-      case b.Heading(text, level):
+      case b.HeadingBlock(text, level):
         parts.append(f'<h{level}>{escape(text)}</h{level}>')
-      case b.Paragraph(text):
+      case b.ParagraphBlock(text):
         parts.append(f'<p>{escape(text)}</p>')
-      case b.Notice(text, items):
+      case b.NoticeBlock(text, items):
         parts.append(_notice(text, items))
-      case b.Code(text):
+      case b.CodeBlock(text):
         parts.append(f'<pre><code>{escape(text)}</code></pre>')
-      case b.Table():
-        parts.append(_table(block, counts[b.Table]))
-      case b.Figure():
-        parts.append(_figure(block, counts[b.Figure]))
-  title = next(block.text for block in content if isinstance(block, b.Heading))
+      case b.TableBlock():
+        parts.append(_table(block, counts[b.TableBlock]))
+      case b.FigureBlock():
+        parts.append(_figure(block, counts[b.FigureBlock]))
+  title = next(
+    block.text for block in content if isinstance(block, b.HeadingBlock)
+  )
   return (
     '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
     f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
@@ -117,7 +119,7 @@ def _notice(text: str, items: Sequence[str]) -> str:
   )
 
 
-def _table(table: b.Table, number: int) -> str:
+def _table(table: b.TableBlock, number: int) -> str:
   head = ''.join(
     _cell('th scope="col"', cell, side)
     for cell, side in zip(table.header, table.align, strict=True)
@@ -150,7 +152,7 @@ def _cell(tag: str, cell: str | b.Cell, side: str) -> str:
   )
 
 
-def _figure(figure: b.Figure, number: int) -> str:
+def _figure(figure: b.FigureBlock, number: int) -> str:
   keys = ''.join(f'<li>{_swatch(k)}{escape(k.label)}</li>' for k in figure.keys)
   return (
     '<figure>\n'
@@ -171,7 +173,7 @@ def _swatch(key: b.Key) -> str:
   )
 
 
-def _picture(figure: b.Figure) -> str:
+def _picture(figure: b.FigureBlock) -> str:
   picture, alt = figure.picture, escape(figure.caption)
   if picture.svg:
     return (

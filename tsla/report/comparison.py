@@ -6,7 +6,7 @@ from typing import NamedTuple
 from tsla.config import forms as config_lib
 from tsla.pages import blocks as b
 from tsla.report import published, summary
-from tsla.report.results import Run, Table, is_number
+from tsla.report.results import Results, RunResult, is_number
 
 
 class Metric(NamedTuple):
@@ -49,7 +49,7 @@ _WHEN = (
 NOTHING = b.Cell('–', faint=True)
 
 
-def of_table(table: Table) -> Iterator[b.Block]:
+def of_table(table: Results) -> Iterator[b.Block]:
   """What the methods reached, and what of it is more than noise."""
   paper = published.TABLES.get(table.name, {})
   header = ['Method', 'Seeds', *(metric.label for metric in METRICS)]
@@ -73,14 +73,14 @@ def of_table(table: Table) -> Iterator[b.Block]:
   )
   if paper:
     caption += f' Published: {published.SOURCE}, {published.LABEL}.'
-  yield b.Table(
+  yield b.TableBlock(
     caption, tuple(header), tuple(rows), 'l' + 'r' * len(cells) + 'r'
   )
   yield from _differences(table)
   yield from _hindsight(table)
 
 
-def _differences(table: Table) -> Iterator[b.Block]:
+def _differences(table: Results) -> Iterator[b.Block]:
   """The rows against the first, and which of that is more than noise."""
   baseline = table.rows[0]
   others = table.done(baseline)
@@ -99,9 +99,11 @@ def _differences(table: Table) -> Iterator[b.Block]:
     rows.append((row, str(max(d.n if d else 0 for d in found)), *cells))
   if all(row[1] == '0' for row in rows):
     if rows:
-      yield b.Paragraph(f'No method shares a finished seed with {baseline}.')
+      yield b.ParagraphBlock(
+        f'No method shares a finished seed with {baseline}.'
+      )
     return
-  yield b.Table(
+  yield b.TableBlock(
     f'Difference to {baseline}, paired by seed (initialisation, order, '
     'augmentation), with the 95 % interval of Student’s t. It speaks of other '
     'seeds on these test images, not of other images, and is not corrected for '
@@ -115,12 +117,12 @@ def _differences(table: Table) -> Iterator[b.Block]:
     f'{metric.label.removesuffix(" %")}: {", ".join(names) or "none"}'
     for metric, names in clear.items()
   ]
-  yield b.Paragraph(
+  yield b.ParagraphBlock(
     f'Outside the noise against {baseline}: ' + '; '.join(told) + '.'
   )
 
 
-def _hindsight(table: Table) -> Iterator[b.Block]:
+def _hindsight(table: Results) -> Iterator[b.Block]:
   """Each rule against the s that turned out best; nothing without a rule."""
   begun = {row: run for row in table.rows if (run := table.first(row))}
   rows = []
@@ -157,7 +159,7 @@ def _hindsight(table: Table) -> Iterator[b.Block]:
     header = ['Rule', 'Smoothing ended at']
     for metric in metrics:
       header += [f'Best by {metric.label.removesuffix(" %")}', metric.label]
-    yield b.Table(
+    yield b.TableBlock(
       'Each rule against the fixed s that turned out best on these test images '
       'and seeds, chosen after the fact: the difference to it, paired by seed, '
       'with the 95 % interval of Student’s t. Smoothing ended at these epochs, '
@@ -168,7 +170,7 @@ def _hindsight(table: Table) -> Iterator[b.Block]:
     )
 
 
-def _is_fixed(run: Run, like: Run) -> bool:
+def _is_fixed(run: RunResult, like: RunResult) -> bool:
   """Whether a run is TSLA(s), s from 0 to the end, of the same experiment."""
   schedule = run.config.get('smoothing.schedule', 'none')
   free = _WHEN + (('smoothing.theta',) if schedule == 'none' else ())
@@ -191,7 +193,7 @@ def _mean(metric: Metric, mean: summary.Mean | None) -> str | b.Cell:
   return f'{metric.value(mean.mean)} ± {metric.value(mean.std)}'
 
 
-def _published(figure: published.Figure | None) -> str | b.Cell:
+def _published(figure: published.PublishedFigure | None) -> str | b.Cell:
   if figure is None:
     return NOTHING
   return b.Cell(f'{figure.mean:.2f} ± {figure.std:.2f}', faint=True)

@@ -17,7 +17,7 @@ from tsla.errors import InputError
 from tsla.pages import blocks as b
 from tsla.pages import markdown, page
 from tsla.report import sections
-from tsla.report.results import Table, read_tables
+from tsla.report.results import Results, read_tables
 
 
 def write_report(
@@ -51,15 +51,18 @@ def write_report(
   return tuple(texts)
 
 
-def contents(tables: Sequence[Table]) -> list[b.Block]:
+def contents(tables: Sequence[Results]) -> list[b.Block]:
   """The report's blocks; one table needs no chapters."""
   if len(tables) == 1:
-    return [b.Heading(tables[0].title, 1), *sections.of_table(tables[0], 2)]
+    return [
+      b.HeadingBlock(tables[0].title, 1),
+      *sections.of_table(tables[0], 2),
+    ]
   content: list[b.Block] = [
-    b.Heading(', '.join(table.title for table in tables), 1)
+    b.HeadingBlock(', '.join(table.title for table in tables), 1)
   ]
   for table in tables:
-    content += [b.Heading(table.title, 2), *sections.of_table(table, 3)]
+    content += [b.HeadingBlock(table.title, 2), *sections.of_table(table, 3)]
   return content
 
 

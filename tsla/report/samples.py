@@ -12,7 +12,7 @@ from tsla.config import forms as config_lib
 from tsla.data import augment, batches, datasets
 from tsla.errors import InputError
 from tsla.pages.blocks import Picture
-from tsla.report.results import Run
+from tsla.report.results import RunResult
 
 COUNT = 32
 _COLUMNS = 8
@@ -20,7 +20,7 @@ _LARGEST_SIDE = 88  # of a thumbnail, in pixels
 _PAGE_WIDTH = 720
 
 
-def first_images(run: Run) -> np.ndarray:
+def first_images(run: RunResult) -> np.ndarray:
   """The first images of epoch 0, augmented as the run did, not normalised.
 
   Args:

@@ -8,14 +8,14 @@ from tsla.config import forms as config_lib
 from tsla.errors import InputError
 from tsla.pages import blocks as b
 from tsla.report import comparison, figures, probe_figures, samples, summary
-from tsla.report.results import Run, Table
+from tsla.report.results import Results, RunResult
 from tsla.smoothing import rules
 
 # Other values of these make no other method.
 _NO_METHOD = ('seed', 'init.fork_from')
 
 
-def of_table(table: Table, level: int) -> list[b.Block]:
+def of_table(table: Results, level: int) -> list[b.Block]:
   """Everything the report says of one table.
 
   Args:
@@ -36,21 +36,21 @@ def of_table(table: Table, level: int) -> list[b.Block]:
   content = [*_standing(table)]
   for title, section in sections:
     if found := list(section(table)):
-      content += [b.Heading(title, level), *found]
+      content += [b.HeadingBlock(title, level), *found]
   return content
 
 
-def _standing(table: Table) -> Iterator[b.Block]:
+def _standing(table: Results) -> Iterator[b.Block]:
   """How many runs are done, and which are not."""
   done = sum(run.done for run in table.runs)
-  yield b.Paragraph(
+  yield b.ParagraphBlock(
     f'{done} of {len(table.runs)} runs are done; methods: {len(table.rows)}, '
     f'seeds: {", ".join(map(str, sorted({run.seed for run in table.runs})))}. '
     'The numbers are those of the last evaluation on the test set, of the runs '
     'that are done.'
   )
   if done < len(table.runs):
-    yield b.Notice(
+    yield b.NoticeBlock(
       'Not in the numbers:',
       tuple(
         f'{run.row}, seed {run.seed}: {run.state} ({run.reason or "no reason"})'
@@ -60,12 +60,12 @@ def _standing(table: Table) -> Iterator[b.Block]:
     )
 
 
-def _curves(table: Table) -> Iterator[b.Block]:
+def _curves(table: Results) -> Iterator[b.Block]:
   if not any(run.done for run in table.runs):
-    yield b.Paragraph('No run is done.')
+    yield b.ParagraphBlock('No run is done.')
     return
   keys = tuple(k for k in figures.keys(table) if table.done(k.label))
-  yield b.Figure(
+  yield b.FigureBlock(
     'Mean over the seeds, with the band from the least to the most; the hard '
     'loss (cross-entropy against the true label) as the mean over the updates '
     'of an epoch. A ring and a dotted line mark the epoch where a method drops '
@@ -74,7 +74,7 @@ def _curves(table: Table) -> Iterator[b.Block]:
     figures.learning_curves(table),
     keys,
   )
-  yield b.Figure(
+  yield b.FigureBlock(
     'θ and learning rate as the updates used them, first seed of each '
     'method. Methods that share a line lie below each other, the later ones '
     'wider; grey stands for all.',
@@ -83,7 +83,7 @@ def _curves(table: Table) -> Iterator[b.Block]:
   )
 
 
-def _probes(table: Table) -> Iterator[b.Block]:
+def _probes(table: Results) -> Iterator[b.Block]:
   """Nothing where no run was probed."""
   keys = tuple(
     key
@@ -92,7 +92,7 @@ def _probes(table: Table) -> Iterator[b.Block]:
   )
   if not keys:
     return
-  yield b.Figure(
+  yield b.FigureBlock(
     'What probes at fixed weights found: δ, the best θ, the mean square error '
     'of the smoothed gradient over that of the plain one, the norms of the two '
     'gradients and the cosine between them. Mean over the seeds; the band goes '
@@ -101,7 +101,7 @@ def _probes(table: Table) -> Iterator[b.Block]:
     probe_figures.probes(table),
     keys,
   )
-  yield b.Table(
+  yield b.TableBlock(
     'When each rule would have ended the smoothing of a run, as it went: the '
     'epoch at which it had fired as often in a row as it must, a seed each. '
     'Where a run no longer smooths, mse and floor see nothing to end.',
@@ -124,22 +124,24 @@ def _probes(table: Table) -> Iterator[b.Block]:
   )
 
 
-def _images(table: Table) -> Iterator[b.Block]:
+def _images(table: Results) -> Iterator[b.Block]:
   run = next((run for run in table.runs if run.config), None)
   if run is None:
-    yield b.Paragraph('No run has begun.')
+    yield b.ParagraphBlock('No run has begun.')
     return
   try:
     images = samples.first_images(run)
   except InputError as error:
     why = str(error).split('\n')[0]
-    yield b.Paragraph(f'Not shown, as the data set cannot be loaded: {why}')
+    yield b.ParagraphBlock(
+      f'Not shown, as the data set cannot be loaded: {why}'
+    )
     return
   augmentation = ', '.join(
     f'{name} = {run.config.get(f"augment.{name}")}'
     for name in ('pad', 'crop', 'flip')
   )
-  yield b.Figure(
+  yield b.FigureBlock(
     f'The first {len(images)} training images of {run.row}, seed {run.seed}, '
     'epoch 0, as the network sees them but for normalisation '
     f'({augmentation}).',
@@ -147,7 +149,7 @@ def _images(table: Table) -> Iterator[b.Block]:
   )
 
 
-def _costs(table: Table) -> Iterator[b.Block]:
+def _costs(table: Results) -> Iterator[b.Block]:
   rows, parts = [], [*table.rows, None]
   for part in parts:
     cost = summary.cost(r for r in table.runs if part in (r.row, None))
@@ -160,7 +162,7 @@ def _costs(table: Table) -> Iterator[b.Block]:
         _clock(cost.shared_seconds),
       )
     )
-  yield b.Table(
+  yield b.TableBlock(
     'Epochs trained over all seeds, and epochs that were not, because a run '
     'began in another one’s: the two have every update in common until there. '
     'Training time without compilation and evaluation, from the rates in the '
@@ -171,16 +173,16 @@ def _costs(table: Table) -> Iterator[b.Block]:
   )
   whole = cost.epochs + cost.shared_epochs
   if cost.shared_epochs:
-    yield b.Paragraph(
+    yield b.ParagraphBlock(
       f'{cost.epochs:,.0f} epochs instead of {whole:,.0f}: '
       f'{100 * cost.shared_epochs / whole:.0f} % saved.'
     )
 
 
-def _configs(table: Table) -> Iterator[b.Block]:
+def _configs(table: Results) -> Iterator[b.Block]:
   found = {row: run for row in table.rows if (run := table.first(row))}
   if not found:
-    yield b.Paragraph('No run has begun.')
+    yield b.ParagraphBlock('No run has begun.')
     return
   first, *_ = found
   base = found[first].config
@@ -200,7 +202,7 @@ def _configs(table: Table) -> Iterator[b.Block]:
     )
     begins = f'{run.trunk}, epoch {run.first_epoch}' if run.trunk else 'epoch 0'
     rows.append((row, text or 'none', begins))
-  yield b.Table(
+  yield b.TableBlock(
     f'Each method’s config, of its first seed: how {first} differs from the '
     f'defaults, and the others from {first}.',
     ('Method', 'Config', 'Begins at'),
@@ -209,7 +211,7 @@ def _configs(table: Table) -> Iterator[b.Block]:
   )
 
 
-def _differing_fields(run: Run, base: dict[str, Any]) -> dict[str, Any]:
+def _differing_fields(run: RunResult, base: dict[str, Any]) -> dict[str, Any]:
   """The fields that make a run another method than that of `base`."""
   config = run.config
   hidden = {*_NO_METHOD}
@@ -224,7 +226,7 @@ def _differing_fields(run: Run, base: dict[str, Any]) -> dict[str, Any]:
   }
 
 
-def _environment(table: Table) -> Iterator[b.Block]:
+def _environment(table: Results) -> Iterator[b.Block]:
   values: dict[str, Counter[str]] = {}
   known = [run for run in table.runs if run.environment]
   for run in known:
@@ -232,9 +234,9 @@ def _environment(table: Table) -> Iterator[b.Block]:
       if name != 'command':
         values.setdefault(name, Counter())[_plain(value)] += 1
   if not values:
-    yield b.Paragraph('The runs did not record it.')
+    yield b.ParagraphBlock('The runs did not record it.')
     return
-  yield b.Table(
+  yield b.TableBlock(
     f'What {len(known)} of {sum(bool(r.config) for r in table.runs)} runs '
     'recorded.',
     ('Field', 'Value'),
@@ -253,15 +255,15 @@ def _plain(value: Any) -> str:
   return (value or '–') if isinstance(value, str) else repr(value)
 
 
-def _command(table: Table) -> Iterator[b.Block]:
+def _command(table: Results) -> Iterator[b.Block]:
   yield (
-    b.Code(table.command)
+    b.CodeBlock(table.command)
     if table.command
-    else b.Paragraph('The command was not recorded.')
+    else b.ParagraphBlock('The command was not recorded.')
   )
 
 
-def _runs(table: Table) -> Iterator[b.Block]:
+def _runs(table: Results) -> Iterator[b.Block]:
   rows = []
   for run in table.runs:
     cells = [
@@ -269,7 +271,7 @@ def _runs(table: Table) -> Iterator[b.Block]:
       for metric in comparison.METRICS
     ]
     rows.append((run.row, str(run.seed), run.state, *cells, run.directory.name))
-  yield b.Table(
+  yield b.TableBlock(
     'The numbers behind the means.',
     (
       'Method',

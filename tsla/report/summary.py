@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from tsla.report.results import Run, is_number
+from tsla.report.results import RunResult, is_number
 
 CONFIDENCE = 0.95
 
@@ -52,7 +52,7 @@ class Cost(NamedTuple):
   shared_seconds: float | None
 
 
-def mean(runs: Sequence[Run], metric: str) -> Mean | None:
+def mean(runs: Sequence[RunResult], metric: str) -> Mean | None:
   """Mean and standard deviation over seeds; None without a run.
 
   Args:
@@ -67,7 +67,7 @@ def mean(runs: Sequence[Run], metric: str) -> Mean | None:
 
 
 def difference(
-  runs: Sequence[Run], baseline: Sequence[Run], metric: str
+  runs: Sequence[RunResult], baseline: Sequence[RunResult], metric: str
 ) -> Difference | None:
   """Mean of the paired differences d_i to the baseline; None without a pair.
 
@@ -94,7 +94,7 @@ def difference(
   return Difference(n, middle, middle - half, middle + half)
 
 
-def test_curve(runs: Iterable[Run], metric: str) -> Curve:
+def test_curve(runs: Iterable[RunResult], metric: str) -> Curve:
   """A metric of the evaluations, at the epochs that every run evaluated.
 
   Args:
@@ -111,7 +111,7 @@ def test_curve(runs: Iterable[Run], metric: str) -> Curve:
   )
 
 
-def probe_curve(runs: Iterable[Run], name: str) -> Curve:
+def probe_curve(runs: Iterable[RunResult], name: str) -> Curve:
   """A number of the probes; the band holds one standard error to each side.
 
   It goes from the least of the seeds' values less its error to the most of them
@@ -137,7 +137,7 @@ def probe_curve(runs: Iterable[Run], name: str) -> Curve:
   return middle._replace(low=shifted(-1).low, high=shifted(1).high)
 
 
-def first_firing(run: Run, rule: str) -> float | None:
+def first_firing(run: RunResult, rule: str) -> float | None:
   """The epoch at which a rule had fired as often in a row as it must.
 
   Args:
@@ -155,7 +155,7 @@ def first_firing(run: Run, rule: str) -> float | None:
   return None
 
 
-def training_curve(runs: Iterable[Run], name: str) -> Curve:
+def training_curve(runs: Iterable[RunResult], name: str) -> Curve:
   """A number of the training rows, as the mean over the updates of an epoch.
 
   Args:
@@ -165,7 +165,7 @@ def training_curve(runs: Iterable[Run], name: str) -> Curve:
   return _curve(_epoch_means(run, name) for run in runs)
 
 
-def _epoch_means(run: Run, name: str) -> dict[float, float]:
+def _epoch_means(run: RunResult, name: str) -> dict[float, float]:
   sums: dict[int, float] = defaultdict(float)
   weights: dict[int, int] = defaultdict(int)
   before = 0
@@ -188,7 +188,7 @@ def _curve(by_run: Iterable[dict[float, float]]) -> Curve:
   return Curve(np.array(epochs), values.mean(0), values.min(0), values.max(0))
 
 
-def schedule(run: Run, name: str) -> tuple[np.ndarray, np.ndarray]:
+def schedule(run: RunResult, name: str) -> tuple[np.ndarray, np.ndarray]:
   """θ or the learning rate as the last update of each training row used it.
 
   Args:
@@ -207,7 +207,7 @@ def schedule(run: Run, name: str) -> tuple[np.ndarray, np.ndarray]:
   return epochs, values
 
 
-def cost(runs: Iterable[Run]) -> Cost:
+def cost(runs: Iterable[RunResult]) -> Cost:
   """Epochs and training time of runs, done or not, their own and taken over.
 
   The time is that of the training rows, images / (images a second); a row
