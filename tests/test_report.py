@@ -18,12 +18,13 @@ from scipy import stats
 from support import ROOT, small_config, write_digits_npz
 
 from docs import plots
+from tsla.commands.report import main
 from tsla.config import durations
 from tsla.config.forms import default_config, flatten
 from tsla.data import augment, datasets
 from tsla.report import published, samples, summary
-from tsla.report.report import main, write_report
 from tsla.report.results import read_tables
+from tsla.report.write import write_report
 from tsla.smoothing import rules
 from tsla.smoothing.estimates import GradientStatistics
 from tsla.training import parallel, step
@@ -416,7 +417,7 @@ def test_the_same_directories_give_the_same_bytes(table, tmp_path):
   env = os.environ | {'PYTHONHASHSEED': '7', 'TZ': 'Asia/Tokyo'}
   result = subprocess.run(
     [
-      *(sys.executable, '-m', 'tsla.report.report', str(table)),
+      *(sys.executable, '-m', 'tsla', 'report', str(table)),
       f'--out={tmp_path / "again"}',
     ],
     cwd=ROOT,

@@ -5,7 +5,7 @@ import sys
 
 COMMANDS = {
   'sweep': 'tsla.commands.sweep',
-  'report': 'tsla.report.report',
+  'report': 'tsla.commands.report',
   'prepare': 'tsla.data.prepare',
   'weights': 'tsla.models.pretrained',
   'check': 'tsla.runs.checkpoint',

@@ -27,7 +27,7 @@ from tsla.config import forms as config_lib
 from tsla.data import batches, datasets
 from tsla.errors import InputError
 from tsla.models import pretrained
-from tsla.report.report import write_report
+from tsla.report.write import write_report
 from tsla.sweep import outline, plan, worker
 from tsla.sweep import pool as scheduler
 from tsla.sweep import table as table_lib

@@ -95,74 +95,63 @@ def difference(
 
 
 def test_curve(runs: Iterable[RunResult], metric: str) -> Curve:
-  """A metric of the evaluations, at the epochs that every run evaluated.
-
-  Args:
-    runs: runs of one row that are done.
-    metric: of an evaluation.
-  """
-  return _curve(
-    {
-      row['step'] / run.steps_per_epoch: row[metric]
-      for row in run.rows('eval')
-      if is_number(row.get(metric))
-    }
-    for run in runs
-  )
+  """A metric of the evaluations, at the epochs that every run evaluated."""
+  return _curve(_points(run, 'eval', metric) for run in runs)
 
 
-def probe_curve(runs: Iterable[RunResult], name: str) -> Curve:
+def probe_curve(runs: Sequence[RunResult], name: str) -> Curve:
   """A number of the probes; the band holds one standard error to each side.
 
   It goes from the least of the seeds' values less its error to the most of them
   with its error.
-
-  Args:
-    runs: runs of one row that are done.
-    name: of a probe row, one that has an error.
   """
-  runs, error = list(runs), f'{name}_error'
 
-  def shifted(by: int) -> Curve:
-    return _curve(
-      {
-        row['step'] / run.steps_per_epoch: row[name] + by * row[error]
-        for row in run.rows('probe')
-        if is_number(row.get(name)) and is_number(row.get(error))
-      }
-      for run in runs
-    )
+  def shifted(run: RunResult, by: int) -> dict[float, float]:
+    values = _points(run, 'probe', name)
+    errors = _points(run, 'probe', f'{name}_error')
+    return {at: values[at] + by * errors[at] for at in values if at in errors}
 
-  middle = shifted(0)
-  return middle._replace(low=shifted(-1).low, high=shifted(1).high)
+  least, middle, most = (
+    _curve(shifted(run, by) for run in runs) for by in (-1, 0, 1)
+  )
+  return middle._replace(low=least.low, high=most.high)
 
 
 def first_firing(run: RunResult, rule: str) -> float | None:
-  """The epoch at which a rule had fired as often in a row as it must.
-
-  Args:
-    run: one that is done.
-    rule: its name.
-
-  Returns:
-    The epoch, None if it never had.
-  """
+  """The epoch at which a rule had fired as often in a row as it must."""
   patience = run.config.get('smoothing.patience', 1)
-  for row in run.rows('probe'):
-    count = row.get(f'rule_{rule}')
-    if is_number(count) and count >= patience:
-      return row['step'] / run.steps_per_epoch
-  return None
+  counts = _points(run, 'probe', f'rule_{rule}')
+  return next((at for at, count in counts.items() if count >= patience), None)
 
 
 def training_curve(runs: Iterable[RunResult], name: str) -> Curve:
-  """A number of the training rows, as the mean over the updates of an epoch.
+  """A number of the training rows, as the mean over the updates of an epoch."""
+  return _curve(_epoch_means(run, name) for run in runs)
+
+
+def schedule(run: RunResult, name: str) -> tuple[np.ndarray, np.ndarray]:
+  """θ or the learning rate as the last update of each training row used it.
 
   Args:
-    runs: runs of one row that are done.
-    name: of a train row: hard_loss, loss or accuracy.
+    run: one that is done.
+    name: theta or learning_rate.
+
+  Returns:
+    `f64[T]` epochs done and `f64[T]` values.
   """
-  return _curve(_epoch_means(run, name) for run in runs)
+  points = _points(run, 'train', name)
+  return tuple(
+    np.array([*part], np.float64) for part in (points, points.values())
+  )
+
+
+def _points(run: RunResult, kind: str, name: str) -> dict[float, float]:
+  """{epochs done: value} of the log's rows of a kind that have the number."""
+  return {
+    row['step'] / run.steps_per_epoch: row[name]
+    for row in run.rows(kind)
+    if is_number(row.get(name))
+  }
 
 
 def _epoch_means(run: RunResult, name: str) -> dict[float, float]:
@@ -182,29 +171,9 @@ def _curve(by_run: Iterable[dict[float, float]]) -> Curve:
   series = list(by_run)
   epochs = sorted(set.intersection(*map(set, series))) if series else []
   values = np.array([[s[epoch] for epoch in epochs] for s in series])
-  values = values.reshape(len(series), len(epochs))
   if not epochs:
     return Curve(*np.zeros((4, 0)))
   return Curve(np.array(epochs), values.mean(0), values.min(0), values.max(0))
-
-
-def schedule(run: RunResult, name: str) -> tuple[np.ndarray, np.ndarray]:
-  """θ or the learning rate as the last update of each training row used it.
-
-  Args:
-    run: one that is done.
-    name: theta or learning_rate.
-
-  Returns:
-    `f64[T]` epochs done and `f64[T]` values.
-  """
-  points = [
-    (row['step'] / run.steps_per_epoch, row[name])
-    for row in run.rows('train')
-    if is_number(row.get(name))
-  ]
-  epochs, values = np.array(points, np.float64).reshape(-1, 2).T
-  return epochs, values
 
 
 def cost(runs: Iterable[RunResult]) -> Cost:
