@@ -4,7 +4,6 @@ import html.parser
 
 import matplotlib
 import pytest
-from matplotlib.figure import Figure
 
 from tsla.pages import figures
 from tsla.pages.blocks import (
@@ -99,22 +98,25 @@ def test_a_ragged_row_is_a_mistake():
       render([HeadingBlock('', 1), table])
 
 
-def test_a_figure_is_the_same_bytes_and_falls_back_on_a_bitmap():
-  def draw(points):
-    figure, (axes,) = figures.styled(figures.panels)(1, 1, 2.0)
-    axes.plot([x * 7919 % 1000 for x in range(points)], '.')
-    return figures.picture(figure, 'name')
+@figures.styled
+def draw(points):
+  figure, (axes,) = figures.panels(1, 1, 2.0)
+  axes.plot([x * 7919 % 1000 for x in range(points)], '.')
+  return figures.picture(figure, 'name')
 
-  assert draw(10) == draw(10)
-  assert draw(10).svg.startswith('<svg') and not draw(10).png
-  assert 'http' not in draw(10).svg
-  many = draw(5_000)
-  assert many == draw(5_000)
+
+def test_a_figure_falls_back_on_a_bitmap():
+  few, many = draw(10), draw(5_000)
+  assert few.svg.startswith('<svg') and not few.png
+  assert 'http' not in few.svg
   assert many.png.startswith(b'\x89PNG') and not many.svg
   assert many.width == 960
+  assert many == draw(5_000)
 
 
-def test_the_style_ends_with_the_figure():
+def test_a_figure_is_the_same_bytes_whatever_the_users_style_is():
   before = dict(matplotlib.rcParams)
-  figures.picture(Figure(), 'name')
+  usual = draw(10)
   assert dict(matplotlib.rcParams) == before
+  with matplotlib.rc_context({'font.size': 30, 'axes.facecolor': 'red'}):
+    assert draw(10) == usual

@@ -4,6 +4,7 @@ Draw inside `@styled`; the same input gives the same bytes.
 """
 
 import io
+import pathlib
 import re
 
 import matplotlib
@@ -29,30 +30,9 @@ NEUTRAL = '#48515c'  # of what belongs to no row or method alone
 # Above this a bitmap is smaller than the curves.
 _LARGEST_SVG = 200_000
 
+# Whatever style the user's own files set is left out.
 styled = matplotlib.rc_context(
-  {
-    'axes.axisbelow': True,
-    'axes.edgecolor': '#68727d',
-    'axes.grid': True,
-    'axes.labelcolor': NEUTRAL,
-    'axes.labelsize': 9,
-    'axes.spines.right': False,
-    'axes.spines.top': False,
-    'axes.titlelocation': 'left',
-    'axes.titlesize': 10,
-    'axes.titleweight': 'bold',
-    'font.size': 9,
-    'grid.color': '#e6e9ed',
-    'grid.linewidth': 0.8,
-    'legend.frameon': False,
-    'lines.linewidth': 1.5,
-    'svg.fonttype': 'none',
-    'text.parse_math': False,
-    'xtick.color': '#68727d',
-    'xtick.labelcolor': NEUTRAL,
-    'ytick.color': '#68727d',
-    'ytick.labelcolor': NEUTRAL,
-  }
+  fname=pathlib.Path(__file__).parent / 'templates' / 'figures.mplstyle'
 )
 
 

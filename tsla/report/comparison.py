@@ -10,21 +10,13 @@ from tsla.report.results import Results, RunResult, is_number
 
 
 class Metric(NamedTuple):
-  """How a number of an evaluation is shown.
+  """How a number of an evaluation is shown."""
 
-  Attributes:
-    name: in the log.
-    label: in a header.
-    scale: what it is multiplied by.
-    digits: after the point.
-    counts: whether it is a part of the test images.
-  """
-
-  name: str
-  label: str
-  scale: float
-  digits: int
-  counts: bool = False
+  name: str  # in the log
+  label: str  # in a header
+  scale: float  # what it is multiplied by
+  digits: int  # after the point
+  counts: bool = False  # whether it is a part of the test images
 
   def value(self, value: float) -> str:
     """As it is."""

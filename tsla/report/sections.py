@@ -1,5 +1,6 @@
 """A table's runs → the blocks of its part of the report."""
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
@@ -279,8 +280,8 @@ def _runs(results: Results) -> Iterator[Block]:
   )
 
 
-def _clock(seconds: float | None) -> str:
-  if seconds is None:
+def _clock(seconds: float) -> str:
+  if math.isnan(seconds):
     return '–'
   minutes, seconds = divmod(round(seconds), 60)
   return f'{minutes // 60}:{minutes % 60:02}:{seconds:02}'

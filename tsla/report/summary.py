@@ -48,8 +48,8 @@ class Cost(NamedTuple):
 
   epochs: float
   shared_epochs: float
-  seconds: float | None  # None where a log does not tell
-  shared_seconds: float | None
+  seconds: float  # NaN where a log does not tell
+  shared_seconds: float
 
 
 def mean(runs: Sequence[RunResult], metric: str) -> Mean | None:
@@ -200,13 +200,7 @@ def cost(runs: Iterable[RunResult]) -> Cost:
       _seconds(own, begin, size),
       _seconds(shared, 0, size),
     )
-  epochs, shared_epochs, seconds, shared_seconds = map(float, total)
-  return Cost(
-    epochs,
-    shared_epochs,
-    None if np.isnan(seconds) else seconds,
-    None if np.isnan(shared_seconds) else shared_seconds,
-  )
+  return Cost(*total.tolist())
 
 
 def _seconds(rows: list[dict[str, Any]], begin: int, batch_size: int) -> float:

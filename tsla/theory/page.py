@@ -242,13 +242,11 @@ def _exponents(
   counts: Sequence[Iterations], levels: Sequence[Level]
 ) -> Iterator[Block]:
   sgd, tsla = (study.counted(counts, name) for name in ('SGD', 'TSLA'))
-  epsilon = [row.epsilon2**0.5 for row in tsla]
-  delta = [row.delta for row in tsla]
-  average = [row.average for row in tsla]
-  by_delta = study.fit(epsilon, delta, steps=average)
-  by_mse = study.fit(epsilon, [row.mse for row in tsla], steps=average)
-  both_stages = [row.average + row.steps_one for row in tsla]
-  total = study.fit(epsilon, delta, steps=both_stages)
+  by_delta = study.exponents(tsla, 'average')
+  by_mse = study.exponents([r._replace(delta=r.mse) for r in tsla], 'average')
+  total = study.exponents(
+    [r._replace(average=r.average + r.steps_one) for r in tsla], 'average'
+  )
   long = [row for row in levels if row.step_size == 1 / toy_problem.L]
   level = study.fit([r.delta for r in long], steps=[r.level for r in long])
   last_sgd, last = (study.exponents(rows, 'last') for rows in (sgd, tsla))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from tsla.theory import bounds, toy_problem
 from tsla.theory.toy_problem import Noise
@@ -144,8 +145,6 @@ def fit(*factors: Sequence[float], steps: Sequence[float]) -> Fit:
     >>> np.round(fit(epsilons, steps=3 / epsilons**4).exponents, 6)
     array([-4.])
   """
-  from scipy import stats
-
   y = np.log(np.asarray(steps, float))
   x = np.stack([np.ones(len(y)), *(np.log(factor) for factor in factors)], 1)
   solution, *_ = np.linalg.lstsq(x, y)
