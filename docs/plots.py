@@ -6,12 +6,59 @@
 What stands before = is the part of the labels that are wrong.
 """
 
+import io
 import pathlib
 import sys
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from tsla.errors import InputError
-from tsla.report import probe_figures
-from tsla.report.results import read_tables
+from tsla.pages.figures import styled
+from tsla.report.figures import keys
+from tsla.report.probe_figures import draw_panel
+from tsla.report.results import Results, read_tables
+
+
+@styled
+def probe_grid(
+  tables: Mapping[str, Results],
+  names: Sequence[str] = ('delta', 'theta_star', 'grad_norm'),
+) -> bytes:
+  """What the probes of several tables found: a row a table, a column a number.
+
+  Args:
+    tables: of the same rows, by what the panels' titles begin with.
+    names: of probe rows, those of `probe_figures.probes`.
+
+  Returns:
+    A .png file.
+  """
+  figure = Figure(
+    figsize=(3.2 * len(names), 2.4 * len(tables)), layout='constrained'
+  )
+  grid = figure.subplots(len(tables), len(names), sharex=True, squeeze=False)
+  for axes, (label, results) in zip(grid, tables.items(), strict=True):
+    for panel, name in zip(axes, names, strict=True):
+      draw_panel(panel, results, name, f'{label}: ')
+  for panel in figure.axes:
+    panel.set_xlim(left=0)
+  for panel in grid[-1]:
+    panel.set_xlabel('epoch')
+  rows = keys(results)
+  figure.legend(
+    handles=[
+      Line2D([], [], color=key.colour, dashes=key.dashes or (None, None))
+      for key in rows
+    ],
+    labels=[key.label for key in rows],
+    loc='outside upper center',
+    ncols=len(rows),
+  )
+  file = io.BytesIO()
+  figure.savefig(file, format='png', dpi=130)
+  return file.getvalue()
 
 
 def main(argv: list[str]) -> int:
@@ -28,7 +75,7 @@ def main(argv: list[str]) -> int:
   except InputError as error:
     print(error, file=sys.stderr)
     return 2
-  pathlib.Path(argv[0]).write_bytes(probe_figures.probe_grid(tables))
+  pathlib.Path(argv[0]).write_bytes(probe_grid(tables))
   return 0
 
 

@@ -7,6 +7,7 @@ import sys
 import pytest
 from support import ROOT
 
+import tsla.commands
 from tsla import __main__ as door
 from tsla.commands import parser
 from tsla.errors import InputError
@@ -155,15 +156,15 @@ def test_a_mistake_of_our_own_is_not_taken_for_a_requirement(
   body, words, monkeypatch, tmp_path, capsys
 ):
   (tmp_path / 'broken.py').write_text(body)
-  monkeypatch.syspath_prepend(tmp_path)
+  path = [*tsla.commands.__path__, str(tmp_path)]
+  monkeypatch.setattr(tsla.commands, '__path__', path)
   monkeypatch.setitem(door.COMMANDS, 'broken', 'does not import')
-  monkeypatch.setitem(door._MODULES, 'broken', 'broken')
   if words is None:
     assert_helps(door.main(['broken']), capsys.readouterr().err, body[7:])
   else:
     with pytest.raises(ImportError, match=re.escape(words)):
       door.main(['broken'])
-  sys.modules.pop('broken', None)
+  sys.modules.pop('tsla.commands.broken', None)
 
 
 def test_the_console_script_finds_the_tables_imports(tmp_path):

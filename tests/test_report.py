@@ -22,12 +22,13 @@ from scipy import stats
 from support import ROOT, small_config, write_digits_npz
 
 from docs import plots
+from tsla.commands.report import main
 from tsla.config import durations
 from tsla.config.forms import default_config, flatten
 from tsla.data import augment, datasets
 from tsla.report import figures, published, samples, summary
-from tsla.report.report import main, write_report
 from tsla.report.results import read_tables
+from tsla.report.write import write_report
 from tsla.smoothing import rules
 from tsla.smoothing.estimates import GradientStatistics
 from tsla.training import parallel, step
@@ -362,7 +363,7 @@ def test_the_figures_show_the_switch_and_the_seeds_of_each_row(
       write_run(folder / name, top1=top1, seed=seed, epochs=3, **fork)
   (done,) = read_tables([folder])
   lsr, tsla = (key.colour for key in figures.keys(done))
-  monkeypatch.setattr(figures, 'picture', lambda figure, name: figure)
+  monkeypatch.setattr(figures, 'over_epochs', lambda figure, name: figure)
 
   top1 = figures.learning_curves(done).axes[2]  # two a row: loss, NLL first
   mean = [83, 84, 85]  # of 78, 79, 80 and 88, 89, 90 %

@@ -19,7 +19,7 @@ COMMANDS = {
   'theory': 'the steps that are proved for SGD, LSR and TSLA',
   'idx': 'make an .npz set of four files in the form of MNIST',
 }
-_MODULES = {'report': 'tsla.report.report', 'check': 'tsla.runs.checkpoint'}
+_MODULES = {'check': 'tsla.runs.checkpoint'}
 
 
 @command

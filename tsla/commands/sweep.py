@@ -23,7 +23,7 @@ import jax
 
 from tsla.commands.parser import Parser, command
 from tsla.errors import InputError
-from tsla.report.report import write_report
+from tsla.report.write import write_report
 from tsla.sweep import outline, plan, pool, worker
 from tsla.sweep import table as table_lib
 from tsla.sweep.inputs import check_inputs

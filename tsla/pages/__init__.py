@@ -1,1 +1,5 @@
-"""What a report or a page is made of, and how it is written."""
+"""What a page is made of, its templates, and the look of its figures.
+
+Blocks of plain text go in, Markdown or HTML comes out. What a page says is not
+decided here.
+"""

@@ -1,10 +1,10 @@
-"""What a report is made of, before it is Markdown or HTML.
+"""What a page is made of, before it is Markdown or HTML.
 
-All text here is plain: escaping is the two writers' business, and theirs alone.
+All text here is plain: the templates' environments escape it.
 """
 
-import dataclasses
-import unicodedata
+import base64
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 
@@ -21,7 +21,7 @@ class Key(NamedTuple):
 
   label: str
   colour: str  # #rrggbb
-  dashes: tuple[float, ...]  # lengths in line widths; () for a whole line
+  dashes: tuple[float, ...] = ()  # lengths in line widths; () for a whole line
 
 
 class Picture(NamedTuple):
@@ -32,82 +32,65 @@ class Picture(NamedTuple):
   width: int = 0  # of a png, in pixels of the page
   pixelated: bool = False  # enlarged without smoothing
 
+  @property
+  def url(self) -> str:
+    """The png as the address of an <img>."""
+    return 'data:image/png;base64,' + base64.b64encode(self.png).decode()
 
-@dataclasses.dataclass(frozen=True)
-class Heading:
-  """The title of a section; level 1 is the report's own."""
+
+class HeadingBlock(NamedTuple):
+  """The title of a section; level 1 is the page's own."""
 
   text: str
   level: int = 2
 
 
-@dataclasses.dataclass(frozen=True)
-class Paragraph:
+class ParagraphBlock(NamedTuple):
   """A few sentences."""
 
   text: str
 
 
-@dataclasses.dataclass(frozen=True)
-class Notice:
+class NoticeBlock(NamedTuple):
   """What a reader must not miss."""
 
   text: str
-  items: tuple[str, ...] = ()
+  items: Sequence[str] = ()
 
 
-@dataclasses.dataclass(frozen=True)
-class Code:
+class CodeBlock(NamedTuple):
   """Text to copy into a terminal."""
 
   text: str
 
 
-@dataclasses.dataclass(frozen=True)
-class Table:
-  """A table, its rows as long as its header.
-
-  Attributes:
-    caption: what it shows.
-    header: names of the columns.
-    rows: the cells; the first of a row is its name.
-    align: a letter a column, l or r.
-  """
+class TableBlock(NamedTuple):
+  """A table with its caption; the first cell of a row is its name."""
 
   caption: str
-  header: tuple[str | Cell, ...]
-  rows: tuple[tuple[str | Cell, ...], ...]
-  align: str
+  header: Sequence[str | Cell]
+  rows: Sequence[Sequence[str | Cell]]
+  align: str  # a letter a column, l or r
+
+  def cells(self, row: Sequence[str | Cell]) -> Iterator[tuple[Cell, str]]:
+    """The cells of a row, or of the header, with the sides they align to."""
+    for cell, side in zip(row, self.align, strict=True):
+      yield Cell(cell) if isinstance(cell, str) else cell, side
 
 
-@dataclasses.dataclass(frozen=True)
-class Figure:
-  """A picture with its legend.
-
-  Attributes:
-    caption: what it shows.
-    picture: the image.
-    keys: one for each kind of line.
-  """
+class FigureBlock(NamedTuple):
+  """A picture with its caption and a key for each kind of line."""
 
   caption: str
   picture: Picture
-  keys: tuple[Key, ...] = ()
+  keys: Sequence[Key] = ()
 
 
-Block = Heading | Paragraph | Notice | Code | Table | Figure
-
-
-def as_cell(cell: str | Cell) -> Cell:
-  """A cell of either form."""
-  return Cell(cell) if isinstance(cell, str) else cell
-
-
-def printable(text: str) -> str:
-  """The text without control characters and halves of characters."""
-  return ''.join(
-    '\N{REPLACEMENT CHARACTER}'
-    if unicodedata.category(c).startswith('C') and c != '\n'
-    else c
-    for c in text
-  )
+Block = (
+  HeadingBlock
+  | ParagraphBlock
+  | NoticeBlock
+  | CodeBlock
+  | TableBlock
+  | FigureBlock
+)

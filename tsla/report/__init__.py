@@ -1,1 +1,4 @@
-"""Finished runs become tables, statistics, figures and a page."""
+"""Finished runs become results, statistics, figures and a report.
+
+Nothing here trains, and how a page is written is not decided here.
+"""

@@ -4,27 +4,19 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from tsla.config import forms as config_lib
-from tsla.pages import blocks as b
+from tsla.pages.blocks import Block, Cell, ParagraphBlock, TableBlock
 from tsla.report import published, summary
-from tsla.report.results import Run, Table, is_number
+from tsla.report.results import Results, RunResult, is_number
 
 
 class Metric(NamedTuple):
-  """How a number of an evaluation is shown.
+  """How a number of an evaluation is shown."""
 
-  Attributes:
-    name: in the log.
-    label: in a header.
-    scale: what it is multiplied by.
-    digits: after the point.
-    counts: whether it is a part of the test images.
-  """
-
-  name: str
-  label: str
-  scale: float
-  digits: int
-  counts: bool = False
+  name: str  # in the log
+  label: str  # in a header
+  scale: float  # what it is multiplied by
+  digits: int  # after the point
+  counts: bool = False  # whether it is a part of the test images
 
   def value(self, value: float) -> str:
     """As it is."""
@@ -46,129 +38,125 @@ _WHEN = (
   *('seed', 'init.', 'variance.', 'smoothing.schedule', 'smoothing.drop_'),
   *('smoothing.rule', 'smoothing.patience', 'smoothing.min_', 'smoothing.max_'),
 )
-NOTHING = b.Cell('–', faint=True)
+NOTHING = Cell('–', faint=True)
 
 
-def of_table(table: Table) -> Iterator[b.Block]:
+def of_results(results: Results) -> Iterator[Block]:
   """What the methods reached, and what of it is more than noise."""
-  paper = published.TABLES.get(table.name, {})
+  paper = published.TABLES.get(results.name, {})
   header = ['Method', 'Seeds', *(metric.label for metric in METRICS)]
-  if paper:
-    header += [
-      b.Cell(f'Published {label}', published.LABEL)
-      for label in ('top-1 %', 'top-5 %')
-    ]
-  rows = []
-  for row in table.rows:
-    runs = table.done(row)
-    cells = [
-      _mean(metric, summary.mean(runs, metric.name)) for metric in METRICS
-    ]
-    if paper:
-      cells += [_published(figure) for figure in paper.get(row, (None, None))]
-    rows.append((row, str(len(runs)), *cells))
   caption = (
     'Mean ± standard deviation (n − 1) over the seeds. NLL in nats; ECE in 15 '
     'bins.'
   )
   if paper:
+    header += [
+      Cell(f'Published {label}', published.LABEL)
+      for label in ('top-1 %', 'top-5 %')
+    ]
     caption += f' Published: {published.SOURCE}, {published.LABEL}.'
-  yield b.Table(
-    caption, tuple(header), tuple(rows), 'l' + 'r' * len(cells) + 'r'
-  )
-  yield from _differences(table)
-  yield from _hindsight(table)
+  rows = []
+  for row in results.rows:
+    runs = results.done(row)
+    cells = [
+      _mean(metric, summary.mean(runs, metric.name)) for metric in METRICS
+    ]
+    if paper:
+      cells += [_published(figure) for figure in paper.get(row, (None, None))]
+    rows.append([row, str(len(runs)), *cells])
+  yield TableBlock(caption, header, rows, 'l' + 'r' * (len(header) - 1))
+  yield from _differences(results)
+  yield from _hindsight(results)
 
 
-def _differences(table: Table) -> Iterator[b.Block]:
+def _differences(results: Results) -> Iterator[Block]:
   """The rows against the first, and which of that is more than noise."""
-  baseline = table.rows[0]
-  others = table.done(baseline)
+  baseline = results.rows[0]
+  others = results.done(baseline)
   images = round(others[0].test['count']) if others else 0
   rows, clear = [], {metric: [] for metric in METRICS}
-  for row in table.rows[1:]:
-    found = [
-      summary.difference(table.done(row), others, metric.name)
-      for metric in METRICS
-    ]
-    cells = []
-    for metric, difference in zip(METRICS, found, strict=True):
+  for row in results.rows[1:]:
+    cells, pairs = [], 0
+    for metric in METRICS:
+      difference = summary.difference(results.done(row), others, metric.name)
       cells.append(_difference(metric, difference, images))
-      if difference and not cells[-1].note:
-        clear[metric].append(f'{row} ({metric.change(difference.mean)})')
-    rows.append((row, str(max(d.n if d else 0 for d in found)), *cells))
+      if difference:
+        pairs = difference.n
+        if not cells[-1].note:
+          clear[metric].append(f'{row} ({metric.change(difference.mean)})')
+    rows.append([row, str(pairs), *cells])
   if all(row[1] == '0' for row in rows):
     if rows:
-      yield b.Paragraph(f'No method shares a finished seed with {baseline}.')
+      yield ParagraphBlock(f'No method shares a finished seed with {baseline}.')
     return
-  yield b.Table(
+  yield TableBlock(
     f'Difference to {baseline}, paired by seed (initialisation, order, '
     'augmentation), with the 95 % interval of Student’s t. It speaks of other '
     'seeds on these test images, not of other images, and is not corrected for '
     'the number of comparisons. Top-1, top-5 and ECE in points: one of the '
     f'{images:,} test images is {_number(100 / images, 2)}.',
-    ('Method', 'Pairs', *(metric.label for metric in METRICS)),
-    tuple(rows),
+    ['Method', 'Pairs', *(metric.label for metric in METRICS)],
+    rows,
     'lrrrrr',
   )
-  told = [
+  told = '; '.join(
     f'{metric.label.removesuffix(" %")}: {", ".join(names) or "none"}'
     for metric, names in clear.items()
-  ]
-  yield b.Paragraph(
-    f'Outside the noise against {baseline}: ' + '; '.join(told) + '.'
   )
+  yield ParagraphBlock(f'Outside the noise against {baseline}: {told}.')
 
 
-def _hindsight(table: Table) -> Iterator[b.Block]:
+def _hindsight(results: Results) -> Iterator[Block]:
   """Each rule against the s that turned out best; nothing without a rule."""
-  begun = {row: run for row in table.rows if (run := table.first(row))}
-  rows = []
+  begun = {
+    row: run
+    for row in results.rows
+    if results.done(row) and (run := results.first(row))
+  }
   metrics = [m for m in METRICS if m.name in ('nll', 'top1')]
+  rows = []
   for row, run in begun.items():
-    if run.config.get('smoothing.schedule') != 'auto' or not table.done(row):
+    if run.config.get('smoothing.schedule') != 'auto':
       continue
     fixed = [
-      name
-      for name, other in begun.items()
-      if table.done(name) and _is_fixed(other, like=run)
+      name for name, other in begun.items() if _is_fixed(other, like=run)
     ]
     if not fixed:
       continue
+    runs = results.done(row)
     ends = [
       [f'{s["epoch"]:g}' for s in run.rows('switch') if is_number(s['epoch'])]
-      for run in table.done(row)
+      for run in runs
     ]
-    cells: list[str | b.Cell] = []
+    cells: list[str | Cell] = []
     for metric in metrics:
-      sign = 1 if metric.name == 'nll' else -1
       means = {
-        name: sign * summary.mean(table.done(name), metric.name).mean
+        name: summary.mean(results.done(name), metric.name).mean
         for name in fixed
       }
-      best = min(means, key=means.get)
-      runs, others = table.done(row), table.done(best)
+      best = (min if metric.name == 'nll' else max)(means, key=means.get)
+      others = results.done(best)
       images = round(others[0].test['count'])
       difference = summary.difference(runs, others, metric.name)
       cells += [best, _difference(metric, difference, images)]
     ended = ', '.join(end[0] if end else 'never' for end in ends)
-    rows.append((row, ended, *cells))
+    rows.append([row, ended, *cells])
   if rows:
     header = ['Rule', 'Smoothing ended at']
     for metric in metrics:
       header += [f'Best by {metric.label.removesuffix(" %")}', metric.label]
-    yield b.Table(
+    yield TableBlock(
       'Each rule against the fixed s that turned out best on these test images '
       'and seeds, chosen after the fact: the difference to it, paired by seed, '
       'with the 95 % interval of Student’s t. Smoothing ended at these epochs, '
       'a seed each.',
-      tuple(header),
-      tuple(rows),
+      header,
+      rows,
       'll' + 'lr' * len(metrics),
     )
 
 
-def _is_fixed(run: Run, like: Run) -> bool:
+def _is_fixed(run: RunResult, like: RunResult) -> bool:
   """Whether a run is TSLA(s), s from 0 to the end, of the same experiment."""
   schedule = run.config.get('smoothing.schedule', 'none')
   free = _WHEN + (('smoothing.theta',) if schedule == 'none' else ())
@@ -183,7 +171,7 @@ def _is_fixed(run: Run, like: Run) -> bool:
   return here == there and schedule in ('none', 'constant', 'two_stage')
 
 
-def _mean(metric: Metric, mean: summary.Mean | None) -> str | b.Cell:
+def _mean(metric: Metric, mean: summary.Mean | None) -> str | Cell:
   if mean is None:
     return NOTHING
   if mean.std is None:
@@ -191,30 +179,30 @@ def _mean(metric: Metric, mean: summary.Mean | None) -> str | b.Cell:
   return f'{metric.value(mean.mean)} ± {metric.value(mean.std)}'
 
 
-def _published(figure: published.Figure | None) -> str | b.Cell:
+def _published(figure: published.PublishedFigure | None) -> str | Cell:
   if figure is None:
     return NOTHING
-  return b.Cell(f'{figure.mean:.2f} ± {figure.std:.2f}', faint=True)
+  return Cell(f'{figure.mean:.2f} ± {figure.std:.2f}', faint=True)
 
 
 def _difference(
   metric: Metric, difference: summary.Difference | None, images: int
-) -> b.Cell:
+) -> Cell:
   """The cell; its note says why the difference may mean nothing."""
   if difference is None:
-    return b.Cell('–', 'no pair', faint=True)
+    return Cell('–', 'no pair', faint=True)
   _, mean, low, high = difference
   text = metric.change(mean)
   if low is None:
-    return b.Cell(text, 'one pair: no interval', faint=True)
+    return Cell(text, 'one pair: no interval', faint=True)
   text += f' [{metric.change(low)}, {metric.change(high)}]'
   if difference.inside_noise:
-    return b.Cell(text, 'inside the noise', faint=True)
+    return Cell(text, 'inside the noise', faint=True)
   if metric.counts and abs(mean) * images < 1 - 1e-6:
-    return b.Cell(text, 'less than one image', faint=True)
+    return Cell(text, 'less than one image', faint=True)
   if high - low < 1e-9:
-    return b.Cell(text, 'all pairs alike: too few', faint=True)
-  return b.Cell(text)
+    return Cell(text, 'all pairs alike: too few', faint=True)
+  return Cell(text)
 
 
 def _number(value: float, digits: int, sign: str = '') -> str:

@@ -12,26 +12,26 @@ LABEL = 'unverified transcription'
 SOURCE = 'Xu et al., arXiv:2006.11653'
 
 
-class Figure(NamedTuple):
+class PublishedFigure(NamedTuple):
   """A cell: mean and standard deviation over 5 seeds, in percent."""
 
   mean: float
   std: float
 
 
-class Row(NamedTuple):
+class PublishedRow(NamedTuple):
   """Test accuracies of one method."""
 
-  top1: Figure
-  top5: Figure
+  top1: PublishedFigure
+  top5: PublishedFigure
 
 
-def _row(top1: float, std1: float, top5: float, std5: float) -> Row:
-  return Row(Figure(top1, std1), Figure(top5, std5))
+def _row(top1: float, std1: float, top5: float, std5: float) -> PublishedRow:
+  return PublishedRow(PublishedFigure(top1, std1), PublishedFigure(top5, std5))
 
 
 # By the name of the table, then by that of the row. ResNet-18 in all of them.
-TABLES: dict[str, dict[str, Row]] = {
+TABLES: dict[str, dict[str, PublishedRow]] = {
   'cifar100': {
     'baseline': _row(76.87, 0.04, 93.47, 0.15),
     'LSR': _row(77.77, 0.18, 93.55, 0.11),

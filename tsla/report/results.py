@@ -43,7 +43,7 @@ _CONFIG = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class RunResult:
   """One run of a table, or the place where it should be.
 
   Attributes:
@@ -101,7 +101,7 @@ class Run:
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
+class Results:
   """Runs, by method and seed.
 
   Attributes:
@@ -116,19 +116,19 @@ class Table:
   title: str
   command: str
   rows: tuple[str, ...]
-  runs: tuple[Run, ...]
+  runs: tuple[RunResult, ...]
 
-  def done(self, row: str) -> list[Run]:
+  def done(self, row: str) -> list[RunResult]:
     """The runs of a row whose numbers count, by seed."""
     runs = [run for run in self.runs if run.row == row and run.done]
     return sorted(runs, key=lambda run: run.seed)
 
-  def first(self, row: str) -> Run | None:
+  def first(self, row: str) -> RunResult | None:
     """The first run of a row that has begun, done or not."""
     return next((r for r in self.runs if r.row == row and r.config), None)
 
 
-def read_tables(paths: Sequence[pathlib.Path]) -> list[Table]:
+def read_tables(paths: Sequence[pathlib.Path]) -> list[Results]:
   """The tables in some directories.
 
   Args:
@@ -158,7 +158,7 @@ def read_tables(paths: Sequence[pathlib.Path]) -> list[Table]:
   return tables + _tables_of_runs(plain)
 
 
-def _read_table(folder: pathlib.Path) -> Table:
+def _read_table(folder: pathlib.Path) -> Results:
   path = folder / 'table.json'
   table = files.read_object(path)
   files.check(path, '', table, _TABLE)
@@ -181,7 +181,7 @@ def _read_table(folder: pathlib.Path) -> Table:
       )
     runs.append(
       _read_run(
-        Run(
+        RunResult(
           row=run['row'],
           seed=run['seed'],
           directory=folder / run['directory'],
@@ -194,7 +194,7 @@ def _read_table(folder: pathlib.Path) -> Table:
   if len({(run.row, run.seed) for run in runs}) < len(runs):
     raise files.damaged(path, 'a row has two runs of one seed')
   runs = _on_one_data_set(runs)
-  return Table(
+  return Results(
     name=table['name'],
     title=table['title'],
     command=table['command'],
@@ -203,9 +203,9 @@ def _read_table(folder: pathlib.Path) -> Table:
   )
 
 
-def _on_one_data_set(runs: list[Run]) -> list[Run]:
+def _on_one_data_set(runs: list[RunResult]) -> list[RunResult]:
   """The runs; damaged if their data changed under an unchanged config."""
-  firsts: dict[str, Run] = {}
+  firsts: dict[str, RunResult] = {}
   checked = []
   for run in runs:
     fields = config_lib.identity(run.config).items()
@@ -221,15 +221,15 @@ def _on_one_data_set(runs: list[Run]) -> list[Run]:
   return checked
 
 
-def _tables_of_runs(paths: Iterable[pathlib.Path]) -> list[Table]:
+def _tables_of_runs(paths: Iterable[pathlib.Path]) -> list[Results]:
   """Runs that were not planned as a table, by data set."""
-  tables: dict[str, dict[tuple[str, int], list[Run]]] = {}
+  tables: dict[str, dict[tuple[str, int], list[RunResult]]] = {}
   for path in paths:
     config = files.read_object(path / 'config.json')
     files.check(path / 'config.json', '', config, _CONFIG)
     trunk, _, epoch = str(config.get('init.fork_from') or '').rpartition('@')
     run = _read_run(
-      Run(
+      RunResult(
         row=str(path),
         seed=config['seed'],
         directory=path,
@@ -257,7 +257,7 @@ def _method(config: dict[str, Any]) -> str:
   return json.dumps(fields, sort_keys=True)
 
 
-def _table_of_rows(rows: list[list[Run]]) -> Table:
+def _table_of_rows(rows: list[list[RunResult]]) -> Results:
   # The shortest names that are one of a kind: what the directories of a row
   # begin with, the first one's name, its path.
   for name_of in (
@@ -274,7 +274,7 @@ def _table_of_rows(rows: list[list[Run]]) -> Table:
     for run in row
   ]
   commands = [run.environment.get('command') for run in runs]
-  return Table(
+  return Results(
     name='',
     title=f'Runs on {runs[0].config.get("data.name")}',
     command='\n'.join(str(command) for command in commands if command),
@@ -283,7 +283,7 @@ def _table_of_rows(rows: list[list[Run]]) -> Table:
   )
 
 
-def _common_name(runs: list[Run]) -> str:
+def _common_name(runs: list[RunResult]) -> str:
   names = [run.directory.name for run in runs]
   alike = itertools.takewhile(
     lambda c: len(set(c)) == 1, zip(*names, strict=False)
@@ -291,7 +291,7 @@ def _common_name(runs: list[Run]) -> str:
   return ''.join(c[0] for c in alike).rstrip('-_') or names[0]
 
 
-def _read_run(planned: Run) -> Run:
+def _read_run(planned: RunResult) -> RunResult:
   """The run with what its directory says; as planned where there is none."""
   folder = planned.directory
   failure = folder / 'failure.txt'
@@ -321,7 +321,7 @@ def _read_run(planned: Run) -> Run:
   return dataclasses.replace(run, reason='') if run.done else run
 
 
-def _fault(run: Run, step: Any) -> str:
+def _fault(run: RunResult, step: Any) -> str:
   """What a run that says it is done lacks; '' for nothing."""
   evaluations = run.rows('eval')
   if not evaluations or evaluations[-1]['step'] != step:

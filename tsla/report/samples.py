@@ -13,7 +13,7 @@ from tsla.data import batches, datasets
 from tsla.data.pipeline import augmented
 from tsla.errors import InputError
 from tsla.pages.blocks import Picture
-from tsla.report.results import Run
+from tsla.report.results import RunResult
 from tsla.training.build import view_of
 
 COUNT = 32
@@ -22,7 +22,7 @@ _LARGEST_SIDE = 88  # of a thumbnail, in pixels
 _PAGE_WIDTH = 720
 
 
-def first_images(run: Run) -> np.ndarray:
+def first_images(run: RunResult) -> np.ndarray:
   """The first images of epoch 0, augmented as the run did, not normalised.
 
   Args:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from tsla.report.results import Run, is_number
+from tsla.report.results import RunResult, is_number
 
 CONFIDENCE = 0.95
 
@@ -48,11 +48,11 @@ class Cost(NamedTuple):
 
   epochs: float
   shared_epochs: float
-  seconds: float | None  # None where a log does not tell
-  shared_seconds: float | None
+  seconds: float  # NaN where a log does not tell
+  shared_seconds: float
 
 
-def mean(runs: Sequence[Run], metric: str) -> Mean | None:
+def mean(runs: Sequence[RunResult], metric: str) -> Mean | None:
   """Mean and standard deviation over seeds; None without a run.
 
   Args:
@@ -67,7 +67,7 @@ def mean(runs: Sequence[Run], metric: str) -> Mean | None:
 
 
 def difference(
-  runs: Sequence[Run], baseline: Sequence[Run], metric: str
+  runs: Sequence[RunResult], baseline: Sequence[RunResult], metric: str
 ) -> Difference | None:
   """Mean of the paired differences d_i to the baseline; None without a pair.
 
@@ -94,78 +94,67 @@ def difference(
   return Difference(n, middle, middle - half, middle + half)
 
 
-def test_curve(runs: Iterable[Run], metric: str) -> Curve:
-  """A metric of the evaluations, at the epochs that every run evaluated.
-
-  Args:
-    runs: runs of one row that are done.
-    metric: of an evaluation.
-  """
-  return _curve(
-    {
-      row['step'] / run.steps_per_epoch: row[metric]
-      for row in run.rows('eval')
-      if is_number(row.get(metric))
-    }
-    for run in runs
-  )
+def test_curve(runs: Iterable[RunResult], metric: str) -> Curve:
+  """A metric of the evaluations, at the epochs that every run evaluated."""
+  return _curve(_points(run, 'eval', metric) for run in runs)
 
 
-def probe_curve(runs: Iterable[Run], name: str) -> Curve:
+def probe_curve(runs: Sequence[RunResult], name: str) -> Curve:
   """A number of the probes; the band holds one standard error to each side.
 
   It goes from the least of the seeds' values less its error to the most of them
   with its error.
-
-  Args:
-    runs: runs of one row that are done.
-    name: of a probe row, one that has an error.
   """
-  runs, error = list(runs), f'{name}_error'
 
-  def shifted(by: int) -> Curve:
-    return _curve(
-      {
-        row['step'] / run.steps_per_epoch: row[name] + by * row[error]
-        for row in run.rows('probe')
-        if is_number(row.get(name)) and is_number(row.get(error))
-      }
-      for run in runs
-    )
+  def shifted(run: RunResult, by: int) -> dict[float, float]:
+    values = _points(run, 'probe', name)
+    errors = _points(run, 'probe', f'{name}_error')
+    return {at: values[at] + by * errors[at] for at in values if at in errors}
 
-  middle = shifted(0)
-  return middle._replace(low=shifted(-1).low, high=shifted(1).high)
+  least, middle, most = (
+    _curve(shifted(run, by) for run in runs) for by in (-1, 0, 1)
+  )
+  return middle._replace(low=least.low, high=most.high)
 
 
-def first_firing(run: Run, rule: str) -> float | None:
-  """The epoch at which a rule had fired as often in a row as it must.
-
-  Args:
-    run: one that is done.
-    rule: its name.
-
-  Returns:
-    The epoch, None if it never had.
-  """
+def first_firing(run: RunResult, rule: str) -> float | None:
+  """The epoch at which a rule had fired as often in a row as it must."""
   patience = run.config.get('smoothing.patience', 1)
-  for row in run.rows('probe'):
-    count = row.get(f'rule_{rule}')
-    if is_number(count) and count >= patience:
-      return row['step'] / run.steps_per_epoch
-  return None
+  counts = _points(run, 'probe', f'rule_{rule}')
+  return next((at for at, count in counts.items() if count >= patience), None)
 
 
-def training_curve(runs: Iterable[Run], name: str) -> Curve:
-  """A number of the training rows, as the mean over the updates of an epoch.
-
-  Args:
-    runs: runs of one row that are done.
-    name: of a train row: hard_loss, loss or accuracy.
-  """
+def training_curve(runs: Iterable[RunResult], name: str) -> Curve:
+  """A number of the training rows, as the mean over the updates of an epoch."""
   return _curve(_epoch_means(run, name) for run in runs)
 
 
-def _epoch_means(run: Run, name: str) -> dict[float, float]:
+def schedule(run: RunResult, name: str) -> tuple[np.ndarray, np.ndarray]:
+  """θ or the learning rate as the last update of each training row used it.
+
+  Args:
+    run: one that is done.
+    name: theta or learning_rate.
+
+  Returns:
+    `f64[T]` epochs done and `f64[T]` values.
+  """
+  points = _points(run, 'train', name)
+  return tuple(
+    np.array([*part], np.float64) for part in (points, points.values())
+  )
+
+
+def _points(run: RunResult, kind: str, name: str) -> dict[float, float]:
+  """{epochs done: value} of the log's rows of a kind that have the number."""
+  return {
+    row['step'] / run.steps_per_epoch: row[name]
+    for row in run.rows(kind)
+    if is_number(row.get(name))
+  }
+
+
+def _epoch_means(run: RunResult, name: str) -> dict[float, float]:
   sums: dict[int, float] = defaultdict(float)
   weights: dict[int, int] = defaultdict(int)
   before = 0
@@ -182,32 +171,12 @@ def _curve(by_run: Iterable[dict[float, float]]) -> Curve:
   series = list(by_run)
   epochs = sorted(set.intersection(*map(set, series))) if series else []
   values = np.array([[s[epoch] for epoch in epochs] for s in series])
-  values = values.reshape(len(series), len(epochs))
   if not epochs:
     return Curve(*np.zeros((4, 0)))
   return Curve(np.array(epochs), values.mean(0), values.min(0), values.max(0))
 
 
-def schedule(run: Run, name: str) -> tuple[np.ndarray, np.ndarray]:
-  """θ or the learning rate as the last update of each training row used it.
-
-  Args:
-    run: one that is done.
-    name: theta or learning_rate.
-
-  Returns:
-    `f64[T]` epochs done and `f64[T]` values.
-  """
-  points = [
-    (row['step'] / run.steps_per_epoch, row[name])
-    for row in run.rows('train')
-    if is_number(row.get(name))
-  ]
-  epochs, values = np.array(points, np.float64).reshape(-1, 2).T
-  return epochs, values
-
-
-def cost(runs: Iterable[Run]) -> Cost:
+def cost(runs: Iterable[RunResult]) -> Cost:
   """Epochs and training time of runs, done or not, their own and taken over.
 
   The time is that of the training rows, images / (images a second); a row
@@ -231,13 +200,7 @@ def cost(runs: Iterable[Run]) -> Cost:
       _seconds(own, begin, size),
       _seconds(shared, 0, size),
     )
-  epochs, shared_epochs, seconds, shared_seconds = map(float, total)
-  return Cost(
-    epochs,
-    shared_epochs,
-    None if np.isnan(seconds) else seconds,
-    None if np.isnan(shared_seconds) else shared_seconds,
-  )
+  return Cost(*total.tolist())
 
 
 def _seconds(rows: list[dict[str, Any]], begin: int, batch_size: int) -> float:

@@ -1,5 +1,5 @@
 """What is proved of SGD, label smoothing and TSLA, and what a simulation shows.
 
-`python -m tsla theory` prints how many iterations each needs; `--out=DIR` holds
-that against a problem with every constant known and writes a page.
+The problem is one of a single number with every constant known: no network, no
+data and no run belong here.
 """

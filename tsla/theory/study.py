@@ -1,7 +1,7 @@
 """The bounds held against simulations: iterations, levels, the best θ.
 
-Every function simulates the problem of `sandbox` and returns rows of numbers;
-`page` draws and writes them.
+Every function simulates the problem of `toy_problem` and returns rows of
+numbers; `page` draws and writes them.
 """
 
 import math
@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
-from tsla.theory import bounds
-from tsla.theory import toy_problem as sandbox
+from tsla.theory import bounds, toy_problem
 from tsla.theory.toy_problem import Noise
 
 
@@ -83,12 +83,12 @@ def iterations(grid: Grid) -> list[Iterations]:
   jobs = []
   noise = Noise(sigma2=1, delta=grid.deltas[-1])
   for epsilon2 in grid.sgd_epsilons2:
-    plan = bounds.sgd(sandbox.problem(noise), math.sqrt(epsilon2))
+    plan = bounds.sgd(toy_problem.problem(noise), math.sqrt(epsilon2))
     jobs.append(('SGD', plan, noise, epsilon2))
   for delta in grid.deltas:
     noise = Noise(sigma2=1, delta=delta)
     for epsilon2 in grid.tsla_epsilons2:
-      plan = bounds.tsla(sandbox.problem(noise), math.sqrt(epsilon2))
+      plan = bounds.tsla(toy_problem.problem(noise), math.sqrt(epsilon2))
       jobs.append(('TSLA', plan, noise, epsilon2))
       if delta == grid.deltas[-1] and epsilon2 >= min(grid.sgd_epsilons2):
         plan = _without_smoothing(plan, noise, epsilon2)
@@ -101,9 +101,9 @@ def levels(grid: Grid) -> list[Level]:
   """LSR's level at each δ with ρ = 0, at a step of 1/L and at 1/16 of it."""
   rows = []
   for delta in grid.level_deltas:
-    for step_size in (1 / sandbox.L, 1 / (16 * sandbox.L)):
+    for step_size in (1 / toy_problem.L, 1 / (16 * toy_problem.L)):
       noise = Noise(sigma2=1, delta=delta)
-      theta = bounds.theta_paper(sandbox.problem(noise))
+      theta = bounds.theta_paper(toy_problem.problem(noise))
       rows.append(_level(noise, theta, step_size, grid))
   return rows
 
@@ -117,10 +117,10 @@ def thetas(grid: Grid) -> list[Level]:
   for rho in grid.rhos:
     noise = Noise(sigma2=1, delta=2, bias_share=0.25)
     noise = noise._replace(correlation=rho / math.sqrt(noise.variance))
-    problem = sandbox.problem(noise)
+    problem = toy_problem.problem(noise)
     special = (bounds.theta_paper(problem), bounds.theta_star(problem))
     for theta in (*grid.thetas, *special):
-      rows.append(_level(noise, theta, 1 / sandbox.L, grid))
+      rows.append(_level(noise, theta, 1 / toy_problem.L, grid))
   return rows
 
 
@@ -128,7 +128,7 @@ def example(grid: Grid, epsilon2: float = 0.05) -> list[Curve]:
   """The three methods side by side at the largest δ, by fewer trajectories."""
   grid = grid._replace(trajectories=max(1, grid.trajectories // 4))
   noise = Noise(sigma2=1, delta=grid.deltas[-1])
-  problem, epsilon = sandbox.problem(noise), math.sqrt(epsilon2)
+  problem, epsilon = toy_problem.problem(noise), math.sqrt(epsilon2)
   plans = {
     'SGD': bounds.sgd(problem, epsilon),
     'LSR': bounds.lsr(problem, epsilon),
@@ -145,8 +145,6 @@ def fit(*factors: Sequence[float], steps: Sequence[float]) -> Fit:
     >>> np.round(fit(epsilons, steps=3 / epsilons**4).exponents, 6)
     array([-4.])
   """
-  from scipy import stats
-
   y = np.log(np.asarray(steps, float))
   x = np.stack([np.ones(len(y)), *(np.log(factor) for factor in factors)], 1)
   solution, *_ = np.linalg.lstsq(x, y)
@@ -187,7 +185,7 @@ def _without_smoothing(
 ) -> bounds.Plan:
   """The plan with θ = 0, and the bound on stage two that follows."""
   gap = bounds.gap_after(
-    sandbox.problem(noise), plan.step_one, plan.steps_one, noise.sigma2
+    toy_problem.problem(noise), plan.step_one, plan.steps_one, noise.sigma2
   )
   steps = math.ceil(4 * gap / (plan.step_two * epsilon2))
   return plan._replace(theta=0.0, steps_two=steps)
@@ -201,13 +199,12 @@ def _count(
   grid: Grid,
   seed: int,
 ) -> Iterations:
-  def stage_two(gradient2: np.ndarray) -> np.ndarray:
-    return gradient2[int(plan.steps_one) :]
+  start = int(plan.steps_one)
 
   def reached(gradient2: np.ndarray) -> bool:
-    return bool((running_mean(stage_two(gradient2)) <= epsilon2).any())
+    return bool((running_mean(gradient2[start:]) <= epsilon2).any())
 
-  record = sandbox.run(
+  record = toy_problem.run(
     plan,
     noise,
     steps=int(plan.steps),
@@ -215,14 +212,14 @@ def _count(
     seed=seed,
     until=reached,
   )
-  gradient2 = stage_two(record.gradient2)
-  mse = bounds.mean_square_error(sandbox.problem(noise), plan.theta)
+  gradient2 = record.gradient2[start:]
+  mse = bounds.mean_square_error(toy_problem.problem(noise), plan.theta)
   return Iterations(
     method=method,
     delta=noise.delta,
     epsilon2=epsilon2,
     mse=mse,
-    steps_one=int(plan.steps_one),
+    steps_one=start,
     average=_first(running_mean(gradient2) <= epsilon2) + 1,
     last=_first(gradient2 <= epsilon2),
     bound=int(plan.steps_two),
@@ -235,7 +232,7 @@ def _first(reached: np.ndarray) -> float:
 
 
 def _level(noise: Noise, theta: float, step_size: float, grid: Grid) -> Level:
-  record = sandbox.run(
+  record = toy_problem.run(
     bounds.Plan(theta, step_size, 0.0, math.inf, 0, 0.0),
     noise,
     steps=2 * grid.level_steps,
@@ -250,32 +247,26 @@ def _level(noise: Noise, theta: float, step_size: float, grid: Grid) -> Level:
     step_size=step_size,
     level=float(settled.mean()),
     error=float(settled.std(ddof=1) / math.sqrt(len(settled))),
-    mse=bounds.mean_square_error(sandbox.problem(noise), theta),
+    mse=bounds.mean_square_error(toy_problem.problem(noise), theta),
   )
 
 
 def _curve(method: str, plan: bounds.Plan, noise: Noise, grid: Grid) -> Curve:
-  record = sandbox.run(
+  record = toy_problem.run(
     plan,
     noise,
     steps=grid.example_steps,
     trajectories=grid.trajectories,
     seed=grid.seed,
   )
-  problem = sandbox.problem(noise)
-  one_stage = plan.steps_two == 0
-  start = 0 if one_stage else int(plan.steps_one)
-  count = np.arange(1, len(record.gradient2) - start + 1)
-  if one_stage:
-    step_size, error = (
-      plan.step_one,
-      bounds.mean_square_error(problem, plan.theta),
-    )
-    gap = problem.F0
-  else:
-    step_size, error = plan.step_two, plan.step_two * problem.L * problem.sigma2
-    mse = bounds.mean_square_error(problem, plan.theta)
+  problem = toy_problem.problem(noise)
+  mse = bounds.mean_square_error(problem, plan.theta)
+  start, gap, step_size, error = 0, problem.F0, plan.step_one, mse
+  if plan.steps_two:
+    start, step_size = int(plan.steps_one), plan.step_two
     gap = bounds.gap_after(problem, plan.step_one, start, mse)
+    error = step_size * problem.L * problem.sigma2
+  count = np.arange(1, len(record.gradient2) - start + 1)
   before = np.full(start, np.nan)
   average = running_mean(record.gradient2[start:])
   bound = bounds.average_level(gap, step_size, count, error)

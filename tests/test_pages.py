@@ -1,0 +1,122 @@
+"""The blocks of a page, written as Markdown and as HTML."""
+
+import html.parser
+
+import matplotlib
+import pytest
+
+from tsla.pages import figures
+from tsla.pages.blocks import (
+  Cell,
+  CodeBlock,
+  FigureBlock,
+  HeadingBlock,
+  Key,
+  NoticeBlock,
+  ParagraphBlock,
+  Picture,
+  TableBlock,
+)
+from tsla.pages.render import render_html, render_markdown
+
+EVIL = '<img src=x onerror=alert(1)>"\'|`x`_*[a](b)&{{ 7 * 7 }}{% raw %}\x00'
+SHOWN = EVIL.replace('\x00', '\N{REPLACEMENT CHARACTER}')
+
+
+def everywhere(text):
+  """A page with a text in each place that takes one."""
+  return [
+    HeadingBlock(text, 1),
+    ParagraphBlock(text),
+    NoticeBlock(text, [text, text]),
+    CodeBlock(text),
+    TableBlock(
+      text,
+      [text, Cell(text, text)],
+      [[text, Cell(text, text, faint=True)], [text, text]],
+      'lr',
+    ),
+    FigureBlock(text, Picture(svg='<svg></svg>'), [Key(text, '#000000')]),
+    FigureBlock(text, Picture(png=b'png', width=3, pixelated=True)),
+  ]
+
+
+class Seen(html.parser.HTMLParser):
+  def __init__(self, page):
+    super().__init__()
+    self.tags, self.attributes, self.texts = [], [], []
+    self.feed(page)
+
+  def handle_starttag(self, tag, attrs):
+    self.tags.append(tag)
+    self.attributes += attrs
+
+  def handle_data(self, data):
+    self.texts.append(data)
+
+
+def test_a_text_is_a_text_wherever_it_stands_in_html():
+  plain, evil = (Seen(render_html(everywhere(t))) for t in ('plain', EVIL))
+  assert evil.tags == plain.tags
+  assert [name for name, _ in evil.attributes] == [
+    name for name, _ in plain.attributes
+  ]
+  for one, other in ((plain.texts, 'plain'), (evil.texts, SHOWN)):
+    assert sum(text.strip() == other for text in one) == 19
+  assert [value for name, value in evil.attributes if name == 'alt'] == [SHOWN]
+
+
+def test_a_text_is_a_text_wherever_it_stands_in_markdown():
+  plain, evil = (
+    render_markdown(everywhere(text), 'a.html') for text in ('plain', EVIL)
+  )
+  escaped = (
+    r'&lt;img src=x onerror=alert(1)&gt;"' + r"'\|\`x\`\_\*\[a\](b)&amp;"
+    r'\{\{ 7 \* 7 \}\}\{% raw %\}' + '\N{REPLACEMENT CHARACTER}'
+  )
+  expected = plain.replace('```\nplain\n```', f'```\n{SHOWN}\n```')
+  assert evil == expected.replace('plain', escaped)
+  assert plain == (
+    '# plain\n\nplain\n\n> **plain**\n>\n> - plain\n> - plain\n\n'
+    '```\nplain\n```\n\n**Table 1.** plain\n\n'
+    '| plain | plain (plain) |\n| :--- | ---: |\n'
+    '| plain | plain (plain) |\n| plain | plain |\n\n'
+    '**Figure 1** (in [a.html](a.html)). plain\n\n'
+    '**Figure 2** (in [a.html](a.html)). plain\n'
+  )
+
+
+def test_a_fence_is_longer_than_any_in_its_text():
+  text = render_markdown([CodeBlock('a\n````\nb')], '')
+  assert text == '`````\na\n````\nb\n`````\n'
+
+
+def test_a_ragged_row_is_a_mistake():
+  table = TableBlock('', ['a', 'b'], [['a']], 'lr')
+  for render in (render_html, lambda blocks: render_markdown(blocks, '')):
+    with pytest.raises(ValueError, match='zip'):
+      render([HeadingBlock('', 1), table])
+
+
+@figures.styled
+def draw(points):
+  figure, (axes,) = figures.panels(1, 1, 2.0)
+  axes.plot([x * 7919 % 1000 for x in range(points)], '.')
+  return figures.picture(figure, 'name')
+
+
+def test_a_figure_falls_back_on_a_bitmap():
+  few, many = draw(10), draw(5_000)
+  assert few.svg.startswith('<svg') and not few.png
+  assert 'http' not in few.svg
+  assert many.png.startswith(b'\x89PNG') and not many.svg
+  assert many.width == 960
+  assert many == draw(5_000)
+
+
+def test_a_figure_is_the_same_bytes_whatever_the_users_style_is():
+  before = dict(matplotlib.rcParams)
+  usual = draw(10)
+  assert dict(matplotlib.rcParams) == before
+  with matplotlib.rc_context({'font.size': 30, 'axes.facecolor': 'red'}):
+    assert draw(10) == usual
