@@ -10,6 +10,7 @@ and EMNIST come in the same form. Then `--config.data.name=npz
 
 import argparse
 import gzip
+import io
 import math
 import pathlib
 import sys
@@ -19,6 +20,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tsla.errors import InputError
+from tsla.files import write_whole
 
 _PARTS = {
   'train_images': ('train-images-idx3-ubyte.gz', 3),
@@ -94,10 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:
       arrays[name] = arrays[name][: args.train]
     try:
       args.out.parent.mkdir(parents=True, exist_ok=True)
-      draft = args.out.with_name(f'{args.out.name}.partial')
-      with draft.open('wb') as file:
-        np.savez_compressed(file, **arrays)
-      draft.replace(args.out)
+      np.savez_compressed(buffer := io.BytesIO(), **arrays)
+      write_whole(args.out, buffer.getvalue())
     except OSError as error:
       raise InputError(
         f'--out={args.out}: {error}',

@@ -2,7 +2,7 @@
 
 import jax
 
-from tsla.data.sources import user_cache
+from tsla.files import user_cache
 from tsla.runs.cores import available_cores
 
 

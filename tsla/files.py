@@ -1,0 +1,161 @@
+"""Files on a local disk: written whole, locked, checked as they are read."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tsla.errors import InputError
+
+FORMAT = 'format'  # the key of a file's format version
+_AT_LEAST_ONE = ('epochs', 'batch_size', 'eval_every_epochs')
+
+
+class NewerFormat(InputError):
+  """A file was written by a newer version of the program."""
+
+
+def write_whole(
+  path: pathlib.Path, content: str | bytes, *, partial: str = ''
+) -> None:
+  """Writes all of a file or nothing, also if the power goes.
+
+  Args:
+    path: the file; one that is there is replaced.
+    content: text is written as UTF-8.
+    partial: the name until then; by default `path`'s with '.partial'.
+  """
+  draft = path.with_name(partial or f'{path.name}.partial')
+  with draft.open('wb') as file:
+    file.write(content.encode() if isinstance(content, str) else content)
+    file.flush()
+    os.fsync(file.fileno())
+  os.replace(draft, path)
+  sync(path.parent)
+
+
+def sync(path: pathlib.Path) -> None:
+  """Waits until a file's content, or the names in a folder, are on the disk."""
+  handle = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(handle)
+  finally:
+    os.close(handle)
+
+
+@contextlib.contextmanager
+def locked(path: pathlib.Path, *, wait: bool = True) -> Iterator[None]:
+  """Holds the lock that is this file; the kernel frees it with the process.
+
+  Args:
+    path: made if it is missing.
+    wait: until no other process holds it.
+
+  Raises:
+    BlockingIOError: another process holds it, and `wait` is false.
+  """
+  with path.open('w') as file:
+    fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    yield
+
+
+def user_cache(kind: str) -> pathlib.Path:
+  """Returns the folder of the user's own cache for what is of one kind."""
+  cache = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
+  return pathlib.Path(cache).expanduser() / 'tsla' / kind
+
+
+def sha256_of(path: str | os.PathLike) -> str:
+  """Returns the SHA-256 of a file, 64 hexadecimal digits."""
+  with open(path, 'rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def write_object(
+  path: pathlib.Path, value: Mapping[str, Any], *, version: int = 0
+) -> None:
+  """Writes a JSON object, with the version of its format if it has one."""
+  value = {FORMAT: version, **value} if version else value
+  write_whole(path, json.dumps(value, indent=1, allow_nan=False) + '\n')
+
+
+def read_object(path: pathlib.Path, *, newest: int = 0) -> dict[str, Any]:
+  """The JSON object in a file, without its format version.
+
+  Args:
+    path: the file.
+    newest: the format that this program writes; 0 for a file without one.
+
+  Raises:
+    NewerFormat: the file is of a newer format.
+    InputError: it cannot be read, or is no JSON object.
+  """
+  try:
+    value = json.loads(read_text(path))
+  except ValueError as error:
+    raise damaged(path, str(error)) from error
+  check_fields(path, '', value, {})
+  if newest:
+    check_format(path, value.pop(FORMAT, 1), newest)
+  return value
+
+
+def read_text(path: pathlib.Path) -> str:
+  """The text of a file.
+
+  Raises:
+    InputError: it cannot be read, or is no text.
+  """
+  try:
+    return path.read_text(encoding='utf-8')
+  except (OSError, UnicodeDecodeError) as error:
+    raise damaged(path, str(error)) from error
+
+
+def check_format(path: pathlib.Path, version: Any, newest: int) -> None:
+  """Raises NewerFormat if the version of a file's format is above `newest`.
+
+  Files that were written before formats had versions are of version 1.
+  """
+  if type(version) is not int or version < 1:
+    raise damaged(path, f'{FORMAT} = {version!r}')
+  if version > newest:
+    raise NewerFormat(
+      f'{path}: format {version}, of a newer version of this program',
+      allowed=f'format {newest} or older',
+      cure='update this program, or use the version that wrote the file',
+    )
+
+
+def check_fields(
+  path: pathlib.Path, where: str, value: Any, fields: Mapping[str, type]
+) -> None:
+  """Raises InputError unless `value` is an object with these fields.
+
+  Args:
+    path: the file it is from.
+    where: its place in that file, '' for the whole.
+    value: what was read.
+    fields: names and types; whole numbers are 0 or more, or 1 for some.
+  """
+  if not isinstance(value, dict):
+    raise damaged(path, f'{where}no JSON object')
+  for name, kind in fields.items():
+    found = value.get(name)
+    if type(found) is not kind:
+      raise damaged(path, f'{where}{name} = {found!r}, not {kind.__name__}')
+    if kind is int and found < (name in _AT_LEAST_ONE):
+      raise damaged(path, f'{where}{name} = {found}')
+
+
+def damaged(path: pathlib.Path, what: str) -> InputError:
+  """The error that a file is not what it should be."""
+  return InputError(
+    f'{path}: {what}',
+    allowed='the file as the sweep or the run wrote it',
+    cure='start the command that wrote it again',
+  )
