@@ -21,9 +21,8 @@ from ml_collections import config_flags
 
 from tsla.config import forms as config_lib
 from tsla.errors import InputError
-from tsla.runs.compilation import keep_compiled
-from tsla.runs.cores import split_cores
-from tsla.runs.interrupt import Interrupted
+from tsla.runs.environment import keep_compiled, split_cores
+from tsla.runs.lifecycle import Interrupted
 from tsla.training import parallel
 from tsla.training.loop import train_and_evaluate
 from tsla.training.reporter import Diverged
@@ -192,7 +191,7 @@ def main(argv: list[str]) -> int:
     config, workdir = parse(argv)
     keep_compiled()
     join()
-    split_cores(config)
+    split_cores(config.model.name, config.batch_size)
     test = train_and_evaluate(
       config, workdir, allow_changed_config=_ALLOW_CHANGED_CONFIG.value
     )

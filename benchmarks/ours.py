@@ -14,7 +14,7 @@ import common
 from tsla.config.durations import Durations
 from tsla.data import augment
 from tsla.models import resnet
-from tsla.runs.cores import split_cores
+from tsla.runs.environment import split_cores
 from tsla.training import optimizer, parallel, step
 
 Namespace = types.SimpleNamespace
@@ -65,7 +65,7 @@ class Ours:
   ):
     self.args, size = args, common.SIZES[args.size]
     self.config = config(args, probe_every)
-    split_cores(self.config)
+    split_cores(self.config.model.name, self.config.batch_size)
     self.mapping = parallel.choose('auto', args.batch)
     axis = self.mapping.axis_name
     self.model = resnet.create(

@@ -11,7 +11,7 @@ import sys
 
 from tsla.errors import InputError
 from tsla.report import probe_figures
-from tsla.report.results import read_tables
+from tsla.report.results import read_results
 
 
 def main(argv: list[str]) -> int:
@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
     tables = {}
     for argument in argv[1:]:
       noise, _, folder = argument.partition('=')
-      (table,) = read_tables([pathlib.Path(folder)])
+      (table,) = read_results([pathlib.Path(folder)])
       tables[f'{float(noise):.0%} wrong'] = table
   except InputError as error:
     print(error, file=sys.stderr)

@@ -10,8 +10,8 @@ from unittest import mock
 from support import small_config
 
 from tsla.errors import InputError
-from tsla.runs import interrupt
-from tsla.runs.interrupt import Interrupted
+from tsla.runs import lifecycle
+from tsla.runs.lifecycle import Interrupted
 from tsla.training import build as build_lib
 from tsla.training import loop
 from tsla.training.reporter import Diverged
@@ -59,7 +59,7 @@ def main():
   with (
     mock.patch.object(loop, 'build', slow),
     mock.patch.object(
-      interrupt.watch_signals.__wrapped__, '__defaults__', (float(grace),)
+      lifecycle.watch_signals.__wrapped__, '__defaults__', (float(grace),)
     ),
   ):
     try:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support import run_worker
 
-from tsla.runs.compilation import keep_compiled
+from tsla.runs.environment import keep_compiled
 
 
 @pytest.fixture

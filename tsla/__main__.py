@@ -8,7 +8,7 @@ COMMANDS = {
   'report': 'tsla.report.report',
   'prepare': 'tsla.data.prepare',
   'weights': 'tsla.models.pretrained',
-  'check': 'tsla.runs.checkpoint',
+  'check': 'tsla.commands.check',
   'theory': 'tsla.commands.theory',
   'idx': 'tsla.data.idx',
 }

@@ -15,6 +15,17 @@ FORMAT = 'format'  # the key of a file's format version
 _AT_LEAST_ONE = ('epochs', 'batch_size', 'eval_every_epochs')
 
 
+class DamagedFile(InputError):
+  """A file is not what it should be."""
+
+  def __init__(self, path: pathlib.Path, what: str):
+    super().__init__(
+      f'{path}: {what}',
+      allowed='the file as the sweep or the run wrote it',
+      cure='start the command that wrote it again',
+    )
+
+
 class NewerFormat(InputError):
   """A file was written by a newer version of the program."""
 
@@ -92,13 +103,9 @@ def read_object(path: pathlib.Path, *, newest: int = 0) -> dict[str, Any]:
 
   Raises:
     NewerFormat: the file is of a newer format.
-    InputError: it cannot be read, or is no JSON object.
+    DamagedFile: it cannot be read, or is no JSON object.
   """
-  try:
-    value = json.loads(read_text(path))
-  except ValueError as error:
-    raise damaged(path, str(error)) from error
-  check_fields(path, '', value, {})
+  value = parse(path, '', read_text(path), {})
   if newest:
     check_format(path, value.pop(FORMAT, 1), newest)
   return value
@@ -108,12 +115,12 @@ def read_text(path: pathlib.Path) -> str:
   """The text of a file.
 
   Raises:
-    InputError: it cannot be read, or is no text.
+    DamagedFile: it cannot be read, or is no text.
   """
   try:
     return path.read_text(encoding='utf-8')
   except (OSError, UnicodeDecodeError) as error:
-    raise damaged(path, str(error)) from error
+    raise DamagedFile(path, str(error)) from error
 
 
 def check_format(path: pathlib.Path, version: Any, newest: int) -> None:
@@ -122,7 +129,7 @@ def check_format(path: pathlib.Path, version: Any, newest: int) -> None:
   Files that were written before formats had versions are of version 1.
   """
   if type(version) is not int or version < 1:
-    raise damaged(path, f'{FORMAT} = {version!r}')
+    raise DamagedFile(path, f'{FORMAT} = {version!r}')
   if version > newest:
     raise NewerFormat(
       f'{path}: format {version}, of a newer version of this program',
@@ -131,10 +138,32 @@ def check_format(path: pathlib.Path, version: Any, newest: int) -> None:
     )
 
 
+def parse(
+  path: pathlib.Path, where: str, text: str, fields: Mapping[str, type]
+) -> dict[str, Any]:
+  """The JSON object that is a part of a file.
+
+  Args:
+    path: the file.
+    where: as of `check_fields`.
+    text: the part.
+    fields: as of `check_fields`.
+
+  Raises:
+    DamagedFile: it is no JSON object with these fields.
+  """
+  try:
+    value = json.loads(text)
+  except ValueError as error:
+    raise DamagedFile(path, f'{where}{error}') from error
+  check_fields(path, where, value, fields)
+  return value
+
+
 def check_fields(
   path: pathlib.Path, where: str, value: Any, fields: Mapping[str, type]
 ) -> None:
-  """Raises InputError unless `value` is an object with these fields.
+  """Raises DamagedFile unless `value` is an object with these fields.
 
   Args:
     path: the file it is from.
@@ -143,19 +172,10 @@ def check_fields(
     fields: names and types; whole numbers are 0 or more, or 1 for some.
   """
   if not isinstance(value, dict):
-    raise damaged(path, f'{where}no JSON object')
+    raise DamagedFile(path, f'{where}no JSON object')
   for name, kind in fields.items():
     found = value.get(name)
     if type(found) is not kind:
-      raise damaged(path, f'{where}{name} = {found!r}, not {kind.__name__}')
+      raise DamagedFile(path, f'{where}{name} = {found!r}, not {kind.__name__}')
     if kind is int and found < (name in _AT_LEAST_ONE):
-      raise damaged(path, f'{where}{name} = {found}')
-
-
-def damaged(path: pathlib.Path, what: str) -> InputError:
-  """The error that a file is not what it should be."""
-  return InputError(
-    f'{path}: {what}',
-    allowed='the file as the sweep or the run wrote it',
-    cure='start the command that wrote it again',
-  )
+      raise DamagedFile(path, f'{where}{name} = {found}')

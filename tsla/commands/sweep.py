@@ -28,6 +28,7 @@ from tsla.data import batches, datasets
 from tsla.errors import InputError
 from tsla.models import pretrained
 from tsla.report.report import write_report
+from tsla.runs import directory
 from tsla.sweep import outline, plan, worker
 from tsla.sweep import pool as scheduler
 from tsla.sweep import table as table_lib
@@ -119,7 +120,7 @@ def _check_inputs(runs: Sequence[PlannedRun], workdir: pathlib.Path) -> None:
       config,
       batches.steps_per_epoch(len(dataset.train.labels), config.batch_size),
     )
-    begun = plan.begun_run(run, workdir)
+    begun = directory.read_saved(workdir / run.directory)
     if begun and begun.fingerprint != dataset.fingerprint:
       raise InputError(
         f'{workdir / run.directory}: was trained on other data',
@@ -139,17 +140,17 @@ def _train_one(
     )
   run = runs[index]
   for place, other in enumerate(runs):
-    state = plan.state_of(workdir / other.directory)
+    state = directory.state_of(workdir / other.directory)
     serves = plan.ENDED if other.directory == run.trunk else ('done',)
     if other.directory in run.needs and state not in serves:
       raise InputError(
         f'--only={index}: {run.label} needs {other.label}, which is {state}',
         cure=f'{command} --only={place}',
       )
-  worker.note_failure(run, workdir)
+  directory.note_failure(workdir / run.directory)
   outcome = worker.train(run, workdir)
   if outcome.exit_code in (2, 3):
-    worker.note_failure(run, workdir, outcome.text)
+    directory.note_failure(workdir / run.directory, outcome.text)
   print(outcome.text, file=sys.stderr)
   return outcome.exit_code
 
@@ -161,7 +162,7 @@ def _train_all(
   jobs: int,
   command: str,
 ) -> int:
-  if any(plan.state_of(workdir / r.directory) != 'done' for r in runs):
+  if any(directory.state_of(workdir / r.directory) != 'done' for r in runs):
     _check_inputs(runs, workdir)
   # The runs need the accelerator for themselves.
   jax.config.update('jax_platforms', 'cpu')
@@ -176,7 +177,7 @@ def _train_all(
     if run.directory in failures:
       print(f'failed: {run.label}: {failures[run.directory]}', file=sys.stderr)
   settled = [plan.settle(run, workdir) for run in runs]
-  outline.write(workdir / 'table.json', table, settled, command)
+  outline.write(workdir, table, settled, command)
   markdown, page = write_report([workdir], workdir)
   print(f'report: {page}, {markdown}')
   return 1 if failures else 0
@@ -193,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     workdir = pathlib.Path(args.workdir).absolute()
     runs = plan.plan(table, range(args.seeds), workdir)
     if args.list:
-      outline.write(workdir / 'table.json', table, runs, command)
+      outline.write(workdir, table, runs, command)
       for index, run in enumerate(runs):
         print(f'{command} --only={index}  # stage {run.stage}: {run.label}')
       return 0
@@ -203,7 +204,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(outline.describe(table, settled, workdir), flush=True)
     if args.dry_run:
       return 0
-    outline.write(workdir / 'table.json', table, settled, command)
+    outline.write(workdir, table, settled, command)
     return _train_all(table, runs, workdir, args.jobs, command)
   except InputError as error:
     print(error, file=sys.stderr)

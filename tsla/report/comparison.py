@@ -6,7 +6,8 @@ from typing import NamedTuple
 from tsla.config import forms as config_lib
 from tsla.pages import blocks as b
 from tsla.report import published, summary
-from tsla.report.results import Run, Table, is_number
+from tsla.report.results import Results, RunResult
+from tsla.runs.log import is_number
 
 
 class Metric(NamedTuple):
@@ -47,9 +48,10 @@ _WHEN = (
   *('smoothing.rule', 'smoothing.patience', 'smoothing.min_', 'smoothing.max_'),
 )
 NOTHING = b.Cell('–', faint=True)
+_NOT_MEASURED = b.Cell('not measured', faint=True)
 
 
-def of_table(table: Table) -> Iterator[b.Block]:
+def of_table(table: Results) -> Iterator[b.Block]:
   """What the methods reached, and what of it is more than noise."""
   paper = published.TABLES.get(table.name, {})
   header = ['Method', 'Seeds', *(metric.label for metric in METRICS)]
@@ -62,7 +64,8 @@ def of_table(table: Table) -> Iterator[b.Block]:
   for row in table.rows:
     runs = table.done(row)
     cells = [
-      _mean(metric, summary.mean(runs, metric.name)) for metric in METRICS
+      _mean(metric, summary.mean(runs, metric.name), len(runs))
+      for metric in METRICS
     ]
     if paper:
       cells += [_published(figure) for figure in paper.get(row, (None, None))]
@@ -80,23 +83,26 @@ def of_table(table: Table) -> Iterator[b.Block]:
   yield from _hindsight(table)
 
 
-def _differences(table: Table) -> Iterator[b.Block]:
+def _differences(table: Results) -> Iterator[b.Block]:
   """The rows against the first, and which of that is more than noise."""
   baseline = table.rows[0]
   others = table.done(baseline)
-  images = round(others[0].test['count']) if others else 0
+  images = _images(others)
   rows, clear = [], {metric: [] for metric in METRICS}
   for row in table.rows[1:]:
     found = [
       summary.difference(table.done(row), others, metric.name)
       for metric in METRICS
     ]
-    cells = []
+    cells, pairs = [], max(d.n if d else 0 for d in found)
     for metric, difference in zip(METRICS, found, strict=True):
+      if pairs and difference is None:
+        cells.append(_NOT_MEASURED)
+        continue
       cells.append(_difference(metric, difference, images))
       if difference and not cells[-1].note:
         clear[metric].append(f'{row} ({metric.change(difference.mean)})')
-    rows.append((row, str(max(d.n if d else 0 for d in found)), *cells))
+    rows.append((row, str(pairs), *cells))
   if all(row[1] == '0' for row in rows):
     if rows:
       yield b.Paragraph(f'No method shares a finished seed with {baseline}.')
@@ -105,8 +111,12 @@ def _differences(table: Table) -> Iterator[b.Block]:
     f'Difference to {baseline}, paired by seed (initialisation, order, '
     'augmentation), with the 95 % interval of Student’s t. It speaks of other '
     'seeds on these test images, not of other images, and is not corrected for '
-    'the number of comparisons. Top-1, top-5 and ECE in points: one of the '
-    f'{images:,} test images is {_number(100 / images, 2)}.',
+    'the number of comparisons. Top-1, top-5 and ECE in points'
+    + (
+      f': one of the {images:,} test images is {_number(100 / images, 2)}.'
+      if images
+      else '.'
+    ),
     ('Method', 'Pairs', *(metric.label for metric in METRICS)),
     tuple(rows),
     'lrrrrr',
@@ -120,13 +130,14 @@ def _differences(table: Table) -> Iterator[b.Block]:
   )
 
 
-def _hindsight(table: Table) -> Iterator[b.Block]:
+def _hindsight(table: Results) -> Iterator[b.Block]:
   """Each rule against the s that turned out best; nothing without a rule."""
   begun = {row: run for row in table.rows if (run := table.first(row))}
   rows = []
   metrics = [m for m in METRICS if m.name in ('nll', 'top1')]
   for row, run in begun.items():
-    if run.config.get('smoothing.schedule') != 'auto' or not table.done(row):
+    schedule = run.record.fields.get('smoothing.schedule')
+    if schedule != 'auto' or not table.done(row):
       continue
     fixed = [
       name
@@ -143,12 +154,16 @@ def _hindsight(table: Table) -> Iterator[b.Block]:
     for metric in metrics:
       sign = 1 if metric.name == 'nll' else -1
       means = {
-        name: sign * summary.mean(table.done(name), metric.name).mean
+        name: sign * mean.mean
         for name in fixed
+        if (mean := summary.mean(table.done(name), metric.name))
       }
+      if not means:
+        cells += [NOTHING, _NOT_MEASURED]
+        continue
       best = min(means, key=means.get)
       runs, others = table.done(row), table.done(best)
-      images = round(others[0].test['count'])
+      images = _images(others)
       difference = summary.difference(runs, others, metric.name)
       cells += [best, _difference(metric, difference, images)]
     ended = ', '.join(end[0] if end else 'never' for end in ends)
@@ -168,14 +183,14 @@ def _hindsight(table: Table) -> Iterator[b.Block]:
     )
 
 
-def _is_fixed(run: Run, like: Run) -> bool:
+def _is_fixed(run: RunResult, like: RunResult) -> bool:
   """Whether a run is TSLA(s), s from 0 to the end, of the same experiment."""
-  schedule = run.config.get('smoothing.schedule', 'none')
+  schedule = run.record.fields.get('smoothing.schedule', 'none')
   free = _WHEN + (('smoothing.theta',) if schedule == 'none' else ())
   here, there = (
     {
       name: value
-      for name, value in config_lib.identity(each.config).items()
+      for name, value in config_lib.identity(each.record.fields).items()
       if not name.startswith(free)
     }
     for each in (run, like)
@@ -183,12 +198,30 @@ def _is_fixed(run: Run, like: Run) -> bool:
   return here == there and schedule in ('none', 'constant', 'two_stage')
 
 
-def _mean(metric: Metric, mean: summary.Mean | None) -> str | b.Cell:
-  if mean is None:
+def value(metric: Metric, run: RunResult) -> str | b.Cell:
+  """The cell of one run."""
+  if not run.done:
     return NOTHING
-  if mean.std is None:
-    return metric.value(mean.mean)
-  return f'{metric.value(mean.mean)} ± {metric.value(mean.std)}'
+  found = run.test.get(metric.name)
+  return metric.value(found) if is_number(found) else _NOT_MEASURED
+
+
+def _images(runs: list[RunResult]) -> int:
+  """How many test images there are; 0 where no run says so."""
+  counts = summary.measured(runs, 'count').values()
+  return round(next(iter(counts), 0))
+
+
+def _mean(
+  metric: Metric, mean: summary.Mean | None, seeds: int
+) -> str | b.Cell:
+  """The cell of a row; its note says how many of the seeds measured it."""
+  if mean is None:
+    return _NOT_MEASURED if seeds else NOTHING
+  text = metric.value(mean.mean)
+  if mean.std is not None:
+    text += f' ± {metric.value(mean.std)}'
+  return text if mean.n == seeds else b.Cell(text, f'of {mean.n} seeds')
 
 
 def _published(figure: published.Figure | None) -> str | b.Cell:
@@ -210,7 +243,7 @@ def _difference(
   text += f' [{metric.change(low)}, {metric.change(high)}]'
   if difference.inside_noise:
     return b.Cell(text, 'inside the noise', faint=True)
-  if metric.counts and abs(mean) * images < 1 - 1e-6:
+  if images and metric.counts and abs(mean) * images < 1 - 1e-6:
     return b.Cell(text, 'less than one image', faint=True)
   if high - low < 1e-9:
     return b.Cell(text, 'all pairs alike: too few', faint=True)

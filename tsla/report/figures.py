@@ -18,7 +18,8 @@ from PIL import Image
 
 from tsla.pages.blocks import Key, Picture
 from tsla.report import summary
-from tsla.report.results import Run, Table, is_number
+from tsla.report.results import Results, RunResult
+from tsla.runs.log import is_number
 
 # Okabe and Ito's colours, without the yellow that white paper swallows: told
 # apart by colour-blind readers too.
@@ -60,7 +61,7 @@ RC = {
 }
 
 
-def keys(table: Table) -> tuple[Key, ...]:
+def keys(table: Results) -> tuple[Key, ...]:
   """One colour a row, the same in every figure."""
   return tuple(
     Key(
@@ -72,7 +73,7 @@ def keys(table: Table) -> tuple[Key, ...]:
   )
 
 
-def learning_curves(table: Table) -> Picture:
+def learning_curves(table: Results) -> Picture:
   """Training loss, and the test's NLL, top-1 and ECE, over the epochs.
 
   A line is the mean of the row's finished seeds, its band their least and most.
@@ -105,7 +106,7 @@ def learning_curves(table: Table) -> Picture:
 
 
 def _draw_row(
-  axes: Axes, table: Table, index: int, name: str, scale: float
+  axes: Axes, table: Results, index: int, name: str, scale: float
 ) -> np.ndarray | None:
   """Draws a row, earlier ones on top; its means, None without a run."""
   runs, key = table.done(table.rows[index]), keys(table)[index]
@@ -149,9 +150,9 @@ def _draw_row(
   return mean
 
 
-def _first_own_epoch(table: Table, runs: Sequence[Run]) -> int:
+def _first_own_epoch(table: Results, runs: Sequence[RunResult]) -> int:
   """Where a row leaves the one it began in; 0 if that is not in the table."""
-  drawn = {run.directory.name for run in table.runs if run.done}
+  drawn = {run.record.path.name for run in table.runs if run.done}
   if not all(run.trunk in drawn for run in runs):
     return 0
   return min(run.first_epoch for run in runs)
@@ -164,7 +165,7 @@ def _leave_out_the_beginning(axes: Axes, curves: Sequence[np.ndarray]) -> None:
   axes.set_ylim(later.min() - margin, later.max() + margin)
 
 
-def schedules(table: Table) -> Picture:
+def schedules(table: Results) -> Picture:
   """θ and the learning rate over the epochs, of the first seed of each row."""
   with matplotlib.rc_context(RC):
     figure = Figure(figsize=(9.6, 2.7), layout='constrained')
@@ -178,7 +179,7 @@ def schedules(table: Table) -> Picture:
     return picture(figure, 'schedules')
 
 
-def _draw_schedules(axes: Axes, table: Table, name: str) -> None:
+def _draw_schedules(axes: Axes, table: Results, name: str) -> None:
   """A line a row; rows that share one lie below each other, wider and wider."""
   lines = [
     (key, *line)

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from tsla.pages.blocks import Key, Picture
 from tsla.report import figures, summary
-from tsla.report.results import Table
+from tsla.report.results import Results
 
 # Panels of probes: the title, and whether the axis is logarithmic.
 _PROBES = {
@@ -24,7 +24,7 @@ _PROBES = {
 }
 
 
-def probes(table: Table) -> Picture:
+def probes(table: Results) -> Picture:
   """What the probes found over the epochs, of the rows that have been probed.
 
   A line is the mean of the row's finished seeds, its band their least and most
@@ -41,7 +41,7 @@ def probes(table: Table) -> Picture:
 
 
 def probe_grid(
-  tables: Mapping[str, Table],
+  tables: Mapping[str, Results],
   names: Sequence[str] = ('delta', 'theta_star', 'grad_norm'),
 ) -> bytes:
   """What the probes of several tables found: a row a table, a column a number.
@@ -82,7 +82,7 @@ def probe_grid(
 
 
 def _probe_panel(
-  panel: Axes, table: Table, name: str, title: str, log: bool
+  panel: Axes, table: Results, name: str, title: str, log: bool
 ) -> None:
   panel.set_title(title)
   drawn = [
@@ -97,7 +97,7 @@ def _probe_panel(
 
 
 def _draw_probes(
-  axes: Axes, table: Table, key: Key, name: str
+  axes: Axes, table: Results, key: Key, name: str
 ) -> np.ndarray | None:
   """Draws a row; its means, None without a probe that found the number."""
   runs = table.done(key.label)

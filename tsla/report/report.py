@@ -17,7 +17,7 @@ from tsla.errors import InputError
 from tsla.pages import blocks as b
 from tsla.pages import markdown, page
 from tsla.report import sections
-from tsla.report.results import Table, read_tables
+from tsla.report.results import Results, read_results
 
 
 def write_report(
@@ -26,7 +26,7 @@ def write_report(
   """Reads directories and writes the report.
 
   Args:
-    workdirs: as of `results.read_tables`.
+    workdirs: as of `results.read_results`.
     out: the folder to write into; made if it is missing.
 
   Returns:
@@ -35,7 +35,7 @@ def write_report(
   Raises:
     InputError: a directory cannot be used, or `out` cannot be written.
   """
-  content = contents(read_tables(workdirs))
+  content = contents(read_results(workdirs))
   texts = {
     out / 'report.md': markdown.write(content),
     out / 'report.html': page.write(content),
@@ -51,7 +51,7 @@ def write_report(
   return tuple(texts)
 
 
-def contents(tables: Sequence[Table]) -> list[b.Block]:
+def contents(tables: Sequence[Results]) -> list[b.Block]:
   """The report's blocks; one table needs no chapters."""
   if len(tables) == 1:
     return [b.Heading(tables[0].title, 1), *sections.of_table(tables[0], 2)]

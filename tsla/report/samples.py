@@ -2,17 +2,15 @@
 
 import io
 import math
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from tsla.config import forms as config_lib
 from tsla.data import augment, batches, datasets
 from tsla.errors import InputError
 from tsla.pages.blocks import Picture
-from tsla.report.results import Run
+from tsla.report.results import RunResult
 
 COUNT = 32
 _COLUMNS = 8
@@ -20,7 +18,7 @@ _LARGEST_SIDE = 88  # of a thumbnail, in pixels
 _PAGE_WIDTH = 720
 
 
-def first_images(run: Run) -> np.ndarray:
+def first_images(run: RunResult) -> np.ndarray:
   """The first images of epoch 0, augmented as the run did, not normalised.
 
   Args:
@@ -32,10 +30,10 @@ def first_images(run: Run) -> np.ndarray:
   Raises:
     InputError: its data set is not where it was, or another one is there.
   """
-  config = _config(run.config)
+  config = run.record.config
   config.data.download = False
   dataset = datasets.load(config.data)
-  if run.fingerprint != dataset.fingerprint:
+  if run.record.fingerprint != dataset.fingerprint:
     raise InputError(f'data.name = {dataset.name!r}: not the data of the run')
   images = dataset.train.images
   indices = batches.epoch_order(config.seed, 0, len(images))[:COUNT]
@@ -47,21 +45,6 @@ def first_images(run: Run) -> np.ndarray:
     flip=config.augment.flip,
   )
   return np.asarray(augmented)
-
-
-def _config(fields: dict[str, Any]) -> Any:
-  """The config that `config.json` holds; later fields at their defaults."""
-  config = config_lib.default_config()
-  try:
-    config.update_from_flattened_dict(
-      {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in fields.items()
-      }
-    )
-  except (KeyError, TypeError) as error:
-    raise InputError(f'config.json: {error}') from error
-  return config
 
 
 def contact_sheet(images: np.ndarray) -> Picture:

@@ -8,14 +8,14 @@ from tsla.config import forms as config_lib
 from tsla.errors import InputError
 from tsla.pages import blocks as b
 from tsla.report import comparison, figures, probe_figures, samples, summary
-from tsla.report.results import Run, Table
+from tsla.report.results import Results, RunResult
 from tsla.smoothing import rules
 
 # Other values of these make no other method.
 _NO_METHOD = ('seed', 'init.fork_from')
 
 
-def of_table(table: Table, level: int) -> list[b.Block]:
+def of_table(table: Results, level: int) -> list[b.Block]:
   """Everything the report says of one table.
 
   Args:
@@ -40,7 +40,7 @@ def of_table(table: Table, level: int) -> list[b.Block]:
   return content
 
 
-def _standing(table: Table) -> Iterator[b.Block]:
+def _standing(table: Results) -> Iterator[b.Block]:
   """How many runs are done, and which are not."""
   done = sum(run.done for run in table.runs)
   yield b.Paragraph(
@@ -60,7 +60,7 @@ def _standing(table: Table) -> Iterator[b.Block]:
     )
 
 
-def _curves(table: Table) -> Iterator[b.Block]:
+def _curves(table: Results) -> Iterator[b.Block]:
   if not any(run.done for run in table.runs):
     yield b.Paragraph('No run is done.')
     return
@@ -83,7 +83,7 @@ def _curves(table: Table) -> Iterator[b.Block]:
   )
 
 
-def _probes(table: Table) -> Iterator[b.Block]:
+def _probes(table: Results) -> Iterator[b.Block]:
   """Nothing where no run was probed."""
   keys = tuple(
     key
@@ -124,8 +124,8 @@ def _probes(table: Table) -> Iterator[b.Block]:
   )
 
 
-def _images(table: Table) -> Iterator[b.Block]:
-  run = next((run for run in table.runs if run.config), None)
+def _images(table: Results) -> Iterator[b.Block]:
+  run = next((run for run in table.runs if run.record.fields), None)
   if run is None:
     yield b.Paragraph('No run has begun.')
     return
@@ -136,7 +136,7 @@ def _images(table: Table) -> Iterator[b.Block]:
     yield b.Paragraph(f'Not shown, as the data set cannot be loaded: {why}')
     return
   augmentation = ', '.join(
-    f'{name} = {run.config.get(f"augment.{name}")}'
+    f'{name} = {run.record.fields.get(f"augment.{name}")}'
     for name in ('pad', 'crop', 'flip')
   )
   yield b.Figure(
@@ -147,7 +147,7 @@ def _images(table: Table) -> Iterator[b.Block]:
   )
 
 
-def _costs(table: Table) -> Iterator[b.Block]:
+def _costs(table: Results) -> Iterator[b.Block]:
   rows, parts = [], [*table.rows, None]
   for part in parts:
     cost = summary.cost(r for r in table.runs if part in (r.row, None))
@@ -177,13 +177,13 @@ def _costs(table: Table) -> Iterator[b.Block]:
     )
 
 
-def _configs(table: Table) -> Iterator[b.Block]:
+def _configs(table: Results) -> Iterator[b.Block]:
   found = {row: run for row in table.rows if (run := table.first(row))}
   if not found:
     yield b.Paragraph('No run has begun.')
     return
   first, *_ = found
-  base = found[first].config
+  base = found[first].record.fields
   rows = []
   for row, run in found.items():
     if row == first:
@@ -209,9 +209,9 @@ def _configs(table: Table) -> Iterator[b.Block]:
   )
 
 
-def _differing_fields(run: Run, base: dict[str, Any]) -> dict[str, Any]:
+def _differing_fields(run: RunResult, base: dict[str, Any]) -> dict[str, Any]:
   """The fields that make a run another method than that of `base`."""
-  config = run.config
+  config = run.record.fields
   hidden = {*_NO_METHOD}
   if run.trunk:  # it began with the weights that its trunk began with
     hidden |= {'model.weights', 'model.weights_sha256'}
@@ -224,19 +224,19 @@ def _differing_fields(run: Run, base: dict[str, Any]) -> dict[str, Any]:
   }
 
 
-def _environment(table: Table) -> Iterator[b.Block]:
+def _environment(table: Results) -> Iterator[b.Block]:
   values: dict[str, Counter[str]] = {}
-  known = [run for run in table.runs if run.environment]
+  known = [run for run in table.runs if run.record.environment]
   for run in known:
-    for name, value in run.environment.items():
+    for name, value in run.record.environment.items():
       if name != 'command':
         values.setdefault(name, Counter())[_plain(value)] += 1
   if not values:
     yield b.Paragraph('The runs did not record it.')
     return
+  begun = sum(bool(run.record.fields) for run in table.runs)
   yield b.Table(
-    f'What {len(known)} of {sum(bool(r.config) for r in table.runs)} runs '
-    'recorded.',
+    f'What {len(known)} of {begun} runs recorded.',
     ('Field', 'Value'),
     tuple((name, _counted(counts)) for name, counts in values.items()),
     'll',
@@ -253,7 +253,7 @@ def _plain(value: Any) -> str:
   return (value or '–') if isinstance(value, str) else repr(value)
 
 
-def _command(table: Table) -> Iterator[b.Block]:
+def _command(table: Results) -> Iterator[b.Block]:
   yield (
     b.Code(table.command)
     if table.command
@@ -261,14 +261,13 @@ def _command(table: Table) -> Iterator[b.Block]:
   )
 
 
-def _runs(table: Table) -> Iterator[b.Block]:
+def _runs(table: Results) -> Iterator[b.Block]:
   rows = []
   for run in table.runs:
-    cells = [
-      metric.value(run.test[metric.name]) if run.done else comparison.NOTHING
-      for metric in comparison.METRICS
-    ]
-    rows.append((run.row, str(run.seed), run.state, *cells, run.directory.name))
+    cells = [comparison.value(metric, run) for metric in comparison.METRICS]
+    rows.append(
+      (run.row, str(run.seed), run.state, *cells, run.record.path.name)
+    )
   yield b.Table(
     'The numbers behind the means.',
     (

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from tsla.report.results import Run, is_number
+from tsla.report.results import RunResult
+from tsla.runs.log import is_number
 
 CONFIDENCE = 0.95
 
@@ -52,22 +53,35 @@ class Cost(NamedTuple):
   shared_seconds: float | None
 
 
-def mean(runs: Sequence[Run], metric: str) -> Mean | None:
-  """Mean and standard deviation over seeds; None without a run.
+def mean(runs: Sequence[RunResult], metric: str) -> Mean | None:
+  """Mean and standard deviation over seeds; None where none measured it.
 
   Args:
     runs: runs of one row that are done.
     metric: of the last evaluation.
   """
-  if not runs:
+  values = np.array([*measured(runs, metric).values()], np.float64)
+  if not len(values):
     return None
-  values = np.array([run.test[metric] for run in runs], np.float64)
   std = float(values.std(ddof=1)) if len(values) > 1 else None
   return Mean(len(values), float(values.mean()), std)
 
 
+def measured(runs: Iterable[RunResult], metric: str) -> dict[int, float]:
+  """A metric of the last evaluation by seed, of the runs that measured it.
+
+  What an older version of the program wrote has not every metric.
+
+  Args:
+    runs: runs of one row that are done.
+    metric: of the last evaluation.
+  """
+  values = {run.seed: run.test.get(metric) for run in runs}
+  return {seed: v for seed, v in values.items() if is_number(v)}
+
+
 def difference(
-  runs: Sequence[Run], baseline: Sequence[Run], metric: str
+  runs: Sequence[RunResult], baseline: Sequence[RunResult], metric: str
 ) -> Difference | None:
   """Mean of the paired differences d_i to the baseline; None without a pair.
 
@@ -79,10 +93,8 @@ def difference(
     baseline: the other row's; runs of one seed are a pair.
     metric: of the last evaluation.
   """
-  others = {run.seed: run.test[metric] for run in baseline}
-  pairs = np.array(
-    [run.test[metric] - others[run.seed] for run in runs if run.seed in others]
-  )
+  own, others = measured(runs, metric), measured(baseline, metric)
+  pairs = np.array([own[seed] - others[seed] for seed in own if seed in others])
   n = len(pairs)
   if n == 0:
     return None
@@ -94,7 +106,7 @@ def difference(
   return Difference(n, middle, middle - half, middle + half)
 
 
-def test_curve(runs: Iterable[Run], metric: str) -> Curve:
+def test_curve(runs: Iterable[RunResult], metric: str) -> Curve:
   """A metric of the evaluations, at the epochs that every run evaluated.
 
   Args:
@@ -111,7 +123,7 @@ def test_curve(runs: Iterable[Run], metric: str) -> Curve:
   )
 
 
-def probe_curve(runs: Iterable[Run], name: str) -> Curve:
+def probe_curve(runs: Iterable[RunResult], name: str) -> Curve:
   """A number of the probes; the band holds one standard error to each side.
 
   It goes from the least of the seeds' values less its error to the most of them
@@ -137,7 +149,7 @@ def probe_curve(runs: Iterable[Run], name: str) -> Curve:
   return middle._replace(low=shifted(-1).low, high=shifted(1).high)
 
 
-def first_firing(run: Run, rule: str) -> float | None:
+def first_firing(run: RunResult, rule: str) -> float | None:
   """The epoch at which a rule had fired as often in a row as it must.
 
   Args:
@@ -147,7 +159,7 @@ def first_firing(run: Run, rule: str) -> float | None:
   Returns:
     The epoch, None if it never had.
   """
-  patience = run.config.get('smoothing.patience', 1)
+  patience = run.record.fields.get('smoothing.patience', 1)
   for row in run.rows('probe'):
     count = row.get(f'rule_{rule}')
     if is_number(count) and count >= patience:
@@ -155,7 +167,7 @@ def first_firing(run: Run, rule: str) -> float | None:
   return None
 
 
-def training_curve(runs: Iterable[Run], name: str) -> Curve:
+def training_curve(runs: Iterable[RunResult], name: str) -> Curve:
   """A number of the training rows, as the mean over the updates of an epoch.
 
   Args:
@@ -165,7 +177,7 @@ def training_curve(runs: Iterable[Run], name: str) -> Curve:
   return _curve(_epoch_means(run, name) for run in runs)
 
 
-def _epoch_means(run: Run, name: str) -> dict[float, float]:
+def _epoch_means(run: RunResult, name: str) -> dict[float, float]:
   sums: dict[int, float] = defaultdict(float)
   weights: dict[int, int] = defaultdict(int)
   before = 0
@@ -188,7 +200,7 @@ def _curve(by_run: Iterable[dict[float, float]]) -> Curve:
   return Curve(np.array(epochs), values.mean(0), values.min(0), values.max(0))
 
 
-def schedule(run: Run, name: str) -> tuple[np.ndarray, np.ndarray]:
+def schedule(run: RunResult, name: str) -> tuple[np.ndarray, np.ndarray]:
   """θ or the learning rate as the last update of each training row used it.
 
   Args:
@@ -207,7 +219,7 @@ def schedule(run: Run, name: str) -> tuple[np.ndarray, np.ndarray]:
   return epochs, values
 
 
-def cost(runs: Iterable[Run]) -> Cost:
+def cost(runs: Iterable[RunResult]) -> Cost:
   """Epochs and training time of runs, done or not, their own and taken over.
 
   The time is that of the training rows, images / (images a second); a row
@@ -223,7 +235,7 @@ def cost(runs: Iterable[Run]) -> Cost:
     own = [row for row in rows if row['step'] > begin]
     if not own:
       continue
-    size = run.config['batch_size']
+    size = run.record.fields['batch_size']
     shared = [row for row in rows if row['step'] <= begin]
     total += (
       own[-1]['step'] / per_epoch - run.first_epoch,
