@@ -18,9 +18,9 @@ _AT_LEAST_ONE = ('epochs', 'batch_size', 'eval_every_epochs')
 class DamagedFile(InputError):
   """A file is not what it should be."""
 
-  def __init__(self, path: pathlib.Path, what: str):
+  def __init__(self, problem: str):
     super().__init__(
-      f'{path}: {what}',
+      problem,
       allowed='the file as the sweep or the run wrote it',
       cure='start the command that wrote it again',
     )
@@ -62,10 +62,6 @@ def sync(path: pathlib.Path) -> None:
 def locked(path: pathlib.Path, *, wait: bool = True) -> Iterator[None]:
   """Holds the lock that is this file; the kernel frees it with the process.
 
-  Args:
-    path: made if it is missing.
-    wait: until no other process holds it.
-
   Raises:
     BlockingIOError: another process holds it, and `wait` is false.
   """
@@ -95,32 +91,28 @@ def write_object(
 
 
 def read_object(path: pathlib.Path, *, newest: int = 0) -> dict[str, Any]:
-  """The JSON object in a file, without its format version.
+  """The JSON object in a file, without the version of its format.
 
   Args:
     path: the file.
-    newest: the format that this program writes; 0 for a file without one.
+    newest: the version that this program writes; 0: the file has none.
 
   Raises:
     NewerFormat: the file is of a newer format.
     DamagedFile: it cannot be read, or is no JSON object.
   """
-  value = parse(path, '', read_text(path), {})
+  value = parse(f'{path}: ', read_text(path))
   if newest:
     check_format(path, value.pop(FORMAT, 1), newest)
   return value
 
 
 def read_text(path: pathlib.Path) -> str:
-  """The text of a file.
-
-  Raises:
-    DamagedFile: it cannot be read, or is no text.
-  """
+  """The text of a file; raises DamagedFile if it cannot be read."""
   try:
     return path.read_text(encoding='utf-8')
   except (OSError, UnicodeDecodeError) as error:
-    raise DamagedFile(path, str(error)) from error
+    raise DamagedFile(f'{path}: {error}') from error
 
 
 def check_format(path: pathlib.Path, version: Any, newest: int) -> None:
@@ -129,7 +121,7 @@ def check_format(path: pathlib.Path, version: Any, newest: int) -> None:
   Files that were written before formats had versions are of version 1.
   """
   if type(version) is not int or version < 1:
-    raise DamagedFile(path, f'{FORMAT} = {version!r}')
+    raise DamagedFile(f'{path}: {FORMAT} = {version!r}')
   if version > newest:
     raise NewerFormat(
       f'{path}: format {version}, of a newer version of this program',
@@ -138,44 +130,29 @@ def check_format(path: pathlib.Path, version: Any, newest: int) -> None:
     )
 
 
-def parse(
-  path: pathlib.Path, where: str, text: str, fields: Mapping[str, type]
-) -> dict[str, Any]:
-  """The JSON object that is a part of a file.
-
-  Args:
-    path: the file.
-    where: as of `check_fields`.
-    text: the part.
-    fields: as of `check_fields`.
-
-  Raises:
-    DamagedFile: it is no JSON object with these fields.
-  """
+def parse(where: str, text: str, **fields: type) -> dict[str, Any]:
+  """The JSON object that a text is; `where` and `fields` as `check_fields`."""
   try:
     value = json.loads(text)
   except ValueError as error:
-    raise DamagedFile(path, f'{where}{error}') from error
-  check_fields(path, where, value, fields)
+    raise DamagedFile(f'{where}{error}') from error
+  check_fields(where, value, **fields)
   return value
 
 
-def check_fields(
-  path: pathlib.Path, where: str, value: Any, fields: Mapping[str, type]
-) -> None:
-  """Raises DamagedFile unless `value` is an object with these fields.
+def check_fields(where: str, value: Any, **fields: type) -> None:
+  """Raises DamagedFile unless `value` is a JSON object with these fields.
 
   Args:
-    path: the file it is from.
-    where: its place in that file, '' for the whole.
+    where: the file and the place in it, as 'runs/a/log: line 3: '.
     value: what was read.
-    fields: names and types; whole numbers are 0 or more, or 1 for some.
+    **fields: names and types; whole numbers are 0 or more, or 1 for some.
   """
   if not isinstance(value, dict):
-    raise DamagedFile(path, f'{where}no JSON object')
+    raise DamagedFile(f'{where}no JSON object')
   for name, kind in fields.items():
     found = value.get(name)
     if type(found) is not kind:
-      raise DamagedFile(path, f'{where}{name} = {found!r}, not {kind.__name__}')
+      raise DamagedFile(f'{where}{name} = {found!r}, not {kind.__name__}')
     if kind is int and found < (name in _AT_LEAST_ONE):
-      raise DamagedFile(path, f'{where}{name} = {found}')
+      raise DamagedFile(f'{where}{name} = {found}')

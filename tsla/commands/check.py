@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 
 from tsla.errors import InputError
-from tsla.runs import checkpoint, directory, manifest
+from tsla.runs import checkpoint, manifest
+from tsla.runs.directory import RunRecord
 
 
 def main(argv: Sequence[str]) -> int:
@@ -16,7 +17,7 @@ def main(argv: Sequence[str]) -> int:
   if len(argv) != 1 or argv[0].startswith('-'):
     print(__doc__)
     return 0 if argv in (['-h'], ['--help']) else 2
-  folder = directory.checkpoints_of(pathlib.Path(argv[0]))
+  folder = RunRecord(pathlib.Path(argv[0])).checkpoints
   try:
     found = checkpoint.check(folder)
   except InputError as error:

@@ -19,13 +19,7 @@ from tsla.runs.directory import CONFIG, RunRecord, read_record
 from tsla.runs.log import Row
 from tsla.sweep import outline
 
-DONE = 'done'
-_FIELDS = {
-  'seed': int,
-  'epochs': int,
-  'batch_size': int,
-  'eval_every_epochs': int,
-}
+_FIELDS = ('seed', 'epochs', 'batch_size', 'eval_every_epochs')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +50,7 @@ class RunResult:
   @property
   def done(self) -> bool:
     """Whether its numbers count."""
-    return self.state == DONE
+    return self.state == 'done'
 
   def rows(self, kind: str) -> list[Row]:
     """The rows of its log of one kind, in the order of the updates."""
@@ -171,7 +165,8 @@ def _read(path: pathlib.Path) -> RunRecord:
   """A run with the fields that the report needs, or without any."""
   record = read_record(path)
   if (path / CONFIG).exists():
-    files.check_fields(path / CONFIG, '', record.fields, _FIELDS)
+    fields = dict.fromkeys(_FIELDS, int)
+    files.check_fields(f'{path / CONFIG}: ', record.fields, **fields)
   return record
 
 

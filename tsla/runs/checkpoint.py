@@ -139,7 +139,7 @@ class Checkpoints:
     if step is None:
       raise InputError(f'{self._directory}: no checkpoint is there')
     self._barrier()
-    with self._whole(step):
+    with self._refuse_damaged(step):
       saved = self._checked(step)
       # Before anything is read: this is the usual reason for a misfit.
       here = manifest.named(like)
@@ -162,7 +162,7 @@ class Checkpoints:
   def confirm(self, step: int) -> None:
     """Raises InputError unless `step` comes back as it was saved."""
     self._barrier()
-    with self._whole(step):
+    with self._refuse_damaged(step):
       self.verify(step)
 
   def verify(self, step: int) -> manifest.Manifest:
@@ -233,7 +233,7 @@ class Checkpoints:
     self._good[step] = True
 
   @contextlib.contextmanager
-  def _whole(self, step: int) -> Iterator[None]:
+  def _refuse_damaged(self, step: int) -> Iterator[None]:
     try:
       yield
     except Damaged as error:

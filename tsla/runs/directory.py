@@ -16,6 +16,7 @@
 import contextlib
 import dataclasses
 import functools
+import json
 import os
 import pathlib
 import shutil
@@ -35,7 +36,8 @@ from tsla.runs.log import Row, RunLog
 CONFIG_FORMAT = 1
 CONFIG, _DATA, _STATUS = 'config.json', 'data.json', 'status.json'
 _ENVIRONMENT, _FAILURE = 'environment.json', 'failure.txt'
-_LOG = 'metrics.jsonl'
+_LOG, _CHECKPOINTS = 'metrics.jsonl', 'checkpoints'
+_TAIL = 4096  # bytes of a log that hold its last row
 _REASONS = {
   'running': 'still running, or killed',
   'interrupted': 'stopped by a signal after a save',
@@ -79,7 +81,7 @@ class RunRecord:
   @property
   def checkpoints(self) -> pathlib.Path:
     """Where its state is saved."""
-    return checkpoints_of(self.path)
+    return self.path / _CHECKPOINTS
 
   @functools.cached_property
   def log(self) -> dict[str, list[Row]]:
@@ -100,33 +102,26 @@ class RunRecord:
     state = str(self.status.get('state', 'running'))
     if state != 'done':
       return state, self.failure or _REASONS.get(state, '')
-    fault = self._fault()
-    return ('damaged', fault) if fault else (state, '')
-
-  def _fault(self) -> str:
-    """What of a finished run its log does not hold; '' for nothing."""
     step, epochs = self.status.get('step'), self.fields['epochs']
-    last = self.log.get('eval', [{}])[-1]
-    if last.get('step') != step:
-      return f'its log has no evaluation after update {step}'
+    last = self.log.get('eval', [{'step': -1}])[-1]
+    if last['step'] != step:
+      return 'damaged', f'its log has no evaluation after update {step}'
     if not step or step % epochs:
-      return f'its {step} updates are not {epochs} epochs'
+      return 'damaged', f'its {step} updates are not {epochs} epochs'
     if not log.is_number(last.get('nll', 0)):  # then it would have diverged
-      return 'its last evaluation lacks nll'
-    return ''
+      return 'damaged', 'its last evaluation lacks nll'
+    return state, ''
 
 
 def read_record(path: pathlib.Path) -> RunRecord:
   """Reads a run's directory, as far as there is something in it.
 
-  Nothing is written or locked there.
-
   Raises:
     NewerFormat: a file is of a newer version of the program.
     DamagedFile: a file is not what it should be.
   """
-  data = _read(path, _DATA)
-  failure = path / _FAILURE
+  data, note = _read(path, _DATA), path / _FAILURE
+  failure = files.read_text(note) if note.exists() else ''
   return RunRecord(
     path,
     fields=_read(path, CONFIG),
@@ -135,9 +130,7 @@ def read_record(path: pathlib.Path) -> RunRecord:
     teacher=str(data.get('teacher', '')),
     rows=tuple(log.read(path / _LOG)),
     environment=_read(path, _ENVIRONMENT),
-    failure=files.read_text(failure).strip().split('\n')[0]
-    if failure.exists()
-    else '',
+    failure=failure.strip().split('\n')[0],
   )
 
 
@@ -162,9 +155,9 @@ def read_run(path: str | os.PathLike, where: str) -> RunRecord:
   try:
     run = read_record(path)
     run.config  # noqa: B018 (raises)
-    files.check_fields(path / _STATUS, '', run.status, {'state': str})
+    files.check_fields(f'{path / _STATUS}: ', run.status, state=str)
     data = _read(path, _DATA)
-    files.check_fields(path / _DATA, '', data, {'fingerprint': str})
+    files.check_fields(f'{path / _DATA}: ', data, fingerprint=str)
   except InputError as error:
     raise InputError(
       f'{where}: {error.problem}', allowed=error.allowed, cure=error.cure
@@ -191,7 +184,12 @@ def read_saved(path: pathlib.Path) -> RunRecord | None:
 
 def epochs_done(path: pathlib.Path) -> float:
   """How far a run is, from the end of its log."""
-  return log.last_epoch(path / _LOG)
+  try:
+    with (path / _LOG).open('rb') as file:
+      file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+      return json.loads(file.read().splitlines()[-1])['epoch']
+  except (OSError, ValueError, LookupError):
+    return 0.0
 
 
 def note_failure(path: pathlib.Path, reason: str = '') -> None:
@@ -202,11 +200,6 @@ def note_failure(path: pathlib.Path, reason: str = '') -> None:
     note.write_text(reason + '\n')
   else:
     note.unlink(missing_ok=True)
-
-
-def checkpoints_of(path: pathlib.Path) -> pathlib.Path:
-  """Where the state of the run in a directory is saved."""
-  return path / 'checkpoints'
 
 
 def _read(path: pathlib.Path, name: str) -> dict[str, Any]:
@@ -337,7 +330,7 @@ class RunDirectory:
   @property
   def checkpoints(self) -> pathlib.Path:
     """Where the state is saved."""
-    return checkpoints_of(self.path)
+    return self.path / _CHECKPOINTS
 
   @property
   def stacks(self) -> pathlib.Path:

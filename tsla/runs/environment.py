@@ -132,19 +132,10 @@ def split_cores(model: str, batch_size: int) -> None:
     or jax.distributed.is_initialized()
   ):
     return
-  devices = devices_for(batch_size, available_cores())
+  cores = available_cores()
+  devices = next(n for n in range(cores, 0, -1) if batch_size % n == 0)
   with contextlib.suppress(RuntimeError):  # jax has found its devices already
     jax.config.update('jax_num_cpu_devices', devices)
-
-
-def devices_for(batch_size: int, cores: int) -> int:
-  """The most devices, up to `cores`, that share a batch evenly.
-
-  Example:
-    >>> devices_for(128, 2), devices_for(128, 6), devices_for(15, 4)
-    (2, 4, 3)
-  """
-  return next(n for n in range(cores, 0, -1) if batch_size % n == 0)
 
 
 def available_cores() -> int:

@@ -1,12 +1,11 @@
 """A run's log: rows of `metrics.jsonl`, and the same numbers in TensorBoard.
 
-The first line of a log says of which format it is; logs that were written
-before formats had versions begin with their first row.
+The first line of a log says of which format it is, but in those that were
+written before formats had versions.
 """
 
 import json
 import math
-import os
 import pathlib
 from collections.abc import Iterable
 from typing import Any, TextIO
@@ -17,7 +16,6 @@ from tsla import files
 
 FORMAT = 1
 _HEADER = {'kind': files.FORMAT, 'step': 0, files.FORMAT: FORMAT}
-_TAIL = 4096  # bytes that hold the last row
 
 Row = dict[str, Any]
 
@@ -105,9 +103,9 @@ def read(path: pathlib.Path, *, mend: bool = False) -> list[Row]:
   *lines, _ = files.read_text(path).split('\n')
   rows: list[Row] = []
   for number, line in enumerate(lines, start=1):
-    where = f'line {number}: '
     try:
-      row = files.parse(path, where, line, {'kind': str, 'step': int})
+      where = f'{path}: line {number}: '
+      row = files.parse(where, line, kind=str, step=int)
     except files.DamagedFile:
       if mend:
         continue
@@ -122,13 +120,3 @@ def read(path: pathlib.Path, *, mend: bool = False) -> list[Row]:
 def is_number(value: Any) -> bool:
   """Whether a value of a row was measured, and is finite."""
   return type(value) in (int, float) and math.isfinite(value)
-
-
-def last_epoch(path: pathlib.Path) -> float:
-  """Epochs that a log's last row says were done, without reading all of it."""
-  try:
-    with path.open('rb') as file:
-      file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
-      return json.loads(file.read().splitlines()[-1])['epoch']
-  except (OSError, ValueError, LookupError):
-    return 0.0

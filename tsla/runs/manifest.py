@@ -15,13 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from tsla.files import (
-  FORMAT,
-  check_format,
-  sha256_of,
-  sync,
-  write_whole,
-)
+from tsla.files import FORMAT, check_format, sha256_of, sync, write_whole
 
 NAME = 'manifest.json'
 _FORMAT = 1

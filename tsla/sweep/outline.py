@@ -12,14 +12,6 @@ from tsla.sweep.table import Table
 
 _FORMAT = 1
 _NAME = 'table.json'
-_TABLE = {'name': str, 'title': str, 'command': str, 'rows': list, 'runs': list}
-_RUN = {
-  'row': str,
-  'seed': int,
-  'directory': str,
-  'epochs': int,
-  'first_epoch': int,
-}
 
 
 def describe(
@@ -119,22 +111,25 @@ def read(workdir: pathlib.Path) -> dict[str, Any]:
   """
   path = workdir / _NAME
   table = files.read_object(path, newest=_FORMAT)
-  files.check_fields(path, '', table, _TABLE)
-  names = table['rows']
+  types = {'name': str, 'title': str, 'command': str, 'rows': list}
+  files.check_fields(f'{path}: ', table, **types, runs=list)
+  names, runs = table['rows'], table['runs']
   if not all(isinstance(name, str) for name in names) or not (
     0 < len(names) == len(set(names))
   ):
-    raise files.DamagedFile(path, f'rows = {names!r}, not some different names')
-  for index, run in enumerate(table['runs']):
-    where = f'runs[{index}].'
-    files.check_fields(path, where, run, _RUN)
-    name, row = run['directory'], run['row']
-    if row not in names:
-      raise files.DamagedFile(path, f'{where}row = {row!r} is not one of rows')
-    if pathlib.PurePath(name).name != name:
-      raise files.DamagedFile(path, f'{where}directory = {name!r}: no name')
-  if len({(run['row'], run['seed']) for run in table['runs']}) < len(
-    table['runs']
-  ):
-    raise files.DamagedFile(path, 'a row has two runs of one seed')
+    raise files.DamagedFile(
+      f'{path}: rows = {names!r}, not some different names'
+    )
+  for index, run in enumerate(runs):
+    where = f'{path}: runs[{index}].'
+    types = {'row': str, 'seed': int, 'directory': str, 'epochs': int}
+    files.check_fields(where, run, **types, first_epoch=int)
+    if run['row'] not in names:
+      raise files.DamagedFile(f'{where}row = {run["row"]!r} is not one of rows')
+    if pathlib.PurePath(run['directory']).name != run['directory']:
+      raise files.DamagedFile(
+        f'{where}directory = {run["directory"]!r}: no name'
+      )
+  if len({(run['row'], run['seed']) for run in runs}) < len(runs):
+    raise files.DamagedFile(f'{path}: a row has two runs of one seed')
   return table
