@@ -15,9 +15,8 @@ from collections.abc import Sequence
 
 from tsla.config import cli
 from tsla.errors import InputError
-from tsla.runs.compilation import keep_compiled
-from tsla.runs.cores import split_cores
-from tsla.runs.interrupt import Interrupted
+from tsla.runs.environment import keep_compiled, split_cores
+from tsla.runs.lifecycle import Interrupted
 from tsla.training import parallel
 from tsla.training.loop import train_and_evaluate
 from tsla.training.reporter import Diverged
@@ -33,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
     keep_compiled()
     if command.processes is not None:
       parallel.join(*command.processes)
-    split_cores(command.config)
+    split_cores(command.config.model.name, command.config.batch_size)
     test = train_and_evaluate(
       command.config,
       command.workdir,

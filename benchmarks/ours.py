@@ -15,7 +15,7 @@ import common
 from tsla.config.durations import Durations
 from tsla.data.pipeline import clean_view
 from tsla.models import resnet
-from tsla.runs.cores import split_cores
+from tsla.runs.environment import split_cores
 from tsla.training import optimizer, parallel, step
 from tsla.training.build import view_of
 
@@ -69,7 +69,7 @@ class Ours:
   ):
     self.args, size = args, common.SIZES[args.size]
     self.config = config(args, probe_every)
-    split_cores(self.config)
+    split_cores(self.config.model.name, args.batch)
     self.devices = parallel.choose('auto', args.batch)
     axis = self.devices.axis_name
     self.model = resnet.create(

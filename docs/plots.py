@@ -18,7 +18,7 @@ from tsla.errors import InputError
 from tsla.pages.figures import styled
 from tsla.report.figures import keys
 from tsla.report.probe_figures import draw_panel
-from tsla.report.results import Results, read_tables
+from tsla.report.results import Results, read_results
 
 
 @styled
@@ -70,7 +70,7 @@ def main(argv: list[str]) -> int:
     tables = {}
     for argument in argv[1:]:
       noise, _, folder = argument.partition('=')
-      (table,) = read_tables([pathlib.Path(folder)])
+      (table,) = read_results([pathlib.Path(folder)])
       tables[f'{float(noise):.0%} wrong'] = table
   except InputError as error:
     print(error, file=sys.stderr)

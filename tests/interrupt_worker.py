@@ -14,8 +14,8 @@ from unittest import mock
 from support import small_config
 
 from tsla.errors import InputError
-from tsla.runs import interrupt, watchdog
-from tsla.runs.interrupt import Interrupted
+from tsla.runs import lifecycle
+from tsla.runs.lifecycle import Interrupted
 from tsla.training import build as build_lib
 from tsla.training import loop
 from tsla.training.reporter import Diverged
@@ -71,9 +71,9 @@ def main():
 
   with (
     mock.patch.object(loop, 'build', slow),
-    mock.patch.object(watchdog, 'time', clock),
+    mock.patch.object(lifecycle, 'time', clock if place == 'hang' else time),
     mock.patch.object(
-      interrupt.watch_signals.__wrapped__, '__defaults__', (float(grace),)
+      lifecycle.watch_signals.__wrapped__, '__defaults__', (float(grace),)
     ),
   ):
     try:

@@ -15,7 +15,7 @@ from support import small_config
 
 from tsla.runs import manifest
 from tsla.runs.checkpoint import Checkpoints
-from tsla.runs.interrupt import Interrupted
+from tsla.runs.lifecycle import Interrupted
 from tsla.training import loop, parallel
 from tsla.training.reporter import Reporter
 

@@ -19,7 +19,7 @@ from support import small_config, write_digits_npz
 from tsla.config import durations
 from tsla.data import datasets
 from tsla.runs.checkpoint import open_checkpoints
-from tsla.runs.interrupt import Interrupted
+from tsla.runs.lifecycle import Interrupted
 from tsla.training import loop, parallel
 from tsla.training.build import build
 from tsla.training.reporter import Reporter

@@ -13,7 +13,7 @@ from support import small_config, write_digits_npz
 
 from tsla.config import durations
 from tsla.data import datasets
-from tsla.runs.compilation import keep_compiled
+from tsla.runs.environment import keep_compiled
 from tsla.training import parallel, step
 from tsla.training.build import build
 

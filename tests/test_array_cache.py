@@ -83,7 +83,7 @@ def test_a_kill_leaves_nothing_that_is_trusted(home, moment):
     if {moment!r} == 'compute':
       compute = kill
     elif {moment!r} == 'sync':
-      array_cache.sync = kill
+      os.fsync = kill
     else:
       os.replace = kill
     array_cache.cached_array('kind', {{}}, compute)

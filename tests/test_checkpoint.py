@@ -19,6 +19,7 @@ import pytest
 from support import ROOT, Disk, mounted, run_worker
 
 from tsla.errors import InputError
+from tsla.files import NewerFormat
 from tsla.runs import checkpoint
 from tsla.runs.checkpoint import AnotherState, open_checkpoints
 
@@ -184,6 +185,33 @@ def damage_one(saved, tmp_path, seed):
 def test_random_damage_never_changes_a_state(saved, tmp_path):
   for seed in range(20):
     damage_one(saved, tmp_path, seed)
+
+
+def rewrite_manifest(folder, change):
+  """Changes a manifest as if it had been written so."""
+  path = folder / 'manifest.json'
+  content = json.loads(path.read_text())
+  del content['sha256']
+  change(content)
+  text = json.dumps(content, sort_keys=True).encode()
+  content['sha256'] = hashlib.sha256(text).hexdigest()
+  path.write_text(json.dumps(content))
+
+
+def test_a_manifest_says_of_which_format_it_is(saved, tmp_path):
+  manifest = json.loads((saved / '3/manifest.json').read_text())
+  assert manifest['format'] == 1
+  directory = shutil.copytree(saved, tmp_path / 'old')
+  rewrite_manifest(directory / '3', lambda content: content.pop('format'))
+  with open_checkpoints(directory) as checkpoints:
+    assert same(checkpoints.restore(make(0), 3), make(3))
+  rewrite_manifest(directory / '3', lambda content: content.update(format=2))
+  with (
+    open_checkpoints(directory) as checkpoints,
+    pytest.raises(NewerFormat, match=r'3/manifest\.json: format 2') as error,
+  ):
+    checkpoints.latest_step  # noqa: B018
+  assert len(str(error.value).splitlines()) == 3
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from support import ROOT, run_worker
 
-from tsla.runs.compilation import keep_compiled
+from tsla.runs.environment import keep_compiled
 
 
 def test_the_tests_see_nothing_of_the_environment_of_who_runs_them():

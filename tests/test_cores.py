@@ -10,16 +10,13 @@ import pytest
 _SCRIPT = """
 import json, sys
 import jax
-from tsla.runs import cores
-from tsla.config.forms import default_config
-cores.available_cores = lambda: 4
-config = default_config()
-config.model.name, config.batch_size = sys.argv[1], int(sys.argv[2])
-cores.split_cores(config)
-cores.split_cores(config)
+from tsla.runs import environment
+environment.available_cores = lambda: 4
+model, batch_size = sys.argv[1], int(sys.argv[2])
+environment.split_cores(model, batch_size)
+environment.split_cores(model, batch_size)
 devices = jax.local_device_count()
-config.model.name = 'resnet18'
-cores.split_cores(config)  # too late
+environment.split_cores('resnet18', batch_size)  # too late
 print(json.dumps([devices, jax.local_device_count()]))
 """
 

@@ -14,6 +14,7 @@ from PIL import Image
 from tsla.data import datasets, prepare, sources
 from tsla.data.builders import archive, builder_class
 from tsla.errors import InputError
+from tsla.files import sha256_of
 
 WRITERS = {
   'stanford_dogs': write_stanford_dogs,
@@ -120,7 +121,7 @@ def test_a_missing_image_is_named_and_no_set_is_left(
         new.addfile(member, old.extractfile(member))
   item = {
     'path': harmed,
-    'sha256': archive.sha256(harmed),
+    'sha256': sha256_of(harmed),
     'size': harmed.stat().st_size,
   }
   archives = [item, *content['archives'][1:]]

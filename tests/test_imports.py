@@ -9,6 +9,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 # A floor imports only floors before it, and its own.
 FLOORS = (
   'tsla.errors',
+  'tsla.files',
   'tsla.smoothing',
   'tsla.data',
   'tsla.models',

@@ -10,7 +10,7 @@ import faults
 import pytest
 from support import small_config, write_digits_npz
 
-from tsla.runs import interrupt
+from tsla.runs import lifecycle
 from tsla.training import loop
 from tsla.training.reporter import Diverged
 
@@ -120,9 +120,9 @@ def test_a_second_sigterm_within_a_second_is_the_first_one_again(
   """On a clock of the test's own, in its own process."""
   codes, times = [], itertools.count(100, after)
   clock = types.SimpleNamespace(monotonic=lambda: next(times))
-  monkeypatch.setattr(interrupt, 'time', clock)
-  monkeypatch.setattr(interrupt.os, '_exit', codes.append)
-  with interrupt.watch_signals(lambda: None, grace=1000) as requested:
+  monkeypatch.setattr(lifecycle, 'time', clock)
+  monkeypatch.setattr(lifecycle.os, '_exit', codes.append)
+  with lifecycle.watch_signals(lambda: None, grace=1000) as requested:
     for signum in (signal.SIGTERM, second):
       signal.raise_signal(signum)
   assert requested.signum == signal.SIGTERM

@@ -317,3 +317,18 @@ def test_a_table_file_that_cannot_be_read_is_explained(tmp_path, text, message):
   with pytest.raises(InputError, match=message) as error:
     table.load(tmp_path / 'mine.py')
   assert len(str(error.value).splitlines()) <= 3
+
+
+def test_a_plan_is_read_as_it_was_written(tmp_path):
+  rows = (Row('LSR', lsr()), Row('TSLA', tsla(7.0)))
+  small = Table('t', 'ŷ', rows)
+  outline.write(tmp_path, small, plan.plan(small, (0, 1), tmp_path), 'command')
+  assert json.loads((tmp_path / 'table.json').read_text())['format'] == 1
+  read = outline.read(tmp_path)
+  assert (read['title'], read['rows']) == ('ŷ', ['LSR', 'TSLA'])
+  assert [(r['row'], r['seed'], r['first_epoch']) for r in read['runs']] == [
+    ('LSR', 0, 0),
+    ('LSR', 1, 0),
+    ('TSLA', 0, 7),
+    ('TSLA', 1, 7),
+  ]

@@ -21,6 +21,7 @@ from tsla.commands import prepare as command
 from tsla.data import datasets, prepare
 from tsla.data.builders import BUILDERS, archive, builder_class, cifar100
 from tsla.errors import InputError
+from tsla.files import sha256_of
 
 CLOSED = 'http://127.0.0.1:1/cifar.tar.gz'
 SCRIPT = """
@@ -199,7 +200,7 @@ def test_an_archive_of_another_content_is_refused(register, tiny, tmp_path):
     prepare.prepare('cifar100', tmp_path, cut)
   assert_helps(
     error,
-    archive.sha256(cut)[:12],
+    sha256_of(cut)[:12],
     tiny[1]['sha256'],
     'cifar.tar.gz',
     f'python -m tsla prepare cifar100 --data_dir={tmp_path} --archive=FILE',

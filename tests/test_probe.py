@@ -256,9 +256,7 @@ def test_the_mapping_says_which_rule_and_when(config):
     steps_per_epoch=4,
   )
   assert (steps.min_step, steps.max_step) == (4, 12)
-  decided = probe.decision(
-    changed(config, smoothing__rule='floor', smoothing__patience=3), steps
-  )
+  decided = probe.decision('floor', min_step=4, patience=3)
   assert [int(x) for x in decided] == [2, 4, 3]
   assert int(probe.decision(config, steps).rule) == -1
 

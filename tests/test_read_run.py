@@ -7,6 +7,7 @@ from support import Disk
 
 from tsla.config.forms import default_config, flatten, unflatten
 from tsla.errors import InputError
+from tsla.files import NewerFormat
 from tsla.runs.directory import RunDirectory, read_run
 
 
@@ -57,7 +58,7 @@ def test_what_was_written_is_read(run):
     ('metrics.jsonl', None, 'no metrics.jsonl is there'),
     ('data.json', '{"finger', 'Unterminated'),
     ('data.json', '{}', 'fingerprint'),
-    ('config.json', '[]', 'list'),
+    ('config.json', '[]', 'no JSON object'),
     ('config.json', '{"sede": 1}', 'no such field'),
     ('config.json', '{"seed": -1}', 'config.seed = -1'),
     ('config.json', '{"seed": "1"}', "config.seed = '1'"),
@@ -99,3 +100,60 @@ def test_a_run_that_is_given_up_is_at_its_newest_checkpoint(tmp_path):
     directory.give_up('stuck')
     status = json.loads((tmp_path / 'status.json').read_text())
     assert status == {'state': 'stuck', 'step': max(saved, default=0)}
+
+
+def test_config_and_log_say_of_which_format_they_are(run):
+  assert json.loads((run.path / 'config.json').read_text())['format'] == 1
+  first, *rows = (run.path / 'metrics.jsonl').read_text().splitlines()
+  assert json.loads(first) == {'kind': 'format', 'step': 0, 'format': 1}
+  assert len(rows) == 2
+  with run.log(3) as log:  # all rows are cut away, and the run may change
+    assert not run.has_begun
+    log.write('train', 4)
+    log.write('train', 8)
+  kinds = [
+    json.loads(line)['kind']
+    for line in (run.path / 'metrics.jsonl').read_text().splitlines()
+  ]
+  assert kinds == ['format', 'train', 'train']
+
+
+def test_a_run_without_formats_is_read_and_gone_on_with(run):
+  """As versions wrote it that did not know of formats."""
+  before = read_run(run.path, 'x')
+  config = json.loads((run.path / 'config.json').read_text())
+  del config['format']
+  (run.path / 'config.json').write_text(json.dumps(config))
+  log = run.path / 'metrics.jsonl'
+  log.write_text(log.read_text().split('\n', 1)[1])
+  assert read_run(run.path, 'x') == before
+  again = RunDirectory(run.path, before.config)
+  with again.claim('f' * 64), again.log(4) as rows:
+    rows.write('train', 8)
+  assert [row['step'] for row in read_run(run.path, 'x').rows] == [4, 4, 8]
+
+
+@pytest.mark.parametrize('name', ['config.json', 'metrics.jsonl'])
+def test_a_run_of_a_newer_format_is_refused_by_name(run, name):
+  path, config = run.path / name, read_run(run.path, 'x').config
+  text = path.read_text()
+  path.write_text(text.replace('"format": 1', '"format": 2'))
+  assert path.read_text() != text
+  with pytest.raises(InputError) as error:
+    read_run(run.path, 'config.teacher.run')
+  first, *rest = str(error.value).splitlines()
+  assert first.startswith(f'config.teacher.run: {path}: format 2')
+  assert len(rest) == 2 and 'update this program' in rest[1]
+  with pytest.raises(NewerFormat, match='format 2'):
+    RunDirectory(run.path, config)
+
+
+def test_a_line_that_is_no_row_is_named_or_mended(run):
+  """A power cut may leave anything where rows were not on the disk yet."""
+  path = run.path / 'metrics.jsonl'
+  path.write_text(path.read_text() + '\0\0\n')
+  with pytest.raises(InputError, match='line 4: '):
+    read_run(run.path, 'x')
+  with run.log(4):
+    pass
+  assert len(read_run(run.path, 'x').rows) == 2

@@ -27,7 +27,7 @@ from tsla.config import durations
 from tsla.config.forms import default_config, flatten
 from tsla.data import augment, datasets
 from tsla.report import figures, published, samples, summary
-from tsla.report.results import read_tables
+from tsla.report.results import read_results
 from tsla.report.write import write_report
 from tsla.smoothing import rules
 from tsla.smoothing.estimates import GradientStatistics
@@ -244,7 +244,7 @@ def test_unfinished_runs_are_named_and_never_averaged(tmp_path):
     assert '2 of 18 runs are done' in text
   rows = cells(report(folder)[0], 1)
   assert rows['LSR'][:2] == ['1', '50.00']  # one seed: no deviation
-  tables = read_tables([folder])
+  tables = read_results([folder])
   assert [run.seed for run in tables[0].done('LSR')] == [0]
 
 
@@ -297,7 +297,7 @@ def test_curves_are_means_over_updates_and_over_seeds(tmp_path):
   folder = write_table(tmp_path, ['baseline'], (0, 2))
   for seed, top1 in ((0, 0.8), (2, 0.9)):
     write_run(folder / f'r0-seed{seed}', top1=top1, seed=seed)
-  runs = read_tables([folder])[0].done('baseline')
+  runs = read_results([folder])[0].done('baseline')
   curve = summary.training_curve(runs, 'hard_loss')
   # Rows of 4 and 6 updates hold 4, 10 and 14, 20; the other seed's 2 more.
   first = np.average([4, 10], weights=[4, 6])
@@ -330,7 +330,7 @@ def test_what_the_trunk_spent_is_saved_not_spent(tmp_path):
     )
   )
   assert log.read_text() != text
-  runs = read_tables([folder])[0].runs
+  runs = read_results([folder])[0].runs
   whole, fork = (summary.cost([run]) for run in runs)
   np.testing.assert_allclose(whole, (2, 0, 3.2, 0))
   np.testing.assert_allclose(fork, (1, 1, 10 * 16 / 50, 1.6))
@@ -361,7 +361,7 @@ def test_the_figures_show_the_switch_and_the_seeds_of_each_row(
     for row, fork in ((0, {}), (1, {'first_epoch': 2, 'switch': 2})):
       name = f'r{row}-seed{seed}'
       write_run(folder / name, top1=top1, seed=seed, epochs=3, **fork)
-  (done,) = read_tables([folder])
+  (done,) = read_results([folder])
   lsr, tsla = (key.colour for key in figures.keys(done))
   monkeypatch.setattr(figures, 'over_epochs', lambda figure, name: figure)
 
@@ -509,7 +509,7 @@ def test_the_sample_is_what_the_first_updates_train_on(tmp_path, monkeypatch):
   write_run(
     folder / 'r0-seed5', seed=5, config=config, fingerprint=data.fingerprint
   )
-  images = samples.first_images(read_tables([folder])[0].runs[0])
+  images = samples.first_images(read_results([folder])[0].runs[0])
 
   seen = []
 
@@ -579,7 +579,7 @@ def test_plain_runs_are_rows_by_config_and_tables_by_data(tmp_path):
     write_run(tmp_path / 'plain-0', top1=0.6),
     write_run(tmp_path / 'elsewhere', top1=0.5, fingerprint='e' * 64),
   ]
-  tables = read_tables([*paths, paths[0]])
+  tables = read_results([*paths, paths[0]])
   assert [table.rows for table in tables] == [
     ('plain', 'lsr', 'plain-0'),
     ('elsewhere',),
@@ -590,7 +590,7 @@ def test_plain_runs_are_rows_by_config_and_tables_by_data(tmp_path):
   assert cells(markdown, 1)['plain'][1] == '85.00 ± 7.07'
   assert page.count('<h2>') == 2
   alike = write_run(tmp_path / 'other' / 'lsr', top1=0.6)
-  alike = read_tables([paths[2], alike])[0]
+  alike = read_results([paths[2], alike])[0]
   assert alike.rows == (str(paths[2]), str(tmp_path / 'other' / 'lsr'))
   single, _ = report(paths[4])
   assert cells(single, 1) == {
@@ -659,6 +659,45 @@ def test_bad_input_is_three_lines_and_exit_2(table, capsys, damage, words):
   assert not (table / 'report.html').exists()
 
 
+def test_a_newer_table_is_refused_and_a_newer_run_is_named(table, capsys):
+  for name, text in (
+    ('config.json', '{"format": 2}'),
+    ('metrics.jsonl', '{"kind": "format", "step": 0, "format": 2}\n'),
+  ):
+    path = table / 'r1-seed0' / name
+    before = path.read_text()
+    path.write_text(text)
+    markdown, _ = report(table)
+    words = f'LSR, seed 0: not readable ({path}: format 2'
+    assert words in markdown.replace('\\', '')
+    assert cells(markdown, 1)['LSR'][0] == '2'
+    path.write_text(before)
+  change_table(format=2)(table)
+  assert main([str(table)]) == 2
+  said = capsys.readouterr().err
+  assert f'{table / "table.json"}: format 2' in said
+  assert len(said.strip().split('\n')) == 3
+
+
+def test_a_metric_that_an_older_version_did_not_know_is_not_measured(table):
+  """No run is damaged for it, and the others' numbers stay."""
+  for log in table.glob('*/metrics.jsonl'):
+    text = re.sub(r', "ece": 0\.02, "count": 360\.0', '', log.read_text())
+    if log.parent.name == 'r1-seed0':
+      text = text.replace('"top5": 0.995, ', '')
+    log.write_text(text)
+  markdown, page = report(table)
+  assert 'damaged' not in markdown
+  rows = cells(markdown, 1)
+  assert [rows[row][4] for row in ('baseline', 'LSR')] == 2 * ['not measured']
+  assert rows['baseline'][2] == '99.50 ± 0.00'
+  assert rows['LSR'][2].endswith('(of 2 seeds)')
+  differences = cells(markdown, 2)['LSR']
+  assert differences[0] == '3' and differences[4] == 'not measured'
+  assert 'test images is' not in markdown
+  assert page.count('not measured') == 3 + 8  # and of every run that is done
+
+
 def test_a_folder_that_is_not_there_and_an_out_that_cannot_be(table, capsys):
   assert main([str(table / 'nowhere')]) == 2
   assert 'no such folder' in capsys.readouterr().err
@@ -696,7 +735,7 @@ def test_probes_are_drawn_with_their_errors_and_rules_are_listed(table):
   add_probes(table / 'r0-seed0', [1.0, 2.0, 4.0], [0.0, 1.0, 2.0])
   for seed in (1, 2, 3):
     add_probes(table / f'r0-seed{seed}', [3.0, 2.0, 5.0], [1.0, 0.0, 1.0])
-  (done,) = read_tables([table])
+  (done,) = read_results([table])
   curve = summary.probe_curve(done.done('baseline'), 'delta')
   np.testing.assert_allclose(curve.epochs, [0, 1, 2])
   np.testing.assert_allclose(curve.mean, [2.5, 2.0, 4.75])

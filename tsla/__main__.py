@@ -19,7 +19,6 @@ COMMANDS = {
   'theory': 'the steps that are proved for SGD, LSR and TSLA',
   'idx': 'make an .npz set of four files in the form of MNIST',
 }
-_MODULES = {'check': 'tsla.runs.checkpoint'}
 
 
 @command
@@ -43,8 +42,7 @@ def main(argv: Sequence[str]) -> int:
   if not {'', os.getcwd()} & set(sys.path):
     sys.path.insert(0, os.getcwd())
   try:
-    module = _MODULES.get(name, f'tsla.commands.{name}')
-    return importlib.import_module(module).main(rest)
+    return importlib.import_module(f'tsla.commands.{name}').main(rest)
   except ModuleNotFoundError as error:
     missing = (error.name or 'tsla').split('.')[0]
     if missing in {'tsla', *sys.stdlib_module_names}:

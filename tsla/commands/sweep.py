@@ -24,6 +24,7 @@ import jax
 from tsla.commands.parser import Parser, command
 from tsla.errors import InputError
 from tsla.report.write import write_report
+from tsla.runs import directory
 from tsla.sweep import outline, plan, pool, worker
 from tsla.sweep import table as table_lib
 from tsla.sweep.inputs import check_inputs
@@ -87,17 +88,17 @@ def _train_one(
     )
   run = runs[index]
   for place, other in enumerate(runs):
-    state = plan.state_of(workdir / other.directory)
+    state = directory.state_of(workdir / other.directory)
     serves = plan.ENDED if other.directory == run.trunk else ('done',)
     if other.directory in run.needs and state not in serves:
       raise InputError(
         f'--only={index}: {run.label} needs {other.label}, which is {state}',
         cure=f'{again} --only={place}',
       )
-  worker.note_failure(run, workdir)
+  directory.note_failure(workdir / run.directory)
   outcome = worker.train(run, workdir)
   if outcome.exit_code in (2, 3):
-    worker.note_failure(run, workdir, outcome.text)
+    directory.note_failure(workdir / run.directory, outcome.text)
   print(outcome.text, file=sys.stderr)
   return outcome.exit_code
 
@@ -109,7 +110,7 @@ def _train_all(
   jobs: int,
   again: str,
 ) -> int:
-  if any(plan.state_of(workdir / r.directory) != 'done' for r in runs):
+  if any(directory.state_of(workdir / r.directory) != 'done' for r in runs):
     check_inputs(runs, workdir)
   # The runs need the accelerator for themselves.
   jax.config.update('jax_platforms', 'cpu')
@@ -124,7 +125,7 @@ def _train_all(
     if run.directory in failures:
       print(f'failed: {run.label}: {failures[run.directory]}', file=sys.stderr)
   resolved = [plan.resolve_fork(run, workdir) for run in runs]
-  outline.write(workdir / 'table.json', table, resolved, again)
+  outline.write(workdir, table, resolved, again)
   markdown, page = write_report([workdir], workdir)
   print(f'report: {page}, {markdown}')
   return 1 if failures else 0
@@ -139,7 +140,7 @@ def main(argv: Sequence[str]) -> int:
   workdir = pathlib.Path(args.workdir).absolute()
   runs = plan.plan(table, range(args.seeds), workdir)
   if args.list:
-    outline.write(workdir / 'table.json', table, runs, again)
+    outline.write(workdir, table, runs, again)
     for index, run in enumerate(runs):
       print(f'{again} --only={index}  # stage {run.stage}: {run.label}')
     return 0
@@ -149,5 +150,5 @@ def main(argv: Sequence[str]) -> int:
   print(outline.describe(table, resolved, workdir), flush=True)
   if args.dry_run:
     return 0
-  outline.write(workdir / 'table.json', table, resolved, again)
+  outline.write(workdir, table, resolved, again)
   return _train_all(table, runs, workdir, args.jobs, again)

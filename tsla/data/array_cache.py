@@ -8,17 +8,14 @@ SHA-256 of what comes after, so that a damaged one counts as missing.
 import hashlib
 import io
 import json
-import os
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from tsla.data.cache import sync, sync_folder
-from tsla.data.prepare import locked
-from tsla.data.sources import user_cache
 from tsla.errors import InputError
+from tsla.files import locked, user_cache, write_whole
 
 
 def cached_array(
@@ -79,9 +76,5 @@ def _write(path: pathlib.Path, array: np.ndarray) -> None:
   np.save(buffer, array, allow_pickle=False)
   content = buffer.getvalue()
   # One name for all, so that the next one replaces what a kill left.
-  partial = path.with_name('.partial')
-  with open(partial, 'wb') as file:
-    file.write(hashlib.sha256(content).digest() + content)
-    sync(file)
-  os.replace(partial, path)
-  sync_folder(path.parent)
+  content = hashlib.sha256(content).digest() + content
+  write_whole(path, content, partial='.partial')

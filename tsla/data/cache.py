@@ -17,14 +17,13 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
-from typing import IO
 
 import numpy as np
 
 from tsla.data import images
-from tsla.data.prepare import locked
 from tsla.data.sources import Examples, Raw, Source, Splits
 from tsla.errors import InputError
+from tsla.files import locked, sync, write_whole
 
 _FORMAT = 1  # of the files below
 _SPLITS = ('train', 'test')
@@ -178,9 +177,7 @@ def _build(
       'source': source.location,
       'image_size': size,
     }
-    with open(building / _ABOUT, 'w') as file:
-      json.dump(about, file)
-      sync(file)
+    write_whole(building / _ABOUT, json.dumps(about))
     if source.state() != target.name:
       raise InputError(
         f'{source.location}: it changed while it was read',
@@ -189,7 +186,7 @@ def _build(
     target.parent.mkdir()
     building.rename(target)
     for folder in (target, target.parent, home):
-      sync_folder(folder)
+      sync(folder)
   finally:
     shutil.rmtree(building, ignore_errors=True)
 
@@ -240,12 +237,11 @@ def _write_split(
         )
       file.write(image)
       labels.append(label)
-    sync(file)
+  sync(folder / f'{split}.images')
   if not labels:
     raise InputError(f'{examples.where}: no readable image')
-  with open(folder / f'{split}.labels', 'wb') as file:
-    file.write(data := np.array(labels, '<i4').tobytes())
-    sync(file)
+  data = np.array(labels, '<i4').tobytes()
+  write_whole(folder / f'{split}.labels', data)
   return {
     'shape': [len(labels), *shape],
     'labels_sha256': hashlib.sha256(data).hexdigest(),
@@ -255,18 +251,3 @@ def _write_split(
 
 def _words(shape: tuple[int, ...]) -> str:
   return '×'.join(map(str, shape)) + ' (height, width, channels)'
-
-
-def sync(file: IO) -> None:
-  """Waits until what was written to a file is on the disk."""
-  file.flush()
-  os.fsync(file.fileno())
-
-
-def sync_folder(folder: pathlib.Path) -> None:
-  """Waits until a folder's entries, a rename among them, are on the disk."""
-  descriptor = os.open(folder, os.O_RDONLY)
-  try:
-    os.fsync(descriptor)
-  finally:
-    os.close(descriptor)

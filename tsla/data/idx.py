@@ -1,6 +1,7 @@
 """Data sets in the form of MNIST: four gzipped idx files."""
 
 import gzip
+import io
 import math
 import pathlib
 import zlib
@@ -8,6 +9,7 @@ import zlib
 import numpy as np
 
 from tsla.errors import InputError
+from tsla.files import write_whole
 
 _PARTS = {
   'train_images': ('train-images-idx3-ubyte.gz', 3),
@@ -90,10 +92,8 @@ def convert(
     arrays[name] = arrays[name][:train]
   try:
     out.parent.mkdir(parents=True, exist_ok=True)
-    draft = out.with_name(f'{out.name}.partial')
-    with draft.open('wb') as file:
-      np.savez_compressed(file, **arrays)
-    draft.replace(out)
+    np.savez_compressed(buffer := io.BytesIO(), **arrays)
+    write_whole(out, buffer.getvalue())
   except OSError as error:
     raise InputError(
       f'--out={out}: {error}',

@@ -2,7 +2,6 @@
 
 import contextlib
 import difflib
-import fcntl
 import io
 import os
 import pathlib
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tsla.data.builders import BUILDERS, builder_class
 from tsla.errors import InputError
+from tsla.files import locked, sha256_of
 
 if TYPE_CHECKING:
   import tensorflow_datasets as tfds
@@ -136,8 +136,6 @@ def _match_archives(
   data_dir: str | os.PathLike,
   given: str | os.PathLike | Sequence[str | os.PathLike] | None,
 ) -> dict[str, pathlib.Path]:
-  from tsla.data.builders.archive import sha256
-
   if given is None:
     return {}
   if isinstance(given, str | os.PathLike):
@@ -146,7 +144,7 @@ def _match_archives(
   found = {}
   for path in map(pathlib.Path, given):
     try:
-      digest = sha256(path)
+      digest = sha256_of(path)
     except OSError as error:
       raise InputError(f'--archive={path}: {error.strerror}') from error
     if digest not in known:
@@ -213,14 +211,6 @@ def _root_cause(error: BaseException) -> str:
   while error.__context__ is not None:
     error = error.__context__
   return str(error) or type(error).__name__
-
-
-@contextlib.contextmanager
-def locked(path: pathlib.Path) -> Iterator[None]:
-  """Waits until no other process holds the lock that is this file."""
-  with open(path, 'w') as file:
-    fcntl.flock(file, fcntl.LOCK_EX)  # Freed with the file, also by kill -9.
-    yield
 
 
 def _sweep(root: pathlib.Path, directory: pathlib.Path) -> None:

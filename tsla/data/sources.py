@@ -14,6 +14,7 @@ import numpy as np
 from tsla.data import prepare
 from tsla.data.builders import BUILDERS
 from tsla.errors import InputError
+from tsla.files import user_cache
 
 if TYPE_CHECKING:
   import tensorflow_datasets as tfds
@@ -193,12 +194,6 @@ class FolderSource:
       ]
       for folder in folders
     }
-
-
-def user_cache(kind: str) -> pathlib.Path:
-  """Returns the folder of the user's own cache for what is of one kind."""
-  cache = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
-  return pathlib.Path(cache).expanduser() / 'tsla' / kind
 
 
 def find_tfds(name: str, path: str, *, download: bool) -> TfdsSource:

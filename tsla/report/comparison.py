@@ -6,7 +6,8 @@ from typing import NamedTuple
 from tsla.config import forms as config_lib
 from tsla.pages.blocks import Block, Cell, ParagraphBlock, TableBlock
 from tsla.report import published, summary
-from tsla.report.results import Results, RunResult, is_number
+from tsla.report.results import Results, RunResult
+from tsla.runs.log import is_number
 
 
 class Metric(NamedTuple):
@@ -39,6 +40,7 @@ _WHEN = (
   *('smoothing.rule', 'smoothing.patience', 'smoothing.min_', 'smoothing.max_'),
 )
 NOTHING = Cell('–', faint=True)
+_NOT_MEASURED = Cell('not measured', faint=True)
 
 
 def of_results(results: Results) -> Iterator[Block]:
@@ -59,7 +61,8 @@ def of_results(results: Results) -> Iterator[Block]:
   for row in results.rows:
     runs = results.done(row)
     cells = [
-      _mean(metric, summary.mean(runs, metric.name)) for metric in METRICS
+      _mean(metric, summary.mean(runs, metric.name), len(runs))
+      for metric in METRICS
     ]
     if paper:
       cells += [_published(figure) for figure in paper.get(row, (None, None))]
@@ -73,17 +76,21 @@ def _differences(results: Results) -> Iterator[Block]:
   """The rows against the first, and which of that is more than noise."""
   baseline = results.rows[0]
   others = results.done(baseline)
-  images = round(others[0].test['count']) if others else 0
+  images = _images(others)
   rows, clear = [], {metric: [] for metric in METRICS}
   for row in results.rows[1:]:
-    cells, pairs = [], 0
-    for metric in METRICS:
-      difference = summary.difference(results.done(row), others, metric.name)
+    found = [
+      summary.difference(results.done(row), others, metric.name)
+      for metric in METRICS
+    ]
+    cells, pairs = [], max(d.n if d else 0 for d in found)
+    for metric, difference in zip(METRICS, found, strict=True):
+      if pairs and difference is None:
+        cells.append(_NOT_MEASURED)
+        continue
       cells.append(_difference(metric, difference, images))
-      if difference:
-        pairs = difference.n
-        if not cells[-1].note:
-          clear[metric].append(f'{row} ({metric.change(difference.mean)})')
+      if difference and not cells[-1].note:
+        clear[metric].append(f'{row} ({metric.change(difference.mean)})')
     rows.append([row, str(pairs), *cells])
   if all(row[1] == '0' for row in rows):
     if rows:
@@ -93,8 +100,12 @@ def _differences(results: Results) -> Iterator[Block]:
     f'Difference to {baseline}, paired by seed (initialisation, order, '
     'augmentation), with the 95 % interval of Student’s t. It speaks of other '
     'seeds on these test images, not of other images, and is not corrected for '
-    'the number of comparisons. Top-1, top-5 and ECE in points: one of the '
-    f'{images:,} test images is {_number(100 / images, 2)}.',
+    'the number of comparisons. Top-1, top-5 and ECE in points'
+    + (
+      f': one of the {images:,} test images is {_number(100 / images, 2)}.'
+      if images
+      else '.'
+    ),
     ['Method', 'Pairs', *(metric.label for metric in METRICS)],
     rows,
     'lrrrrr',
@@ -116,7 +127,7 @@ def _hindsight(results: Results) -> Iterator[Block]:
   metrics = [m for m in METRICS if m.name in ('nll', 'top1')]
   rows = []
   for row, run in begun.items():
-    if run.config.get('smoothing.schedule') != 'auto':
+    if run.record.fields.get('smoothing.schedule') != 'auto':
       continue
     fixed = [
       name for name, other in begun.items() if _is_fixed(other, like=run)
@@ -130,15 +141,19 @@ def _hindsight(results: Results) -> Iterator[Block]:
     ]
     cells: list[str | Cell] = []
     for metric in metrics:
+      sign = 1 if metric.name == 'nll' else -1
       means = {
-        name: summary.mean(results.done(name), metric.name).mean
+        name: sign * mean.mean
         for name in fixed
+        if (mean := summary.mean(results.done(name), metric.name))
       }
-      best = (min if metric.name == 'nll' else max)(means, key=means.get)
+      if not means:
+        cells += [NOTHING, _NOT_MEASURED]
+        continue
+      best = min(means, key=means.get)
       others = results.done(best)
-      images = round(others[0].test['count'])
       difference = summary.difference(runs, others, metric.name)
-      cells += [best, _difference(metric, difference, images)]
+      cells += [best, _difference(metric, difference, _images(others))]
     ended = ', '.join(end[0] if end else 'never' for end in ends)
     rows.append([row, ended, *cells])
   if rows:
@@ -158,12 +173,12 @@ def _hindsight(results: Results) -> Iterator[Block]:
 
 def _is_fixed(run: RunResult, like: RunResult) -> bool:
   """Whether a run is TSLA(s), s from 0 to the end, of the same experiment."""
-  schedule = run.config.get('smoothing.schedule', 'none')
+  schedule = run.record.fields.get('smoothing.schedule', 'none')
   free = _WHEN + (('smoothing.theta',) if schedule == 'none' else ())
   here, there = (
     {
       name: value
-      for name, value in config_lib.identity(each.config).items()
+      for name, value in config_lib.identity(each.record.fields).items()
       if not name.startswith(free)
     }
     for each in (run, like)
@@ -171,12 +186,28 @@ def _is_fixed(run: RunResult, like: RunResult) -> bool:
   return here == there and schedule in ('none', 'constant', 'two_stage')
 
 
-def _mean(metric: Metric, mean: summary.Mean | None) -> str | Cell:
-  if mean is None:
+def value(metric: Metric, run: RunResult) -> str | Cell:
+  """The cell of one run."""
+  if not run.done:
     return NOTHING
-  if mean.std is None:
-    return metric.value(mean.mean)
-  return f'{metric.value(mean.mean)} ± {metric.value(mean.std)}'
+  found = run.test.get(metric.name)
+  return metric.value(found) if is_number(found) else _NOT_MEASURED
+
+
+def _images(runs: list[RunResult]) -> int:
+  """How many test images there are; 0 where no run says so."""
+  counts = summary.measured(runs, 'count').values()
+  return round(next(iter(counts), 0))
+
+
+def _mean(metric: Metric, mean: summary.Mean | None, seeds: int) -> str | Cell:
+  """The cell of a row; its note says how many of the seeds measured it."""
+  if mean is None:
+    return _NOT_MEASURED if seeds else NOTHING
+  text = metric.value(mean.mean)
+  if mean.std is not None:
+    text += f' ± {metric.value(mean.std)}'
+  return text if mean.n == seeds else Cell(text, f'of {mean.n} seeds')
 
 
 def _published(figure: published.PublishedFigure | None) -> str | Cell:
@@ -198,7 +229,7 @@ def _difference(
   text += f' [{metric.change(low)}, {metric.change(high)}]'
   if difference.inside_noise:
     return Cell(text, 'inside the noise', faint=True)
-  if metric.counts and abs(mean) * images < 1 - 1e-6:
+  if images and metric.counts and abs(mean) * images < 1 - 1e-6:
     return Cell(text, 'less than one image', faint=True)
   if high - low < 1e-9:
     return Cell(text, 'all pairs alike: too few', faint=True)

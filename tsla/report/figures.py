@@ -10,7 +10,8 @@ from matplotlib.ticker import MaxNLocator
 from tsla.pages import figures
 from tsla.pages.blocks import Key, Picture
 from tsla.report import summary
-from tsla.report.results import Results, RunResult, is_number
+from tsla.report.results import Results, RunResult
+from tsla.runs.log import is_number
 
 # For the rows after the seventh, in line widths.
 _DASHES = ((), (4, 1.5), (1, 1.2), (5, 1.5, 1, 1.5))
@@ -125,7 +126,7 @@ def draw_curve(
 
 def _first_own_epoch(results: Results, runs: Sequence[RunResult]) -> int:
   """Where a row leaves the one it began in; 0 if that is not in the table."""
-  drawn = {run.directory.name for run in results.runs if run.done}
+  drawn = {run.record.path.name for run in results.runs if run.done}
   if not all(run.trunk in drawn for run in runs):
     return 0
   return min(run.first_epoch for run in runs)

@@ -2,13 +2,11 @@
 
 import io
 import math
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from tsla.config import forms as config_lib
 from tsla.data import batches, datasets
 from tsla.data.pipeline import augmented
 from tsla.errors import InputError
@@ -34,30 +32,15 @@ def first_images(run: RunResult) -> np.ndarray:
   Raises:
     InputError: its data set is not where it was, or another one is there.
   """
-  config = _config(run.config)
+  config = run.record.config
   config.data.download = False
   dataset = datasets.load_dataset(config.data)
-  if run.fingerprint != dataset.fingerprint:
+  if run.record.fingerprint != dataset.fingerprint:
     raise InputError(f'data.name = {dataset.name!r}: not the data of the run')
   images = dataset.train.images
   indices = batches.epoch_order(config.seed, 0, len(images))[:COUNT]
   picked = jnp.asarray(images[np.asarray(indices)])
   return np.asarray(augmented(view_of(config), picked, config.seed, 0, indices))
-
-
-def _config(fields: dict[str, Any]) -> Any:
-  """The config that `config.json` holds; later fields at their defaults."""
-  config = config_lib.default_config()
-  try:
-    config.update_from_flattened_dict(
-      {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in fields.items()
-      }
-    )
-  except (KeyError, TypeError) as error:
-    raise InputError(f'config.json: {error}') from error
-  return config
 
 
 def contact_sheet(images: np.ndarray) -> Picture:

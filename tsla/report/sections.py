@@ -130,7 +130,7 @@ def _probes(results: Results) -> Iterator[Block]:
 
 
 def _images(results: Results) -> Iterator[Block]:
-  run = next((run for run in results.runs if run.config), None)
+  run = next((run for run in results.runs if run.record.fields), None)
   if run is None:
     yield ParagraphBlock('No run has begun.')
     return
@@ -141,7 +141,7 @@ def _images(results: Results) -> Iterator[Block]:
     yield ParagraphBlock(f'Not shown, as the data set cannot be loaded: {why}')
     return
   augmentation = ', '.join(
-    f'{name} = {run.config.get(f"augment.{name}")}'
+    f'{name} = {run.record.fields.get(f"augment.{name}")}'
     for name in ('pad', 'crop', 'flip')
   )
   yield FigureBlock(
@@ -193,7 +193,7 @@ def _configs(results: Results) -> Iterator[Block]:
     yield ParagraphBlock('No run has begun.')
     return
   first, *_ = found
-  base = found[first].config
+  base = found[first].record.fields
   rows = []
   for row, run in found.items():
     fields = _differing_fields(run, base)
@@ -217,7 +217,7 @@ def _configs(results: Results) -> Iterator[Block]:
 
 def _differing_fields(run: RunResult, base: dict[str, Any]) -> dict[str, Any]:
   """The fields that make a run another method than that of `base`."""
-  config = run.config
+  config = run.record.fields
   # A fork began with the weights that its trunk began with.
   hidden = ('model.weights', 'model.weights_sha256') if run.trunk else ()
   return {
@@ -231,9 +231,9 @@ def _differing_fields(run: RunResult, base: dict[str, Any]) -> dict[str, Any]:
 
 def _environment(results: Results) -> Iterator[Block]:
   values: dict[str, Counter[str]] = defaultdict(Counter)
-  known = [run for run in results.runs if run.environment]
+  known = [run for run in results.runs if run.record.environment]
   for run in known:
-    for name, value in run.environment.items():
+    for name, value in run.record.environment.items():
       text = (value or '–') if isinstance(value, str) else repr(value)
       if name != 'command':
         values[name][text] += 1
@@ -246,9 +246,9 @@ def _environment(results: Results) -> Iterator[Block]:
       return next(iter(counts))
     return '; '.join(f'{value} ({n} runs)' for value, n in counts.items())
 
+  begun = sum(bool(run.record.fields) for run in results.runs)
   yield TableBlock(
-    f'What {len(known)} of {sum(bool(r.config) for r in results.runs)} runs '
-    'recorded.',
+    f'What {len(known)} of {begun} runs recorded.',
     ['Field', 'Value'],
     [[name, told(counts)] for name, counts in values.items()],
     'll',
@@ -266,11 +266,10 @@ def _runs(results: Results) -> Iterator[Block]:
   metrics = comparison.METRICS
   rows = []
   for run in results.runs:
-    cells = [
-      metric.value(run.test[metric.name]) if run.done else comparison.NOTHING
-      for metric in metrics
-    ]
-    rows.append([run.row, str(run.seed), run.state, *cells, run.directory.name])
+    cells = [comparison.value(metric, run) for metric in metrics]
+    rows.append(
+      [run.row, str(run.seed), run.state, *cells, run.record.path.name]
+    )
   labels = [metric.label for metric in metrics]
   yield TableBlock(
     'The numbers behind the means.',

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from tsla.report.results import RunResult, is_number
+from tsla.report.results import RunResult
+from tsla.runs.log import is_number
 
 CONFIDENCE = 0.95
 
@@ -59,11 +60,24 @@ def mean(runs: Sequence[RunResult], metric: str) -> Mean | None:
     runs: runs of one row that are done.
     metric: of the last evaluation.
   """
-  if not runs:
+  values = np.array([*measured(runs, metric).values()], np.float64)
+  if not len(values):
     return None
-  values = np.array([run.test[metric] for run in runs], np.float64)
   std = float(values.std(ddof=1)) if len(values) > 1 else None
   return Mean(len(values), float(values.mean()), std)
+
+
+def measured(runs: Iterable[RunResult], metric: str) -> dict[int, float]:
+  """A metric of the last evaluation by seed, of the runs that measured it.
+
+  What an older version of the program wrote has not every metric.
+
+  Args:
+    runs: runs of one row that are done.
+    metric: of the last evaluation.
+  """
+  values = {run.seed: run.test.get(metric) for run in runs}
+  return {seed: v for seed, v in values.items() if is_number(v)}
 
 
 def difference(
@@ -79,10 +93,8 @@ def difference(
     baseline: the other row's; runs of one seed are a pair.
     metric: of the last evaluation.
   """
-  others = {run.seed: run.test[metric] for run in baseline}
-  pairs = np.array(
-    [run.test[metric] - others[run.seed] for run in runs if run.seed in others]
-  )
+  own, others = measured(runs, metric), measured(baseline, metric)
+  pairs = np.array([own[seed] - others[seed] for seed in own if seed in others])
   n = len(pairs)
   if n == 0:
     return None
@@ -119,7 +131,7 @@ def probe_curve(runs: Sequence[RunResult], name: str) -> Curve:
 
 def first_firing(run: RunResult, rule: str) -> float | None:
   """The epoch at which a rule had fired as often in a row as it must."""
-  patience = run.config.get('smoothing.patience', 1)
+  patience = run.record.fields.get('smoothing.patience', 1)
   counts = _points(run, 'probe', f'rule_{rule}')
   return next((at for at, count in counts.items() if count >= patience), None)
 
@@ -192,7 +204,7 @@ def cost(runs: Iterable[RunResult]) -> Cost:
     own = [row for row in rows if row['step'] > begin]
     if not own:
       continue
-    size = run.config['batch_size']
+    size = run.record.fields['batch_size']
     shared = [row for row in rows if row['step'] <= begin]
     total += (
       own[-1]['step'] / per_epoch - run.first_epoch,

@@ -11,7 +11,7 @@ from tsla.errors import InputError
 from tsla.pages.blocks import Block, HeadingBlock
 from tsla.pages.render import render_html, render_markdown
 from tsla.report import sections
-from tsla.report.results import Results, read_tables
+from tsla.report.results import Results, read_results
 
 
 def write_report(
@@ -20,7 +20,7 @@ def write_report(
   """Reads directories and writes the report.
 
   Args:
-    workdirs: as of `results.read_tables`.
+    workdirs: as of `results.read_results`.
     out: the folder to write into; made if it is missing.
 
   Returns:
@@ -29,7 +29,7 @@ def write_report(
   Raises:
     InputError: a directory cannot be used, or `out` cannot be written.
   """
-  blocks = contents(read_tables(workdirs))
+  blocks = contents(read_results(workdirs))
   markdown, page = out / 'report.md', out / 'report.html'
   texts = render_markdown(blocks, page.name), render_html(blocks)
   try:

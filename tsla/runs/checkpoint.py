@@ -8,14 +8,11 @@ It is written beside its place, brought to the disk, given a manifest and only
 then renamed into place; it is renamed away before it is deleted. So a folder
 `STEP` is whole, whenever the process ends; and it counts while its files are
 those of its manifest.
-
-  python -m tsla check WORKDIR    # verifies all of a run
 """
 
 import contextlib
 import pathlib
 import shutil
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -26,7 +23,9 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from tsla.errors import InputError
-from tsla.runs import (manifest, retention)
+from tsla.files import sync
+from tsla.runs import manifest, retention
+from tsla.runs.manifest import Damaged
 
 _SPACE = 3  # times the state: two on disk, one being written
 
@@ -73,7 +72,7 @@ class Checkpoints:
     Raises:
       InputError: there are some, and none verifies.
     """
-    self._meet()
+    self._barrier()
     step = -1
     if jax.process_index() == 0:
       step = next(filter(self.is_whole, reversed(self.steps)), -1)
@@ -149,15 +148,17 @@ class Checkpoints:
     step = self.latest_step if step is None else step
     if step is None:
       raise InputError(f'{self._directory}: no checkpoint is there')
-    self._meet()
-    with self._whole(step):
+    self._barrier()
+    with self._refuse_damaged(step):
       saved = self._checked(step)
       # Before anything is read: this is the usual reason for a misfit.
       here = manifest.named(like)
       names = here.keys() if part else saved.arrays.keys() | here.keys()
       for name in sorted(names):
-        if optional and optional in name and not (
-          name in here and name in saved.arrays
+        if (
+          optional
+          and optional in name
+          and not (name in here and name in saved.arrays)
         ):
           continue
         there = _describe(saved.arrays.get(name))
@@ -174,14 +175,14 @@ class Checkpoints:
 
   def discard(self, step: int) -> None:
     """Deletes the checkpoint of `step`, if there is one."""
-    self._meet()
+    self._barrier()
     if jax.process_index() == 0:
       retention.remove(self._folder(step))
 
   def confirm(self, step: int) -> None:
     """Raises InputError unless `step` comes back as it was saved."""
-    self._meet()
-    with self._whole(step):
+    self._barrier()
+    with self._refuse_damaged(step):
       self.verify(step)
 
   def verify(self, step: int) -> manifest.Manifest:
@@ -206,7 +207,7 @@ class Checkpoints:
     saved.check_arrays(arrays)
     return arrays
 
-  def _meet(self) -> None:
+  def _barrier(self) -> None:
     """Waits for what any process still has to write."""
     self.wait()
     if jax.process_count() > 1:
@@ -222,7 +223,7 @@ class Checkpoints:
     if step not in self._good:
       try:
         self._checked(step)
-      except manifest.Damaged as error:
+      except Damaged as error:
         self.passed_over.append(
           f'the checkpoint of update {step} is damaged: {error}'
         )
@@ -245,17 +246,17 @@ class Checkpoints:
       manifest.write(partial, digests)
       retention.remove(self._folder(step))  # a damaged one
       partial.rename(self._folder(step))
-      manifest.sync(self._directory)
+      sync(self._directory)
       self._good[step] = True
       bad = {step for step, good in self._good.items() if not good}
       retention.tidy(self._directory, self._keep_steps, scores, bad)
     self._good[step] = True
 
   @contextlib.contextmanager
-  def _whole(self, step: int) -> Iterator[None]:
+  def _refuse_damaged(self, step: int) -> Iterator[None]:
     try:
       yield
-    except manifest.Damaged as error:
+    except Damaged as error:
       raise InputError(
         f'{self._folder(step)}: damaged: {error}',
         allowed='a checkpoint as it was saved',
@@ -332,35 +333,13 @@ def check_space(directory: pathlib.Path, state: Any) -> None:
     )
 
 
-def main(argv: Sequence[str]) -> int:
-  """Verifies and prints the checkpoints of a run.
-
-  Args:
-    argv: the run's directory.
-
-  Returns:
-    0 if all are whole, 1 if one is damaged, 2 if there are none.
-  """
-  if len(argv) != 1 or argv[0].startswith('-'):
-    print(__doc__)
-    return 0 if argv in (['-h'], ['--help']) else 2
-  directory = pathlib.Path(argv[0], 'checkpoints')
+def check(directory: pathlib.Path) -> dict[int, manifest.Manifest | Damaged]:
+  """What each checkpoint under `directory` holds, or how it is damaged."""
+  found: dict[int, manifest.Manifest | Damaged] = {}
   with open_checkpoints(directory) as checkpoints:
-    steps = checkpoints.steps
-    if not steps:
-      print(f'{directory}: no checkpoints', file=sys.stderr)
-      return 2
-    damaged = 0
-    for step in steps:
+    for step in checkpoints.steps:
       try:
-        arrays = checkpoints.verify(step).arrays
-      except manifest.Damaged as error:
-        damaged += 1
-        print(f'update {step:>9,}  damaged: {error}')
-      else:
-        print(f'update {step:>9,}  whole: {len(arrays)} arrays')
-  return int(bool(damaged))
-
-
-if __name__ == '__main__':
-  sys.exit(main(sys.argv[1:]))
+        found[step] = checkpoints.verify(step)
+      except Damaged as error:
+        found[step] = error
+  return found

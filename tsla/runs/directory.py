@@ -1,4 +1,4 @@
-"""A run's directory: what is in it, and how it is written.
+"""A run's directory: the only reader and the only writer of what is in it.
 
 - `config.json`: the fields of the run; `config-until-STEP.json`: those that it
   had before they were changed at update STEP;
@@ -7,35 +7,211 @@
 - `environment.json`: versions, devices, git revision and command line of the
   process that trained here last;
 - `status.json`: running, done, diverged, interrupted or stuck, and at which
-  update;
+  update; `failure.txt`: why a sweep gave the run up;
 - `metrics.jsonl`: one row an interval, an evaluation, an event: the truth;
 - `tensorboard/`: the same numbers, derived;
 - `checkpoints/`: the state; `stacks-PROCESS.txt`: where a run stood still.
 """
 
 import contextlib
-import fcntl
+import dataclasses
+import functools
 import json
 import os
 import pathlib
 import shutil
 from collections.abc import Iterator
-from typing import Any, NamedTuple, TextIO
+from typing import Any
 
 import jax
 import ml_collections
 from tensorboardX import SummaryWriter
 
+from tsla import files
+from tsla.config import forms as config_lib
 from tsla.errors import InputError
-from tsla.config import (forms as config_lib)
-from tsla.runs import (provenance, retention)
-from tsla.runs.log import RunLog, parse_row
+from tsla.runs import environment, log, retention
+from tsla.runs.log import Row, RunLog
 
-_CHECKPOINTS = 'checkpoints'
+CONFIG_FORMAT = 1
+CONFIG, _DATA, _STATUS = 'config.json', 'data.json', 'status.json'
+_ENVIRONMENT, _FAILURE = 'environment.json', 'failure.txt'
+_LOG, _CHECKPOINTS = 'metrics.jsonl', 'checkpoints'
+_TAIL = 4096  # bytes of a log that hold its last row
+_REASONS = {
+  'running': 'still running, or killed',
+  'interrupted': 'stopped by a signal after a save',
+  'diverged': 'a number was not finite any more',
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRecord:
+  """What a run's directory says of it, to those who do not train there.
+
+  Attributes:
+    path: the directory.
+    fields: of its `config.json`; empty where no run has begun.
+    status: of its `status.json`: state, step, and the last test when done.
+    fingerprint: SHA-256 of its data set, '' if unknown.
+    teacher: SHA-256 of its teacher, '' where it has none.
+    rows: of its log, in order.
+    environment: what its `environment.json` says.
+    failure: why a sweep gave it up, in a line; '' if it did not.
+  """
+
+  path: pathlib.Path
+  fields: dict[str, Any] = dataclasses.field(default_factory=dict)
+  status: dict[str, Any] = dataclasses.field(default_factory=dict)
+  fingerprint: str = ''
+  teacher: str = ''
+  rows: tuple[Row, ...] = ()
+  environment: dict[str, Any] = dataclasses.field(default_factory=dict)
+  failure: str = ''
+
+  @property
+  def config(self) -> ml_collections.ConfigDict:
+    """The config; fields of later versions have their defaults.
+
+    Raises:
+      InputError: an unknown field, or a value that it may not hold.
+    """
+    return config_lib.unflatten(self.fields)
+
+  @property
+  def checkpoints(self) -> pathlib.Path:
+    """Where its state is saved."""
+    return self.path / _CHECKPOINTS
+
+  @functools.cached_property
+  def log(self) -> dict[str, list[Row]]:
+    """The rows of its log by kind: train, eval, probe and switch."""
+    log: dict[str, list[Row]] = {}
+    for row in self.rows:
+      log.setdefault(row['kind'], []).append(row)
+    return log
+
+  def standing(self) -> tuple[str, str]:
+    """How it stands, and why it is not done; '' where it is.
+
+    It is missing, damaged where its log contradicts its status, or what that
+    says.
+    """
+    if not self.fields:
+      return 'missing', self.failure or 'not started'
+    state = str(self.status.get('state', 'running'))
+    if state != 'done':
+      return state, self.failure or _REASONS.get(state, '')
+    step, epochs = self.status.get('step'), self.fields['epochs']
+    last = self.log.get('eval', [{'step': -1}])[-1]
+    if last['step'] != step:
+      return 'damaged', f'its log has no evaluation after update {step}'
+    if not step or step % epochs:
+      return 'damaged', f'its {step} updates are not {epochs} epochs'
+    if not log.is_number(last.get('nll', 0)):  # then it would have diverged
+      return 'damaged', 'its last evaluation lacks nll'
+    return state, ''
+
+
+def read_record(path: pathlib.Path) -> RunRecord:
+  """Reads a run's directory, as far as there is something in it.
+
+  Raises:
+    NewerFormat: a file is of a newer version of the program.
+    DamagedFile: a file is not what it should be.
+  """
+  data, note = _read(path, _DATA), path / _FAILURE
+  failure = files.read_text(note) if note.exists() else ''
+  return RunRecord(
+    path,
+    fields=_read(path, CONFIG),
+    status=_read(path, _STATUS),
+    fingerprint=str(data.get('fingerprint', '')),
+    teacher=str(data.get('teacher', '')),
+    rows=tuple(log.read(path / _LOG)),
+    environment=_read(path, _ENVIRONMENT),
+    failure=failure.strip().split('\n')[0],
+  )
+
+
+def read_run(path: str | os.PathLike, where: str) -> RunRecord:
+  """Reads the directory of a run that others build on.
+
+  Args:
+    path: the directory.
+    where: what names it in errors, as "config.teacher.run = 'runs/a'".
+
+  Raises:
+    InputError: it holds no run of this project, or a damaged one.
+  """
+  path = pathlib.Path(path)
+  for name in (CONFIG, _DATA, _STATUS, _LOG):
+    if not (path / name).exists():
+      raise InputError(
+        f'{where}: no {name} is there',
+        allowed='the directory of a run',
+        cure='train it first, then name its --workdir',
+      )
+  try:
+    run = read_record(path)
+    run.config  # noqa: B018 (raises)
+    files.check_fields(f'{path / _STATUS}: ', run.status, state=str)
+    data = _read(path, _DATA)
+    files.check_fields(f'{path / _DATA}: ', data, fingerprint=str)
+  except InputError as error:
+    raise InputError(
+      f'{where}: {error.problem}', allowed=error.allowed, cure=error.cure
+    ) from error
+  return run
+
+
+def state_of(path: pathlib.Path) -> str:
+  """How a run stands: what its status says, or missing."""
+  try:
+    return _read(path, _STATUS)['state']
+  except (InputError, KeyError):
+    return 'missing'
+
+
+def read_saved(path: pathlib.Path) -> RunRecord | None:
+  """A run that has saved something; None where there is none yet."""
+  try:
+    run = read_run(path, str(path))
+  except InputError:  # it ended before it wrote all of it
+    return None
+  return run if retention.saved_steps(run.checkpoints) else None
+
+
+def epochs_done(path: pathlib.Path) -> float:
+  """How far a run is, from the end of its log."""
+  try:
+    with (path / _LOG).open('rb') as file:
+      file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+      return json.loads(file.read().splitlines()[-1])['epoch']
+  except (OSError, ValueError, LookupError):
+    return 0.0
+
+
+def note_failure(path: pathlib.Path, reason: str = '') -> None:
+  """Leaves in a run's directory why it failed; '' takes the note away."""
+  note = path / _FAILURE
+  if reason:
+    path.mkdir(parents=True, exist_ok=True)
+    note.write_text(reason + '\n')
+  else:
+    note.unlink(missing_ok=True)
+
+
+def _read(path: pathlib.Path, name: str) -> dict[str, Any]:
+  """The JSON object in a file of a run; empty where there is none."""
+  if not (path / name).exists():
+    return {}
+  newest = CONFIG_FORMAT if name == CONFIG else 0
+  return files.read_object(path / name, newest=newest)
 
 
 class RunDirectory:
-  """The directory of one run.
+  """The directory of one run, for the process that trains there.
 
   Args:
     path: made by `claim`; a directory of the same config is gone on with.
@@ -59,10 +235,11 @@ class RunDirectory:
     self._writes = writes
     self._fields = config_lib.flatten(config)
     with self._explained():
-      before = self._read_json('config.json')
-      # What failed before its first row binds nobody.
+      before = _read(self.path, CONFIG)
+      # A run that logged nothing may restart with another config.
       self._before = before if before and self.has_begun else self._fields
-      self._status = self._read_json('status.json') or {}
+      self._status = _read(self.path, _STATUS)
+      log.read(self.path / _LOG, mend=True)  # refuses one of a newer format
       home = next(
         p for p in (self.path, *self.path.absolute().parents) if p.exists()
       )
@@ -97,8 +274,7 @@ class RunDirectory:
     """
     self._facts = {'fingerprint': fingerprint, 'teacher': teacher}
     with self._explained():
-      before = self.has_begun and self._read_json('data.json')
-      before = before or self._facts
+      before = (self.has_begun and _read(self.path, _DATA)) or self._facts
     for name, what in (('fingerprint', 'data set'), ('teacher', 'teacher')):
       if before.get(name, '') != self._facts[name]:
         self._refuse_another(what, [f'its SHA-256 is {self._facts[name]}'])
@@ -109,8 +285,14 @@ class RunDirectory:
       with self._explained():
         anew = not self.path.exists()
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = stack.enter_context((self.path / '.lock').open('w'))
-        _lock(lock, self.path)
+        lock = files.locked(self.path / '.lock', wait=False)
+        try:
+          stack.enter_context(lock)
+        except BlockingIOError:
+          raise InputError(
+            f'workdir = {self.path}: another process is training here',
+            cure='wait for it, or another --workdir',
+          ) from None
       try:
         yield
       finally:  # of a run that was refused nothing stays
@@ -120,8 +302,8 @@ class RunDirectory:
   @property
   def has_begun(self) -> bool:
     """Whether anything was trained here."""
-    log = self.path / 'metrics.jsonl'
-    logged = log.exists() and log.stat().st_size > 0
+    path = self.path / _LOG
+    logged = path.exists() and path.stat().st_size > 0
     return logged or bool(retention.saved_steps(self.checkpoints))
 
   def _changes(self) -> list[str]:
@@ -173,15 +355,15 @@ class RunDirectory:
           allowed='changes that leave something to train',
           cure='more --config.epochs=…, or another --workdir',
         )
-      self._write_json(f'config-until-{step}.json', self._before)
-    self._write_json('config.json', self._fields)
-    self._write_json('data.json', self._facts)
-    self._write_json('environment.json', provenance.describe())
+      self._write(f'config-until-{step}.json', self._before, CONFIG_FORMAT)
+    self._write(CONFIG, self._fields, CONFIG_FORMAT)
+    self._write(_DATA, self._facts)
+    self._write(_ENVIRONMENT, environment.describe())
     self.write_status('running', step)
 
   def write_status(self, state: str, step: int, **more: Any) -> None:
     """Says how the run stands: running, done, diverged, interrupted, stuck."""
-    self._write_json('status.json', {'state': state, 'step': step, **more})
+    self._write(_STATUS, {'state': state, 'step': step, **more})
 
   def give_up(self, state: str) -> None:
     """`write_status` for a process that ends with what is on the disk."""
@@ -189,22 +371,19 @@ class RunDirectory:
     self.write_status(state, max(saved, default=0))
 
   @contextlib.contextmanager
-  def log(self, step: int) -> Iterator['RunLog']:
+  def log(self, step: int) -> Iterator[RunLog]:
     """The run's log from update `step` on; later rows are cut away."""
-    metrics = self.path / 'metrics.jsonl'
+    path = self.path / _LOG
     with self._explained():
-      lines = metrics.read_text() if metrics.exists() else ''
-      lines = lines.splitlines(keepends=True)
-      parsed = zip(lines, map(parse_row, lines), strict=True)
-      rows = [line for line, row in parsed if row and row['step'] <= step]
-      if self._writes and metrics.exists():
-        replace_text(metrics, ''.join(rows))
+      rows = [r for r in log.read(path, mend=True) if r['step'] <= step]
+      if self._writes and path.exists():
+        files.write_whole(path, log.to_text(rows))
     if not self._writes:
       yield RunLog(None, None, rows)
       return
     with (
       self._explained(),  # a disk that fills up in the run
-      metrics.open('a') as file,
+      path.open('a') as file,
       contextlib.closing(
         SummaryWriter(str(self.path / 'tensorboard'), purge_step=step + 1)
       ) as board,
@@ -215,93 +394,13 @@ class RunDirectory:
   def _explained(self) -> Iterator[None]:
     try:
       yield
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, files.DamagedFile) as error:
       raise InputError(
-        f'workdir = {self.path}: {error}',
+        f'workdir = {self.path}: {getattr(error, "problem", error)}',
         allowed='a directory of one run that can be read and written',
         cure='--workdir=…',
       ) from error
 
-  def _read_json(self, name: str) -> Any:
-    path = self.path / name
-    return json.loads(path.read_text()) if path.exists() else None
-
-  def _write_json(self, name: str, value: Any) -> None:
-    if not self._writes:
-      return
-    replace_text(
-      self.path / name, json.dumps(value, indent=1, allow_nan=False) + '\n'
-    )
-
-
-class RunRecord(NamedTuple):
-  """What a run's directory says of it, to one who does not train there."""
-
-  path: pathlib.Path
-  config: ml_collections.ConfigDict
-  fingerprint: str  # SHA-256 of its data set
-  teacher: str  # SHA-256 of its teacher; '' where it has none
-  status: dict[str, Any]
-  rows: tuple[dict[str, Any], ...]  # of its log, in order
-
-  @property
-  def checkpoints(self) -> pathlib.Path:
-    """Where its state is saved."""
-    return self.path / _CHECKPOINTS
-
-
-def read_run(path: str | os.PathLike, where: str) -> RunRecord:
-  """Reads another run's directory; nothing is written or locked there.
-
-  Args:
-    path: the directory.
-    where: what names it in errors, as "config.teacher.run = 'runs/a'".
-
-  Raises:
-    InputError: it holds no run of this project.
-  """
-  path = pathlib.Path(path)
-  try:
-    fields, data, status = (
-      json.loads((path / name).read_text())
-      for name in ('config.json', 'data.json', 'status.json')
-    )
-    log = (path / 'metrics.jsonl').read_text()
-    return RunRecord(
-      path,
-      config_lib.unflatten(fields),
-      data['fingerprint'],
-      data.get('teacher', ''),
-      status,
-      tuple(filter(None, map(parse_row, log.splitlines()))),
-    )
-  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-    problem = str(error)
-    if isinstance(error, FileNotFoundError):
-      problem = f'no {pathlib.Path(error.filename).name} is there'
-    raise InputError(
-      f'{where}: {problem}',
-      allowed='the directory of a run',
-      cure='train it first, then name its --workdir',
-    ) from error
-
-
-def _lock(file: TextIO, path: pathlib.Path) -> None:
-  """Takes a lock that the kernel drops with the process, however it ends."""
-  try:
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError:
-    raise InputError(
-      f'workdir = {path}: another process is training here',
-      cure='wait for it, or another --workdir',
-    ) from None
-
-
-def replace_text(path: pathlib.Path, text: str) -> None:
-  """Writes a whole file or nothing."""
-  partial = path.with_name(path.name + '.partial')
-  with partial.open('w') as file:
-    file.write(text)
-    file.flush()
-    os.fsync(file.fileno())
-  partial.replace(path)
+  def _write(self, name: str, value: dict[str, Any], version: int = 0) -> None:
+    if self._writes:
+      files.write_object(self.path / name, value, version=version)

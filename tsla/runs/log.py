@@ -1,11 +1,23 @@
-"""A run's log: rows of `metrics.jsonl`, and the same numbers in TensorBoard."""
+"""A run's log: rows of `metrics.jsonl`, and the same numbers in TensorBoard.
+
+The first line of a log says of which format it is, but in those that were
+written before formats had versions.
+"""
 
 import json
 import math
-from collections.abc import Sequence
+import pathlib
+from collections.abc import Iterable
 from typing import Any, TextIO
 
 from tensorboardX import SummaryWriter
+
+from tsla import files
+
+FORMAT = 1
+_HEADER = {'kind': files.FORMAT, 'step': 0, files.FORMAT: FORMAT}
+
+Row = dict[str, Any]
 
 
 class RunLog:
@@ -25,13 +37,14 @@ class RunLog:
     self,
     file: TextIO | None,
     board: SummaryWriter | None,
-    rows: Sequence[str] = (),
+    rows: Iterable[Row] = (),
   ):
     self._file = file
     self._board = board
+    self._is_empty = not rows
     self.evaluations: dict[int, dict[str, float]] = {}
     self.probes: set[int] = set()
-    for row in map(json.loads, rows):
+    for row in rows:
       self._note(**row)
 
   def write(self, kind: str, step: int, **values: float | None) -> None:
@@ -47,8 +60,10 @@ class RunLog:
       for name, value in values.items()
     }
     row = {'kind': kind, 'step': step, **values}
-    self._file.write(json.dumps(row) + '\n')
+    # Not before there is a row: a log without one holds no run yet.
+    self._file.write(to_text([row]) if self._is_empty else _line(row))
     self._file.flush()
+    self._is_empty = False
     for name, value in values.items():
       if value is not None:
         self._board.add_scalar(f'{kind}/{name}', value, step)
@@ -60,10 +75,48 @@ class RunLog:
       self.probes.add(step)
 
 
-def parse_row(line: str) -> dict[str, Any] | None:
-  """A row of the log; None for the half that a killed process may leave."""
-  try:
-    row = json.loads(line)
-  except json.JSONDecodeError:
-    return None
-  return row if isinstance(row, dict) and 'step' in row else None
+def to_text(rows: Iterable[Row]) -> str:
+  """The whole log that holds these rows; empty without a row."""
+  lines = ''.join(map(_line, rows))
+  return lines and _line(_HEADER) + lines
+
+
+def _line(row: Row) -> str:
+  return json.dumps(row) + '\n'
+
+
+def read(path: pathlib.Path, *, mend: bool = False) -> list[Row]:
+  """The rows of a log in order; none where there is no log.
+
+  Args:
+    path: a `metrics.jsonl`. A last row that is not whole is left out: its
+      process was killed, or is writing it.
+    mend: whether to leave out other lines that are no rows, such as a power cut
+      may leave, and go on from there.
+
+  Raises:
+    NewerFormat: the log is of a newer format.
+    DamagedFile: it cannot be read, or has a line that is no row.
+  """
+  if not path.exists():
+    return []
+  *lines, _ = files.read_text(path).split('\n')
+  rows: list[Row] = []
+  for number, line in enumerate(lines, start=1):
+    try:
+      where = f'{path}: line {number}: '
+      row = files.parse(where, line, kind=str, step=int)
+    except files.DamagedFile:
+      if mend:
+        continue
+      raise
+    if row['kind'] == files.FORMAT:
+      files.check_format(path, row.get(files.FORMAT), FORMAT)
+    else:
+      rows.append(row)
+  return rows
+
+
+def is_number(value: Any) -> bool:
+  """Whether a value of a row was measured, and is finite."""
+  return type(value) in (int, float) and math.isfinite(value)

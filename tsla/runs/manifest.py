@@ -8,7 +8,6 @@ array out of it, and arrays that came back otherwise than they went.
 import dataclasses
 import hashlib
 import json
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -16,8 +15,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from tsla.files import FORMAT, check_format, sha256_of, sync, write_whole
+
 NAME = 'manifest.json'
-_BLOCK = 1 << 20
+_FORMAT = 1
 
 
 class Damaged(Exception):
@@ -40,7 +41,7 @@ class Manifest:
     """Raises Damaged if a file of `folder` is missing or another."""
     for name, expected in self.files.items():
       try:
-        found = _of_file(folder / name)
+        found = sha256_of(folder / name)
       except OSError as error:
         raise Damaged(f'{name}: {error.strerror}') from error
       if found != expected:
@@ -105,16 +106,11 @@ def write(folder: pathlib.Path, arrays: dict[str, dict[str, Any]]) -> None:
   files = {}
   for path in sorted(folder.rglob('*')):
     if path.is_file():
-      files[str(path.relative_to(folder))] = _of_file(path)
+      files[str(path.relative_to(folder))] = sha256_of(path)
     sync(path)
-  content = {'arrays': arrays, 'files': files}
-  partial = folder / (NAME + '.partial')
-  partial.write_text(
-    json.dumps(content | {'sha256': _of_content(content)}, indent=1)
-  )
-  sync(partial)
-  partial.rename(folder / NAME)
-  sync(folder)
+  content = {FORMAT: _FORMAT, 'arrays': arrays, 'files': files}
+  content['sha256'] = _of_content(content)
+  write_whole(folder / NAME, json.dumps(content, indent=1))
 
 
 def read(folder: pathlib.Path) -> Manifest:
@@ -122,6 +118,7 @@ def read(folder: pathlib.Path) -> Manifest:
 
   Raises:
     Damaged: it is missing, or not as it was written.
+    NewerFormat: a newer version of the program wrote it.
   """
   try:
     content = json.loads((folder / NAME).read_text())
@@ -132,26 +129,11 @@ def read(folder: pathlib.Path) -> Manifest:
   expected = content.pop('sha256', None) if isinstance(content, dict) else None
   if expected != _of_content(content):
     raise Damaged(f'{NAME}: not as it was written')
+  # After the digest, so that a damaged digit is no newer version.
+  check_format(folder / NAME, content.pop(FORMAT, 1), _FORMAT)
   return Manifest(**content)
-
-
-def sync(path: pathlib.Path) -> None:
-  """Brings a file, or the names in a folder, to the disk."""
-  handle = os.open(path, os.O_RDONLY)
-  try:
-    os.fsync(handle)
-  finally:
-    os.close(handle)
 
 
 def _of_content(content: Any) -> str:
   text = json.dumps(content, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _of_file(path: pathlib.Path) -> str:
-  digest = hashlib.sha256()
-  with path.open('rb') as file:
-    while block := file.read(_BLOCK):
-      digest.update(block)
-  return digest.hexdigest()

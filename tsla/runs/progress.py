@@ -4,6 +4,8 @@ import shutil
 import sys
 import time
 
+from tqdm import tqdm
+
 from tsla.config.durations import Durations
 
 _PIPED_SECONDS = 5.0
@@ -31,11 +33,16 @@ class Progress:
     self._batch_size = batch_size
     self._stream = sys.stderr if shown else None
     self._live = shown and sys.stderr.isatty()
+    self._line = tqdm(
+      leave=False,
+      file=self._stream,
+      disable=not self._live,
+      bar_format='{desc}',
+    )
     # Time and step of the first row: what came before was compilation.
     self._start: tuple[float, int] | None = None
     self._last = (time.monotonic(), first_step)
     self._shown = 0.0
-    self._width = 0
 
   def update(
     self, step: int, row: dict[str, float], now: float
@@ -55,9 +62,13 @@ class Progress:
     rate = (step - before) * self._batch_size / max(now - then, 1e-9)
     if self._start is None:
       self._start, rate = (now, step), None
-    if self._live or now - self._shown > _PIPED_SECONDS or step == self._total:
+    if self._live:
+      width = shutil.get_terminal_size().columns - 1
+      text = self._text(step, row, rate, now)[:width]
+      self._line.set_description_str(text)
+    elif now - self._shown > _PIPED_SECONDS or step == self._total:
       self._shown = now
-      self._write(self._line(step, row, rate, now))
+      self.say(self._text(step, row, rate, now))
     return rate
 
   def skip_time(self) -> None:
@@ -66,12 +77,11 @@ class Progress:
 
   def say(self, text: str) -> None:
     """A line that stays."""
-    if self._stream is None:
-      return
-    self._clear()
-    print(text, file=self._stream, flush=True)
+    if self._stream is not None:
+      self._line.clear()
+      print(text, file=self._stream, flush=True)
 
-  def _line(
+  def _text(
     self, step: int, row: dict[str, float], rate: float | None, now: float
   ) -> str:
     started, first = self._start
@@ -85,20 +95,6 @@ class Progress:
       f'  loss {row["loss"]:.4f}  hard {row["hard_loss"]:.4f}'
       f'  acc {row["accuracy"]:.2%}  {speed}  ETA {left}'
     )
-
-  def _write(self, line: str) -> None:
-    if not self._live:
-      self.say(line)
-      return
-    line = line[: shutil.get_terminal_size().columns - 1]
-    self._stream.write('\r' + line.ljust(self._width))
-    self._stream.flush()
-    self._width = len(line)
-
-  def _clear(self) -> None:
-    if self._live and self._width:
-      self._stream.write('\r' + ' ' * self._width + '\r')
-      self._width = 0
 
 
 def _clock(seconds: float) -> str:

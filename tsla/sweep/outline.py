@@ -1,13 +1,17 @@
-"""A plan in words for a person, and in JSON for the report."""
+"""A plan in words for a person, and as `table.json` for the report."""
 
 import collections
-import json
 import pathlib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
-from tsla.runs.directory import replace_text
-from tsla.sweep.plan import PlannedRun, state_of
+from tsla import files
+from tsla.runs.directory import state_of
+from tsla.sweep.plan import PlannedRun
 from tsla.sweep.table import Table
+
+_FORMAT = 1
+_NAME = 'table.json'
 
 
 def describe(
@@ -59,12 +63,12 @@ def _saving(what: str, runs: Sequence[PlannedRun]) -> str:
 
 
 def write(
-  path: pathlib.Path, table: Table, runs: Sequence[PlannedRun], command: str
+  workdir: pathlib.Path, table: Table, runs: Sequence[PlannedRun], command: str
 ) -> None:
-  """Writes the plan as JSON, for the report.
+  """Writes the plan into the sweep's folder, for the report.
 
   Args:
-    path: the file, all of it written or nothing.
+    workdir: the folder; made if it is missing.
     table: what was planned.
     runs: its runs.
     command: what trains them.
@@ -89,5 +93,43 @@ def write(
       for run in sorted(runs, key=lambda run: (order[run.row], run.seed))
     ],
   }
-  path.parent.mkdir(parents=True, exist_ok=True)
-  replace_text(path, json.dumps(content, indent=1, ensure_ascii=False) + '\n')
+  workdir.mkdir(parents=True, exist_ok=True)
+  files.write_object(workdir / _NAME, content, version=_FORMAT)
+
+
+def is_written(workdir: pathlib.Path) -> bool:
+  """Whether a folder is that of a sweep."""
+  return (workdir / _NAME).is_file()
+
+
+def read(workdir: pathlib.Path) -> dict[str, Any]:
+  """What `write` left in a sweep's folder.
+
+  Raises:
+    NewerFormat: a newer version of the program wrote it.
+    DamagedFile: it cannot be read, or is not what `write` writes.
+  """
+  path = workdir / _NAME
+  table = files.read_object(path, newest=_FORMAT)
+  types = {'name': str, 'title': str, 'command': str, 'rows': list}
+  files.check_fields(f'{path}: ', table, **types, runs=list)
+  names, runs = table['rows'], table['runs']
+  if not all(isinstance(name, str) for name in names) or not (
+    0 < len(names) == len(set(names))
+  ):
+    raise files.DamagedFile(
+      f'{path}: rows = {names!r}, not some different names'
+    )
+  for index, run in enumerate(runs):
+    where = f'{path}: runs[{index}].'
+    types = {'row': str, 'seed': int, 'directory': str, 'epochs': int}
+    files.check_fields(where, run, **types, first_epoch=int)
+    if run['row'] not in names:
+      raise files.DamagedFile(f'{where}row = {run["row"]!r} is not one of rows')
+    if pathlib.PurePath(run['directory']).name != run['directory']:
+      raise files.DamagedFile(
+        f'{where}directory = {run["directory"]!r}: no name'
+      )
+  if len({(run['row'], run['seed']) for run in runs}) < len(runs):
+    raise files.DamagedFile(f'{path}: a row has two runs of one seed')
+  return table

@@ -10,7 +10,6 @@ import collections
 import dataclasses
 import graphlib
 import itertools
-import json
 import math
 import os
 import pathlib
@@ -24,8 +23,7 @@ from tsla.config import forms as config_lib
 from tsla.config.checks import validate
 from tsla.errors import InputError
 from tsla.runs.checkpoint import open_checkpoints
-from tsla.runs.directory import RunRecord, read_run
-from tsla.runs.retention import saved_steps
+from tsla.runs.directory import read_run, read_saved, state_of
 from tsla.sweep.table import ENDLESS, Row, Table
 
 # The states of a run that trains no further, whose checkpoints others may use.
@@ -213,14 +211,6 @@ def _with_stages(runs: Sequence[PlannedRun]) -> Iterator[PlannedRun]:
     sorter.done(*ready)
 
 
-def state_of(directory: pathlib.Path) -> str:
-  """How a run stands: missing, running, done, diverged, interrupted."""
-  try:
-    return json.loads((directory / 'status.json').read_text())['state']
-  except (OSError, ValueError, KeyError):
-    return 'missing'
-
-
 def resolve_fork(run: PlannedRun, workdir: pathlib.Path) -> PlannedRun:
   """The run as it was begun, or can be now that its trunk has ended.
 
@@ -233,7 +223,7 @@ def resolve_fork(run: PlannedRun, workdir: pathlib.Path) -> PlannedRun:
     run: as planned; it is returned as it is while its trunk goes on.
     workdir: the sweep's folder.
   """
-  if begun := begun_run(run, workdir):
+  if begun := read_saved(workdir / run.directory):
     trunk, _, epoch = begun.config.init.fork_from.rpartition('@')
     return dataclasses.replace(
       run, trunk=pathlib.Path(trunk).name, first_epoch=int(epoch or 0)
@@ -250,18 +240,6 @@ def resolve_fork(run: PlannedRun, workdir: pathlib.Path) -> PlannedRun:
       if fits and checkpoints.is_whole(step):
         return dataclasses.replace(run, first_epoch=epoch)
   return dataclasses.replace(run, trunk='', first_epoch=0)
-
-
-def begun_run(run: PlannedRun, workdir: pathlib.Path) -> RunRecord | None:
-  """What the run's folder says, if the run has saved anything there."""
-  directory = workdir / run.directory
-  if state_of(directory) == 'missing':
-    return None
-  try:
-    record = read_run(directory, run.label)
-  except InputError:  # it ended before it wrote all of it
-    return None
-  return record if saved_steps(record.checkpoints) else None
 
 
 def config_to_train(

@@ -1,7 +1,6 @@
 """Runs a plan, k runs at a time, each once those that it needs are finished."""
 
 import graphlib
-import json
 import multiprocessing.connection
 import os
 import pathlib
@@ -11,11 +10,12 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
-from tsla.runs.interrupt import watch_signals
-from tsla.sweep import outline, plan
+from tsla.runs import directory
+from tsla.runs.lifecycle import watch_signals
+from tsla.sweep import outline
 from tsla.sweep.placement import environment, find_devices
 from tsla.sweep.plan import PlannedRun
-from tsla.sweep.worker import Worker, note_failure
+from tsla.sweep.worker import Worker
 
 _POLL_SECONDS = 0.5
 _GRACE_SECONDS = 40.0  # longer than a run has to save
@@ -74,7 +74,7 @@ class _Queue:
   """Which run can be trained next, and why others never can."""
 
   def __init__(self, runs: Sequence[PlannedRun], workdir: pathlib.Path):
-    states = [plan.state_of(workdir / run.directory) for run in runs]
+    states = [directory.state_of(workdir / run.directory) for run in runs]
     pairs = zip(runs, states, strict=True)
     self.waiting = [run for run, state in pairs if state != 'done']
     self.failures: dict[str, str] = {}
@@ -91,7 +91,7 @@ class _Queue:
     self._order.prepare()
     self._ready: list[str] = []
     for run in self.waiting:  # of an earlier try
-      note_failure(run, workdir)
+      directory.note_failure(workdir / run.directory)
 
   def next(self) -> PlannedRun | None:
     """Takes the first run that needs nothing unfinished; None: there is none.
@@ -118,7 +118,7 @@ class _Queue:
   def fail(self, run: PlannedRun, reason: str) -> None:
     """Notes the reason, also in the run's folder, for the report."""
     self.failures[run.directory] = reason
-    note_failure(run, self._workdir, reason)
+    directory.note_failure(self._workdir / run.directory, reason)
     self._order.done(run.directory)
 
 
@@ -172,18 +172,12 @@ class _Progress:
     """Epochs trained of those that are the runs' own."""
     return round(
       sum(
-        max(0.0, _epoch(self._workdir / run.directory) - run.first_epoch)
+        max(
+          0.0,
+          directory.epochs_done(self._workdir / run.directory)
+          - run.first_epoch,
+        )
         for run in self._runs
       ),
       1,
     )
-
-
-def _epoch(directory: pathlib.Path) -> float:
-  """Where a run is, from the end of its log."""
-  try:
-    with (directory / 'metrics.jsonl').open('rb') as file:
-      file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
-      return json.loads(file.read().splitlines()[-1])['epoch']
-  except (OSError, ValueError, LookupError):
-    return 0.0

@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from tsla.errors import InputError
-from tsla.runs.compilation import keep_compiled
-from tsla.runs.cores import split_cores
-from tsla.runs.interrupt import Interrupted
+from tsla.runs.environment import keep_compiled, split_cores
+from tsla.runs.lifecycle import Interrupted
 from tsla.sweep import plan
 from tsla.sweep.plan import PlannedRun
 from tsla.training.loop import train_and_evaluate
@@ -38,7 +37,7 @@ def train(run: PlannedRun, workdir: pathlib.Path) -> Outcome:
     workdir: the sweep's folder.
   """
   keep_compiled()
-  split_cores(run.config)
+  split_cores(run.config.model.name, run.config.batch_size)
   run = plan.resolve_fork(run, workdir)
   config = plan.config_to_train(run, workdir)
   directory = workdir / run.directory
@@ -50,18 +49,6 @@ def train(run: PlannedRun, workdir: pathlib.Path) -> Outcome:
   except (Diverged, Interrupted) as stop:
     return Outcome(stop.exit_code, str(stop))
   return Outcome(0, f'top-1 {test["top1"]:.2%}  NLL {test["nll"]:.4f}')
-
-
-def note_failure(
-  run: PlannedRun, workdir: pathlib.Path, reason: str = ''
-) -> None:
-  """Leaves the reason in the run's folder, for the report; '' takes it away."""
-  note = workdir / run.directory / 'failure.txt'
-  if reason:
-    note.parent.mkdir(parents=True, exist_ok=True)
-    note.write_text(reason + '\n')
-  else:
-    note.unlink(missing_ok=True)
 
 
 class Worker:

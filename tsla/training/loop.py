@@ -23,10 +23,9 @@ from tsla.runs.checkpoint import (
   open_checkpoints,
 )
 from tsla.runs.directory import RunDirectory
-from tsla.runs.interrupt import Interrupted, watch_signals
+from tsla.runs.lifecycle import Interrupted, watch_progress, watch_signals
 from tsla.runs.manifest import named
 from tsla.runs.progress import Progress
-from tsla.runs.watchdog import watch_progress
 from tsla.training import parallel
 from tsla.training import teacher as teacher_lib
 from tsla.training.build import (

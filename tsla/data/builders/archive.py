@@ -1,9 +1,7 @@
 """What the builders share: archives that are fetched, checked and read."""
 
 import dataclasses
-import hashlib
 import io
-import os
 import pathlib
 import posixpath
 import tarfile
@@ -112,12 +110,6 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         f'{path}: the archive has no {min(missing)}; {len(missing)} of its '
         f'{len(labels)} images are missing'
       )
-
-
-def sha256(path: str | os.PathLike) -> str:
-  """Returns the SHA-256 of a file, 64 hexadecimal digits."""
-  with open(path, 'rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def tar_files(

@@ -9,7 +9,7 @@ from importlib import metadata
 import pytest
 from support import small_config, write_digits_npz
 
-from tsla.runs import provenance
+from tsla.runs import environment
 from tsla.training import loop
 
 FIELDS = {
@@ -42,7 +42,7 @@ def git(folder, *arguments):
 
 @pytest.fixture
 def checkout(tmp_path):
-  file = tmp_path / 'tsla/runs/provenance.py'
+  file = tmp_path / 'tsla/runs/environment.py'
   file.parent.mkdir(parents=True)
   file.write_text('first')
   git(tmp_path, 'init')
@@ -73,10 +73,10 @@ def test_the_revision_and_whether_the_code_differs_from_it(checkout):
   git(checkout, 'commit', '-m', 'first')
   head = (checkout / '.git').glob('refs/heads/*')
   expected = next(iter(head)).read_text().strip()
-  record = provenance.describe(checkout)
+  record = environment.describe(checkout)
   assert (record['git_revision'], record['git_dirty']) == (expected, False)
-  (checkout / 'tsla/runs/provenance.py').write_text('second')
-  record = provenance.describe(checkout)
+  (checkout / 'tsla/runs/environment.py').write_text('second')
+  record = environment.describe(checkout)
   assert (record['git_revision'], record['git_dirty']) == (expected, True)
 
 
@@ -91,5 +91,5 @@ def test_without_git_or_a_checkout_of_it_the_fields_are_empty(
       (checkout / '.git').rename(checkout / 'git')
     case 'commit':
       git(checkout, 'add', '.')
-  record = provenance.describe(checkout)
+  record = environment.describe(checkout)
   assert (record['git_revision'], record['git_dirty']) == ('', None)

@@ -1,7 +1,13 @@
-"""SIGTERM and SIGINT as a wish to stop, honoured between two compiled calls."""
+"""How a run ends before its end: asked by a signal, or standing still.
+
+SIGTERM and SIGINT are noted, and honoured between two compiled calls. A
+watchdog ends a run in which nothing is done any more, and says where it stood.
+"""
 
 import contextlib
+import faulthandler
 import os
+import pathlib
 import signal
 import threading
 import time
@@ -13,6 +19,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _GRACE_SECONDS = 25.0
 # A scheduler signals every process, and so does the sweep among them.
 _ECHO_SECONDS = 2.0
+_STUCK = 4  # the exit code of a run that stood still
 
 
 class Interrupted(Exception):
@@ -101,3 +108,49 @@ def watch_signals(
     listener.join()
     os.close(read)
     os.close(write)
+
+
+@contextlib.contextmanager
+def watch_progress(
+  minutes: float, stacks: pathlib.Path, give_up: Callable[[], None]
+) -> Iterator[Callable[[], None]]:
+  """Ends the process, exit code 4, when nothing was done for a while.
+
+  Args:
+    minutes: that long; 0: for ever.
+    stacks: a file that then gets the stack of every thread.
+    give_up: called before the process ends.
+
+  Yields:
+    A function to call whenever something was done.
+  """
+  last = time.monotonic()
+  left = threading.Event()
+
+  def alive() -> None:
+    nonlocal last
+    last = time.monotonic()
+
+  def watch() -> None:
+    while (rest := last + 60 * minutes - time.monotonic()) > 0:
+      if left.wait(rest):
+        return
+    text = f'nothing was done for {minutes:g} minutes: see {stacks}\n'
+    os.write(2, text.encode())
+    try:
+      with stacks.open('w') as file:
+        faulthandler.dump_traceback(file, all_threads=True)
+      give_up()
+    finally:
+      os._exit(_STUCK)
+
+  if not minutes:
+    yield alive
+    return
+  watcher = threading.Thread(target=watch, daemon=True)
+  watcher.start()
+  try:
+    yield alive
+  finally:
+    left.set()
+    watcher.join()

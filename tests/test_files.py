@@ -1,0 +1,70 @@
+"""Files are written whole, locked, and of a format that is known."""
+
+import hashlib
+import os
+import subprocess
+import sys
+
+import pytest
+from support import ROOT
+
+from tsla import files
+from tsla.errors import InputError
+
+
+@pytest.mark.parametrize('moment', ['fsync', 'replace'])
+def test_a_file_is_the_old_one_until_it_is_whole(tmp_path, moment):
+  path = tmp_path / 'a'
+  files.write_whole(path, 'old')
+  code = (
+    'import os, pathlib, sys\n'
+    'from tsla import files\n'
+    f'os.{moment} = lambda *args: os._exit(7)\n'
+    "files.write_whole(pathlib.Path(sys.argv[1]), b'new')"
+  )
+  killed = subprocess.run([sys.executable, '-c', code, str(path)], cwd=ROOT)
+  assert killed.returncode == 7
+  assert path.read_text() == 'old'
+  files.write_whole(path, b'new')
+  assert [file.name for file in tmp_path.iterdir()] == ['a']
+  assert path.read_text() == 'new'
+
+
+def test_content_and_name_are_brought_to_the_disk(tmp_path, monkeypatch):
+  synced = []
+  monkeypatch.setattr(
+    os, 'fsync', lambda handle: synced.append(os.fstat(handle).st_ino)
+  )
+  files.write_whole(tmp_path / 'a', 'ŷ')
+  assert synced == [(tmp_path / 'a').stat().st_ino, tmp_path.stat().st_ino]
+  assert files.sha256_of(tmp_path / 'a') == (
+    hashlib.sha256('ŷ'.encode()).hexdigest()
+  )
+
+
+def test_a_lock_is_held_by_one(tmp_path):
+  path = tmp_path / 'lock'
+  with (
+    files.locked(path),
+    pytest.raises(BlockingIOError),
+    files.locked(path, wait=False),
+  ):
+    pass
+  with files.locked(path, wait=False):
+    pass
+
+
+def test_a_newer_format_is_refused_and_an_older_file_is_read(tmp_path):
+  path = tmp_path / 'a.json'
+  files.write_object(path, {'x': 1}, version=2)
+  assert files.read_object(path, newest=2) == {'x': 1}
+  with pytest.raises(files.NewerFormat) as error:
+    files.read_object(path, newest=1)
+  assert str(error.value).startswith(f'{path}: format 2')
+  assert len(str(error.value).splitlines()) == 3
+  files.write_object(path, {'x': 1})
+  assert files.read_object(path, newest=1) == {'x': 1}
+  for version in (0, '1', True, None):
+    files.write_object(path, {'format': version})
+    with pytest.raises(InputError, match='format = '):
+      files.read_object(path, newest=1)

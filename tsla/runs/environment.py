@@ -1,0 +1,145 @@
+"""The process that a run is: where it comes from, and how it is set up.
+
+What `describe` finds goes into the run's directory. `keep_compiled` and
+`split_cores` are called before jax looks for devices.
+"""
+
+import contextlib
+import os
+import pathlib
+import platform
+import shlex
+import subprocess
+import sys
+from importlib import metadata
+
+import jax
+
+from tsla.files import user_cache
+
+_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint')
+_ROOT = pathlib.Path(__file__).parents[2]
+_GIT_SECONDS = 10
+_SMALL = ('resnet8',)  # networks whose updates are too short to be split
+
+
+def describe(root: pathlib.Path = _ROOT) -> dict[str, str | int | bool | None]:
+  """What the process that calls it is, as a flat JSON object.
+
+  Args:
+    root: the folder of the code, whose git revision is asked for.
+
+  Returns:
+    `python`; the versions of the packages; `platform` and `device_kind` as jax
+    names them; `device_count` of all processes, `process_count`, `cpu_count`
+    (the cores that this process may use); `xla_flags`; `git_revision` and
+    `git_dirty`, '' and None where the code lies in no checkout or there is no
+    git; `command`, as a shell would take it.
+
+  Example:
+    >>> here = describe()
+    >>> here['jax'] == jax.__version__, here['device_count'] > 0
+    (True, True)
+  """
+  device = jax.devices()[0]
+  revision, dirty = _git(root)
+  return {
+    'python': platform.python_version(),
+    **{name: _version(name) for name in _PACKAGES},
+    'platform': device.platform,
+    'device_kind': device.device_kind,
+    'device_count': jax.device_count(),
+    'process_count': jax.process_count(),
+    'cpu_count': available_cores(),
+    'xla_flags': os.environ.get('XLA_FLAGS', ''),
+    'git_revision': revision,
+    'git_dirty': dirty,
+    'command': shlex.join([sys.executable, *sys.argv]),
+  }
+
+
+def _version(package: str) -> str:
+  try:
+    return metadata.version(package)
+  except metadata.PackageNotFoundError:
+    return ''
+
+
+def _git(root: pathlib.Path) -> tuple[str, bool | None]:
+  """Revision of the checkout at `root`, and whether files differ from it."""
+
+  def ask(*arguments: str) -> str:
+    return subprocess.run(
+      ['git', '--no-optional-locks', '-C', str(root), *arguments],
+      capture_output=True,
+      text=True,
+      check=True,
+      timeout=_GIT_SECONDS,
+    ).stdout.strip()
+
+  try:
+    # An installed copy may lie in a checkout of something else.
+    ask('ls-files', '--error-unmatch', 'tsla/runs/environment.py')
+    return ask('rev-parse', 'HEAD'), bool(ask('status', '--porcelain'))
+  except (OSError, subprocess.SubprocessError):
+    return '', None
+
+
+def keep_compiled() -> None:
+  """Compiled programs go to, and come from, the user's cache folder.
+
+  The runs of a sweep are one program, so that only the first one compiles. The
+  folder may be deleted at any time. `JAX_COMPILATION_CACHE_DIR` names another
+  one, and `JAX_ENABLE_COMPILATION_CACHE=false` does without, as does a folder
+  that cannot be made.
+  """
+  if jax.config.jax_compilation_cache_dir:
+    return
+  # A program for the CPU is made for a number of cores, which changes its sums
+  # but not jax's name for it.
+  folder = user_cache('xla') / f'{available_cores()}-cores'
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+  except OSError:
+    return
+  jax.config.update('jax_compilation_cache_dir', str(folder))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+
+
+def split_cores(model: str, batch_size: int) -> None:
+  """Makes each core a CPU device where that is faster.
+
+  XLA runs a convolution of few channels on one core. A batch that is split over
+  as many CPU devices as there are cores keeps all of them busy: 1.26 times the
+  images per second for a ResNet-18 on two cores, but 0.6 times for a ResNet-8
+  on 8×8 images (`benchmarks/compare.py --cpus`). This function can go when XLA
+  splits such convolutions itself.
+
+  Accelerators are not touched. `JAX_NUM_CPU_DEVICES` and XLA's own flag have
+  the last word, and a batch that does not divide by the cores gets the most
+  devices by which it does. Nothing happens once jax has looked for devices.
+
+  Args:
+    model: the network's name.
+    batch_size: of a validated config.
+  """
+  asked = jax.config.jax_num_cpu_devices != -1
+  flag = 'xla_force_host_platform_device_count'
+  if (
+    asked
+    or flag in os.environ.get('XLA_FLAGS', '')
+    or model in _SMALL
+    or jax.distributed.is_initialized()
+  ):
+    return
+  cores = available_cores()
+  devices = next(n for n in range(cores, 0, -1) if batch_size % n == 0)
+  with contextlib.suppress(RuntimeError):  # jax has found its devices already
+    jax.config.update('jax_num_cpu_devices', devices)
+
+
+def available_cores() -> int:
+  """The cores that this process may use."""
+  if hasattr(os, 'sched_getaffinity'):  # macOS has none
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
