@@ -95,38 +95,71 @@ def make_probe(
   observation left in its optimiser's part. `options` is the section `variance`
   of a config; the other arguments are as of `step.make_train_chunk`.
   """
-  measure = {'exact': _exact, 'last_layer': _last_layer}[options.mode]
   evaluate = step.make_evaluation(apply, view, axis_name=axis_name)
 
-  def make_batch(
-    examples: step.Examples, seed: jax.Array, indices: jax.Array
-  ) -> step.Examples:
-    images = examples.images[indices]
-    if options.augment:
-      images = train_view(view, images, seed, _EPOCH, indices)
-    else:
-      images = clean_view(view, images)
-    y_hat = make_y_hat(examples.y_hat, images, indices)
-    return step.Examples(images, examples.labels[indices], y_hat)
+  def measure(
+    state: step.TrainState,
+    inputs: step.Inputs,
+    picked: jax.Array,
+    theta: jax.Array,
+  ) -> GradientStatistics:
+    examples = inputs.examples
+    num_examples = len(examples.labels)
+
+    def make_batch(indices: jax.Array) -> step.Examples:
+      images = examples.images[indices]
+      if options.augment:
+        images = train_view(view, images, inputs.seed, _EPOCH, indices)
+      else:
+        images = clean_view(view, images)
+      y_hat = make_y_hat(examples.y_hat, images, indices)
+      return step.Examples(images, examples.labels[indices], y_hat)
+
+    def gradient_pair(indices: jax.Array) -> tuple[Any, Any]:
+      """Of all parameters: one forward pass and two backward passes."""
+      batch = make_batch(indices)
+      logits, pull = jax.vjp(
+        lambda params: apply(
+          state.variables | {'params': params}, batch.images, train=False
+        ),
+        state.params,
+      )
+      pair = tuple(
+        pull(r / len(indices))[0]
+        for r in residuals(logits, batch.labels, batch.y_hat)
+      )
+      return pair if axis_name is None else jax.lax.pmean(pair, axis_name)
+
+    def forward(indices: jax.Array) -> tuple[jax.Array, ...]:
+      """What the gradients of the last layer follow from."""
+      batch = make_batch(indices)
+      logits, sown = apply(
+        state.variables, batch.images, train=False, mutable=['intermediates']
+      )
+      (features,) = sown['intermediates']['features']
+      return features, logits, batch.labels, batch.y_hat
+
+    if options.mode == 'exact':
+      return smoothing.gradient_statistics(
+        *(gradient_pair, picked, theta),
+        batch_size=batch_size,
+        num_examples=num_examples,
+      )
+    return smoothing.last_layer_statistics(
+      *(forward, picked, theta),
+      at_batch_size=batch_size,
+      num_examples=num_examples,
+      axis_name=axis_name,
+    )
 
   def probe(
     state: step.TrainState, inputs: Inputs, slots: jax.Array, num_batches: int
   ) -> tuple[step.TrainState, Probed]:
-    examples, seed = inputs.train.examples, inputs.train.seed
-    num_examples = len(examples.labels)
-    order = batches.epoch_order(seed, _EPOCH, num_examples)
+    num_examples = len(inputs.train.examples.labels)
+    order = batches.epoch_order(inputs.train.seed, _EPOCH, num_examples)
     picked = order[jnp.arange(num_batches)[:, None] * batch_size + slots]
     theta = smoothing.current_theta(state.opt_state)
-    statistics = measure(
-      apply,
-      state,
-      lambda indices: make_batch(examples, seed, indices),
-      picked,
-      theta,
-      batch_size=batch_size,
-      num_examples=num_examples,
-      axis_name=axis_name,
-    )
+    statistics = measure(state, inputs.train, picked, theta)
     held_out_loss = jnp.float32(jnp.nan)
     if inputs.held_out is not None:
       sums = evaluate(state, inputs.held_out, slots, batch_size)
@@ -147,70 +180,3 @@ def make_probe(
     return state.replace(opt_state=opt_state), found
 
   return probe
-
-
-def _exact(
-  apply: step.Apply,
-  state: step.TrainState,
-  make_batch: Callable[[jax.Array], step.Examples],
-  picked: jax.Array,
-  theta: jax.Array,
-  *,
-  batch_size: int,
-  num_examples: int,
-  axis_name: str | None,
-) -> GradientStatistics:
-  """Of all parameters: one forward pass and two backward passes a pair."""
-
-  def gradient_pair(indices: jax.Array) -> tuple[Any, Any]:
-    batch = make_batch(indices)
-    logits, pull = jax.vjp(
-      lambda params: apply(
-        state.variables | {'params': params}, batch.images, train=False
-      ),
-      state.params,
-    )
-    pair = tuple(
-      pull(r / len(indices))[0]
-      for r in residuals(logits, batch.labels, batch.y_hat)
-    )
-    return pair if axis_name is None else jax.lax.pmean(pair, axis_name)
-
-  return smoothing.gradient_statistics(
-    gradient_pair,
-    picked,
-    theta,
-    batch_size=batch_size,
-    num_examples=num_examples,
-  )
-
-
-def _last_layer(
-  apply: step.Apply,
-  state: step.TrainState,
-  make_batch: Callable[[jax.Array], step.Examples],
-  picked: jax.Array,
-  theta: jax.Array,
-  *,
-  batch_size: int,
-  num_examples: int,
-  axis_name: str | None,
-) -> GradientStatistics:
-  """Of the last layer: forward passes only."""
-
-  def forward(indices: jax.Array) -> tuple[jax.Array, ...]:
-    batch = make_batch(indices)
-    logits, sown = apply(
-      state.variables, batch.images, train=False, mutable=['intermediates']
-    )
-    (features,) = sown['intermediates']['features']
-    return features, logits, batch.labels, batch.y_hat
-
-  return smoothing.last_layer_statistics(
-    forward,
-    picked,
-    theta,
-    at_batch_size=batch_size,
-    num_examples=num_examples,
-    axis_name=axis_name,
-  )
