@@ -66,12 +66,8 @@ def build(
 ) -> Compiled:
   """Places the data on the devices and compiles nothing yet.
 
-  Args:
-    config: a validated config.
-    dataset: what `config.data` names; `check_fits` has passed.
-    durations: of the config, on this data set.
-    devices: that share the work.
-    teacher: what `load_teacher` makes of config and data set.
+  `check_fits` has passed; `teacher` is what `load_teacher` made of config and
+  data set.
   """
   view, axis = view_of(config), devices.axis_name
   make = _make_optimizer(config.optimizer, config.smoothing, durations)
@@ -146,10 +142,7 @@ def build(
 def first_state(
   config: ml_collections.ConfigDict, dataset: Dataset, durations: Durations
 ) -> step.TrainState:
-  """The state before the first update; under `jax.eval_shape` its shapes.
-
-  Args: as of `build`.
-  """
+  """The state before the first update; under `jax.eval_shape` its shapes."""
   schedules = optimizer.from_tables(tables_of(config, durations))
   make = _make_optimizer(config.optimizer, config.smoothing, durations)
   return step.create_state(
@@ -174,15 +167,9 @@ def _make_optimizer(
 def check_fits(
   config: ml_collections.ConfigDict, dataset: Dataset, memory: int | None
 ) -> None:
-  """Checks config, data set and device against each other.
+  """Raises InputError where config, data set or device contradict each other.
 
-  Args:
-    config: a validated config.
-    dataset: what `config.data` names.
-    memory: bytes of a device, which holds the whole set; None: unknown.
-
-  Raises:
-    InputError: one asks for what another cannot give.
+  `memory` are the bytes of a device, which holds the whole set; None: unknown.
   """
   size = image_bytes(dataset)
   if memory is not None and size > memory // 2:

@@ -48,14 +48,10 @@ class Parent(NamedTuple):
     tables: Tables,
     fingerprint: str,
   ) -> None:
-    """Raises InputError unless both runs are the same up to the fork.
+    """Raises InputError unless both runs are the same before update `step`.
 
-    Args:
-      step: updates before the fork.
-      fields: of the run that forks, as of `flatten`.
-      durations: its durations.
-      tables: its θ and learning rate.
-      fingerprint: of its data set.
+    `fields` (flat), durations, tables of θ and the learning rate, and the
+    fingerprint of the data are those of the run that forks.
     """
     if self.run.fingerprint != fingerprint:
       raise InputError(f'{self.where}: that run is on another data set')
@@ -118,14 +114,10 @@ class Parent(NamedTuple):
 
 
 def find_parent(fork_from: str, epochs: int) -> Parent:
-  """The run and the epoch that `init.fork_from` names.
-
-  Args:
-    fork_from: RUN@EPOCH.
-    epochs: of the run that begins there.
+  """The run and epoch that `fork_from`, RUN@EPOCH, names.
 
   Raises:
-    InputError: there is no such run, or no epoch that leaves something to do.
+    InputError: there is no such run, or the epoch leaves nothing of `epochs`.
   """
   where = f'config.init.fork_from = {fork_from!r}'
   path, _, epoch = fork_from.rpartition('@')

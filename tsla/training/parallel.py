@@ -52,11 +52,7 @@ class Devices:
     return jax.tree.map(lambda leaf: self._place(leaf, PartitionSpec()), tree)
 
   def slots(self, batch_size: int) -> jax.Array:
-    """`arange(batch_size)`, a part a device: `i32[B]`, pmap: `i32[D, B/D]`.
-
-    Args:
-      batch_size: a multiple of the device count.
-    """
+    """`arange(batch_size)`, a part a device: `i32[B]`, pmap: `i32[D, B/D]`."""
     places = np.arange(batch_size, dtype=np.int32)
     if self.mode == 'pmap':
       places = places.reshape(self.mesh.size, -1)
@@ -101,10 +97,8 @@ class Devices:
   def max_over_processes(self, value: int, wait_for: Any) -> int:
     """The largest `value` of all processes, which call this together.
 
-    Args:
-      value: of this process.
-      wait_for: what was computed last. On the CPU two programs that exchange
-        numbers must not run at once.
+    `wait_for` is what was computed last: on the CPU two programs that exchange
+    numbers must not run at once.
     """
     if is_alone():
       return value
@@ -143,11 +137,8 @@ def join(
 ) -> None:
   """Joins the other processes of a run.
 
-  Args:
-    coordinator: HOST:PORT, where process 0 listens; '': a pod slice or Slurm
-      says all three.
-    num_processes: how many there are.
-    index: which this one is, from 0.
+  Without a coordinator, HOST:PORT of process 0, a pod slice or Slurm says all
+  three.
 
   Raises:
     InputError: that is not so, or nothing here says which processes there are.
@@ -197,10 +188,7 @@ def is_alone() -> bool:
 def choose(mode: str, batch_size: int) -> Devices:
   """Every device there is, in the mode that `config.parallel` asks for.
 
-  Args:
-    mode: 'pmap', 'jit', or 'auto': pmap on several devices of one process,
-      else jit.
-    batch_size: the global batch, to be divided evenly.
+  'auto' is pmap on several devices of one process, else jit.
 
   Raises:
     InputError: the batch does not divide by the device count, or pmap is asked

@@ -42,12 +42,8 @@ class Diverged(Exception):
 class Reporter:
   """Writes what a run does to its log and to the person watching.
 
-  Args:
-    log: the run's log.
-    progress: the line a person sees.
-    durations: of the run.
-    arrays: the names of the state's arrays.
-    alive: called whenever something was done.
+  `arrays` are the names of the state's arrays; `alive` is called whenever
+  something was done.
   """
 
   def __init__(
@@ -69,11 +65,7 @@ class Reporter:
     self._has_probed = False
 
   def chunk(self, before: int, step: int, row: TrainMetrics) -> None:
-    """Takes the metrics of updates `before` .. `step`; writes the ones before.
-
-    Raises:
-      Diverged: as `flush`.
-    """
+    """Takes the metrics of updates `before` .. `step`; flushes those before."""
     self.flush()
     self._pending = before, step, row, self._clock.submit(_ready_at, row)
 
@@ -160,15 +152,10 @@ class Reporter:
     state: TrainState,
     probe: Callable[[TrainState], tuple[TrainState, Probed]],
   ) -> TrainState:
-    """Probes the state after `step` updates, writes what is found, waiting.
+    """Probes the state after `step` updates and writes what is found.
 
-    Args:
-      step: updates done.
-      state: gone afterwards.
-      probe: `Compiled.probe`.
-
-    Returns:
-      The state with what was decided.
+    The state that goes in is gone; the one that comes back holds what was
+    decided.
     """
     start = time.monotonic()
     state, found = probe(state)

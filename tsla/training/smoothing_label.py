@@ -40,14 +40,9 @@ def create(
   *,
   batch_size: int = 500,
 ) -> Source:
-  """The source of ŷ that `smoothing.target` names.
+  """The source of ŷ for a target: 'uniform', 'prior' or 'teacher'.
 
-  Args:
-    target: 'uniform', 'prior' or 'teacher'.
-    dataset: the run's.
-    view: how its images become the network's input.
-    teacher: the run's, where the target is one.
-    batch_size: images a call, where a teacher sees each image once.
+  `batch_size` are the images a call where a teacher sees each image once.
   """
   match target:
     case 'uniform':

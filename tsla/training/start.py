@@ -39,15 +39,8 @@ def find_start(
 ) -> Start:
   """The newest checkpoint, else what the config names, else `first`.
 
-  The config names a file of weights or another run's epoch, or neither.
-
-  Args:
-    config: the run's.
-    first: the state before the first update.
-    tables: the run's θ and learning rate.
-    checkpoints: the run's.
-    durations: the run's.
-    fingerprint: of its data set.
+  The config names a file of weights or another run's epoch, or neither; first
+  is the state before the first update, the fingerprint that of the data set.
 
   Raises:
     InputError: there are no such weights, or no such run or epoch to fork from,
@@ -81,12 +74,8 @@ def find_start(
 def check_origin(options: Section, fork_from: str, epochs: int) -> None:
   """Raises InputError if what a new run begins with is not there.
 
-  It takes no data set, so that nobody waits for one in vain.
-
-  Args:
-    options: the section `model`, which may name a file of weights.
-    fork_from: the other run's epoch, or ''.
-    epochs: of the new run.
+  That is the weights that the section `model` names, or another run's epoch. It
+  takes no data set, so that nobody waits for one in vain.
   """
   if options.weights:
     pretrained.read_state_dict(options.weights, options.weights_sha256)

@@ -44,10 +44,8 @@ def load_teacher(
 ) -> Teacher | None:
   """The teacher that a config names; None where it names none.
 
-  Args:
-    options: the section `teacher` of the student's config.
-    dataset: the student's.
-    view: how the student sees its images.
+  `options` is the section `teacher` of the student's config, `view` how the
+  student sees its images.
 
   Raises:
     InputError: there is no such run or file, the run is not finished, or the
