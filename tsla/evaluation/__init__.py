@@ -1,1 +1,4 @@
-"""How good a model is: metrics computed from logits."""
+"""What a network is worth, from logits and labels alone.
+
+No network, file or device is known here.
+"""
