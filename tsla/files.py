@@ -35,10 +35,8 @@ def write_whole(
 ) -> None:
   """Writes all of a file or nothing, also if the power goes.
 
-  Args:
-    path: the file; one that is there is replaced.
-    content: text is written as UTF-8.
-    partial: the name until then; by default `path`'s with '.partial'.
+  Text is UTF-8. Until it is whole it is called `partial`, by default the file's
+  name with '.partial'.
   """
   draft = path.with_name(partial or f'{path.name}.partial')
   with draft.open('wb') as file:
@@ -68,6 +66,11 @@ def locked(path: pathlib.Path, *, wait: bool = True) -> Iterator[None]:
   with path.open('w') as file:
     fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     yield
+
+
+def existing(path: pathlib.Path) -> pathlib.Path:
+  """The path itself, or the nearest folder above it that is there."""
+  return next(p for p in (path, *path.absolute().parents) if p.exists())
 
 
 def user_cache(kind: str) -> pathlib.Path:

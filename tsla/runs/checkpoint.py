@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from tsla.errors import InputError
-from tsla.files import sync
+from tsla.files import existing, sync
 from tsla.runs import manifest, retention
 from tsla.runs.manifest import Damaged
 
@@ -91,12 +91,8 @@ class Checkpoints:
   ) -> None:
     """Writes `state` in the background; the caller may donate it at once.
 
-    Then deletes all but the newest two, the best, those of `keep_steps`.
-
-    Args:
-      step: updates done.
-      state: what to save.
-      scores: of the steps that were evaluated; the highest is the best.
+    Then deletes all but the newest two, the one with the best of `scores`, and
+    those of `keep_steps`.
 
     Raises:
       InputError: the save before this one could not be written.
@@ -154,23 +150,15 @@ class Checkpoints:
       # Before anything is read: this is the usual reason for a misfit.
       here = manifest.named(like)
       names = here.keys() if part else saved.arrays.keys() | here.keys()
-      for name in sorted(names):
-        if (
-          optional
-          and optional in name
-          and not (name in here and name in saved.arrays)
-        ):
-          continue
+      either = {n for n in here.keys() ^ saved.arrays.keys() if optional in n}
+      for name in sorted(names - either if optional else names):
         there = _describe(saved.arrays.get(name))
         if there != _describe(here.get(name)):
           raise AnotherState(
             f'{name} is {there} there and {_describe(here.get(name))} here'
           )
       arrays = self._read(step, saved)
-    placed = [
-      _place(arrays[name], leaf) if name in arrays else leaf
-      for name, leaf in here.items()
-    ]
+    placed = [_place(arrays.get(name), leaf) for name, leaf in here.items()]
     return jax.tree.unflatten(jax.tree.structure(like), placed)
 
   def discard(self, step: int) -> None:
@@ -276,10 +264,10 @@ class Checkpoints:
       ) from error
 
 
-def _place(array: np.ndarray, like: Any) -> jax.Array:
-  """The array on the devices of `like`, each process its own."""
-  if not isinstance(like, jax.Array):
-    return array
+def _place(array: np.ndarray | None, like: Any) -> jax.Array:
+  """The array, or else `like`, on its devices, each process its own."""
+  if array is None or not isinstance(like, jax.Array):
+    return like if array is None else array
   return jax.make_array_from_callback(
     array.shape, like.sharding, lambda index: array[index]
   )
@@ -300,10 +288,8 @@ def open_checkpoints(
 ) -> Iterator[Checkpoints]:
   """The checkpoints under `directory`; leaving waits until all are on disk.
 
-  Args:
-    directory: made by the first save; only saves change it.
-    keep_steps: updates whose checkpoints are kept beside the newest two and
-      the best.
+  The first save makes the directory, and only saves change it. Checkpoints of
+  `keep_steps` are kept beside the newest two and the best.
   """
   with ocp.StandardCheckpointer() as checkpointer:
     checkpoints = Checkpoints(directory, keep_steps, checkpointer)
@@ -321,10 +307,7 @@ def check_space(directory: pathlib.Path, state: Any) -> None:
   need = _SPACE * sum(
     leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)
   )
-  home = next(
-    p for p in (directory, *directory.absolute().parents) if p.exists()
-  )
-  free = shutil.disk_usage(home).free
+  free = shutil.disk_usage(existing(directory)).free
   if free < need:
     raise InputError(
       f'workdir = {directory.parent}: {free / 1e6:,.1f} MB are free there',

@@ -137,9 +137,7 @@ def read_record(path: pathlib.Path) -> RunRecord:
 def read_run(path: str | os.PathLike, where: str) -> RunRecord:
   """Reads the directory of a run that others build on.
 
-  Args:
-    path: the directory.
-    where: what names it in errors, as "config.teacher.run = 'runs/a'".
+  `where` names it in errors, as "config.teacher.run = 'runs/a'".
 
   Raises:
     InputError: it holds no run of this project, or a damaged one.
@@ -213,11 +211,9 @@ def _read(path: pathlib.Path, name: str) -> dict[str, Any]:
 class RunDirectory:
   """The directory of one run, for the process that trains there.
 
-  Args:
-    path: made by `claim`; a directory of the same config is gone on with.
-    config: the run's config.
-    writes: False for the processes that leave what is shared to the first.
-    allow_changed_config: whether a run of another config is gone on with.
+  `claim` makes it. A run of the same config is gone on with, one of another
+  config if that is allowed. Processes that do not write leave what they share
+  to the first.
 
   Raises:
     InputError: `path` cannot be written, or holds a run of another config.
@@ -240,9 +236,7 @@ class RunDirectory:
       self._before = before if before and self.has_begun else self._fields
       self._status = _read(self.path, _STATUS)
       log.read(self.path / _LOG, mend=True)  # refuses one of a newer format
-      home = next(
-        p for p in (self.path, *self.path.absolute().parents) if p.exists()
-      )
+      home = files.existing(self.path)
       if not (home.is_dir() and os.access(home, os.W_OK)):
         raise PermissionError(f'{home} is no folder that can be written')
     if not allow_changed_config:
@@ -264,9 +258,7 @@ class RunDirectory:
   def claim(self, fingerprint: str, teacher: str = '') -> Iterator[None]:
     """Makes the directory this process's while inside, if this run may go on.
 
-    Args:
-      fingerprint: of the data set; a run goes on with the same data only.
-      teacher: of the teacher, for which the same is true; '' for none.
+    It does with the same data set and teacher ('': none), by their SHA-256.
 
     Raises:
       InputError: the run began on other data or with another teacher, or
@@ -340,9 +332,7 @@ class RunDirectory:
   def begin(self, step: int, total_steps: int) -> None:
     """Says what is trained here, on what; from here on nothing else may be.
 
-    Args:
-      step: updates done before.
-      total_steps: of the whole run.
+    `step` updates are done of `total_steps`.
 
     Raises:
       InputError: the config has changed, and nothing is left to train with it.

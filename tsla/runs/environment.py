@@ -26,15 +26,9 @@ _SMALL = ('resnet8',)  # networks whose updates are too short to be split
 def describe(root: pathlib.Path = _ROOT) -> dict[str, str | int | bool | None]:
   """What the process that calls it is, as a flat JSON object.
 
-  Args:
-    root: the folder of the code, whose git revision is asked for.
-
-  Returns:
-    `python`; the versions of the packages; `platform` and `device_kind` as jax
-    names them; `device_count` of all processes, `process_count`, `cpu_count`
-    (the cores that this process may use); `xla_flags`; `git_revision` and
-    `git_dirty`, '' and None where the code lies in no checkout or there is no
-    git; `command`, as a shell would take it.
+  Among it are the `device_count` of all processes, the `cpu_count` that this
+  one may use, and of the code in `root` the `git_revision` and `git_dirty`, ''
+  and None where it lies in no checkout or there is no git.
 
   Example:
     >>> here = describe()
@@ -118,10 +112,6 @@ def split_cores(model: str, batch_size: int) -> None:
   Accelerators are not touched. `JAX_NUM_CPU_DEVICES` and XLA's own flag have
   the last word, and a batch that does not divide by the cores gets the most
   devices by which it does. Nothing happens once jax has looked for devices.
-
-  Args:
-    model: the network's name.
-    batch_size: of a validated config.
   """
   asked = jax.config.jax_num_cpu_devices != -1
   flag = 'xla_force_host_platform_device_count'

@@ -67,8 +67,7 @@ def named(tree: Any) -> dict[str, Any]:
 def host_copy(tree: Any) -> dict[str, np.ndarray]:
   """The leaves of `tree` by name, in memory that nothing else will change.
 
-  Args:
-    tree: arrays that are whole on each device.
+  Each is whole on each device.
   """
   leaves = named(tree)
   for leaf in leaves.values():
@@ -97,11 +96,9 @@ def digests(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
 
 
 def write(folder: pathlib.Path, arrays: dict[str, dict[str, Any]]) -> None:
-  """Brings all files of `folder` to the disk, and a manifest of them.
+  """Brings the files of a saved state to the disk, and a manifest of them.
 
-  Args:
-    folder: a saved state.
-    arrays: the `digests` of what was saved.
+  `arrays` are the `digests` of what was saved.
   """
   files = {}
   for path in sorted(folder.rglob('*')):

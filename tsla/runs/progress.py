@@ -14,11 +14,7 @@ _PIPED_SECONDS = 5.0
 class Progress:
   """One line of progress: live on a terminal, every few seconds when piped.
 
-  Args:
-    durations: of the run.
-    batch_size: images an update.
-    first_step: updates done before this process began.
-    shown: False for the processes that leave it to the first.
+  Not `shown` in the processes that leave it to the first.
   """
 
   def __init__(
@@ -47,15 +43,9 @@ class Progress:
   def update(
     self, step: int, row: dict[str, float], now: float
   ) -> float | None:
-    """Shows the row of the updates up to `step`.
+    """Shows the row of the updates up to `step`, done at `now` (monotonic).
 
-    Args:
-      step: updates done.
-      row: what they gave.
-      now: when they were done, of `time.monotonic`.
-
-    Returns:
-      The images/s of the row; None for the first, which held the compilation.
+    Returns its images/s; None for the first row, which held the compilation.
     """
     then, before = self._last
     self._last = now, step
@@ -88,18 +78,11 @@ class Progress:
     speed, left = 'compiled', '--:--'
     if rate is not None:
       speed = f'{rate:,.0f} images/s'
-      left = _clock((now - started) / (step - first) * (self._total - step))
+      each = (now - started) / (step - first)
+      left = tqdm.format_interval(each * (self._total - step))
     return (
       f'epoch {step / self._per_epoch:.1f}/{self._total // self._per_epoch}'
       f'  stage {row["stage"]:.0f}  theta {row["theta"]:.3g}'
       f'  loss {row["loss"]:.4f}  hard {row["hard_loss"]:.4f}'
       f'  acc {row["accuracy"]:.2%}  {speed}  ETA {left}'
     )
-
-
-def _clock(seconds: float) -> str:
-  minutes, seconds = divmod(round(seconds), 60)
-  hours, minutes = divmod(minutes, 60)
-  return (
-    f'{hours}:{minutes:02}:{seconds:02}' if hours else f'{minutes}:{seconds:02}'
-  )

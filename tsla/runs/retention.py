@@ -23,11 +23,7 @@ def kept(
 ) -> set[int]:
   """Those of `steps` that stay: the newest two, the best, `keep_steps`.
 
-  Args:
-    steps: what is there.
-    keep_steps: what is kept whatever comes.
-    scores: of the steps that were evaluated; of equals the first is the best,
-      as it took the fewest updates.
+  Of equal `scores` the first is the best, as it took the fewest updates.
 
   Example:
     >>> sorted(kept([1, 2, 3, 4, 5], [1], {2: 0.7, 3: 0.7, 4: 0.1}))
