@@ -30,6 +30,16 @@ def test_a_file_is_the_old_one_until_it_is_whole(tmp_path, moment):
   assert path.read_text() == 'new'
 
 
+def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
+  def full(handle):
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(os, 'fsync', full)
+  with pytest.raises(OSError, match='No space left'):
+    files.write_whole(tmp_path / 'a', b'new')
+  assert not list(tmp_path.iterdir())
+
+
 def test_content_and_name_are_brought_to_the_disk(tmp_path, monkeypatch):
   synced = []
   monkeypatch.setattr(

@@ -39,11 +39,15 @@ def write_whole(
   name with '.partial'.
   """
   draft = path.with_name(partial or f'{path.name}.partial')
-  with draft.open('wb') as file:
-    file.write(content.encode() if isinstance(content, str) else content)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(draft, path)
+  try:
+    with draft.open('wb') as file:
+      file.write(content.encode() if isinstance(content, str) else content)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(draft, path)
+  except OSError:
+    draft.unlink(missing_ok=True)  # it would fill a full disk
+    raise
   sync(path.parent)
 
 

@@ -5,11 +5,12 @@ or not there, because it is renamed into its place, and it begins with the
 SHA-256 of what comes after, so that a damaged one counts as missing.
 """
 
+import contextlib
 import hashlib
 import io
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,10 +30,7 @@ def cached_array(
   Args:
     kind: the folder of the user's cache.
     facts: all that the array follows from, JSON-ready.
-    compute: makes the array.
-
-  Returns:
-    The array, bit for bit as `compute` gave it under the same facts.
+    compute: makes the array; the same to the bit under the same facts.
 
   Raises:
     InputError: the cache cannot be written.
@@ -40,22 +38,28 @@ def cached_array(
   text = json.dumps(facts, sort_keys=True)
   home = user_cache(kind)
   path = home / f'{hashlib.sha256(text.encode()).hexdigest()}.array'
-  array = _open(path)
-  if array is not None:
-    return array
+  if (array := _open(path)) is None:
+    cure = 'make room, or XDG_CACHE_HOME=DIR'
+    with writing(home, 'nothing can be stored there', cure):
+      if (array := _open(path)) is None:
+        array = compute()
+        _write(path, array)
+  return array
+
+
+@contextlib.contextmanager
+def writing(home: pathlib.Path, problem: str, cure: str) -> Iterator[None]:
+  """Holds the lock of a cache's folder, which is made if it is missing.
+
+  Raises:
+    InputError: the disk refuses; with `problem` and `cure`.
+  """
   try:
     home.mkdir(parents=True, exist_ok=True)
     with locked(home / '.lock'):
-      array = _open(path)
-      if array is None:
-        array = compute()
-        _write(path, array)
+      yield
   except OSError as error:
-    raise InputError(
-      f'{home}: nothing can be stored there: {error}',
-      cure='make room, or XDG_CACHE_HOME=DIR',
-    ) from error
-  return array
+    raise InputError(f'{home}: {problem}: {error}', cure=cure) from error
 
 
 def _open(path: pathlib.Path) -> np.ndarray | None:
@@ -71,9 +75,7 @@ def _open(path: pathlib.Path) -> np.ndarray | None:
 
 
 def _write(path: pathlib.Path, array: np.ndarray) -> None:
-  """Writes the whole file or nothing; needs the home's lock."""
-  buffer = io.BytesIO()
-  np.save(buffer, array, allow_pickle=False)
+  np.save(buffer := io.BytesIO(), array, allow_pickle=False)
   content = buffer.getvalue()
   # One name for all, so that the next one replaces what a kill left.
   content = hashlib.sha256(content).digest() + content

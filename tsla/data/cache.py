@@ -21,30 +21,28 @@ from collections.abc import Iterator
 import numpy as np
 
 from tsla.data import images
-from tsla.data.sources import Examples, Raw, Source, Splits
+from tsla.data.array_cache import writing
+from tsla.data.sources import Examples, Source, Splits
 from tsla.errors import InputError
-from tsla.files import locked, sync, write_whole
+from tsla.files import sync, write_whole
 
 _FORMAT = 1  # of the files below
 _SPLITS = ('train', 'test')
 _ABOUT = 'about.json'
+_MAKE_ROOM = (
+  'make room; XDG_CACHE_HOME=DIR moves those of image folders, '
+  '--config.data.path those of other sets'
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Decoded:
-  """What a cache holds.
+  """What a cache holds."""
 
-  Attributes:
-    splits: train and test; the images are mapped read-only.
-    class_names: by label.
-    fingerprint: `fingerprint` of the above.
-    skipped: what names each corrupt image that was left out, and why.
-  """
-
-  splits: Splits
+  splits: Splits  # train and test; the images are mapped read-only
   class_names: list[str]
   fingerprint: str
-  skipped: list[tuple[str, str]]
+  skipped: list[tuple[str, str]]  # where a corrupt image was, and why
 
 
 def load_decoded(source: Source, size: int, *, skip_corrupt: bool) -> Decoded:
@@ -57,9 +55,6 @@ def load_decoded(source: Source, size: int, *, skip_corrupt: bool) -> Decoded:
     size: as of `images.decode_all`.
     skip_corrupt: leave corrupt images out and say so on stderr.
 
-  Returns:
-    The images as the source has them now.
-
   Raises:
     InputError: the source cannot be used; an image is corrupt and
       `skip_corrupt` is false, or has another shape than the others; the disk
@@ -70,27 +65,17 @@ def load_decoded(source: Source, size: int, *, skip_corrupt: bool) -> Decoded:
   decoded = next(filter(None, found), None)
   if not decoded:
     home = next(filter(_is_writable, source.homes), source.homes[-1])
-    try:
-      home.mkdir(parents=True, exist_ok=True)
-      with locked(home / '.lock'):
+    with writing(home, 'no decoded images can be stored there', _MAKE_ROOM):
+      decoded = _open(home / place / state)
+      if not decoded:
+        _build(home / place / state, source, size, skip_corrupt)
         decoded = _open(home / place / state)
-        if not decoded:
-          _build(home, home / place / state, source, size, skip_corrupt)
-          decoded = _open(home / place / state)
-    except OSError as error:
-      raise InputError(
-        f'{home}: no decoded images can be stored there: {error}',
-        cure='make room; XDG_CACHE_HOME=DIR moves those of image folders, '
-        '--config.data.path those of other sets',
-      ) from error
   if decoded.skipped:
     if not skip_corrupt:
       raise images.CorruptImage(*decoded.skipped[0])
-    print(
-      f'{len(decoded.skipped)} corrupt images left out, the first is '
-      f'{decoded.skipped[0][0]}',
-      file=sys.stderr,
-    )
+    count, first = len(decoded.skipped), decoded.skipped[0][0]
+    text = f'{count} corrupt images left out, the first is {first}'
+    print(text, file=sys.stderr)
   return decoded
 
 
@@ -124,39 +109,35 @@ def _open(folder: pathlib.Path) -> Decoded | None:
   """Returns what the folder holds; None where that is not what was written."""
   try:
     about = json.loads((folder / _ABOUT).read_text())
-    splits = {
-      split: _open_split(folder, split, about[split]) for split in _SPLITS
-    }
-    return Decoded(
-      splits,
-      about['class_names'],
-      about['fingerprint'],
-      [tuple(item) for split in _SPLITS for item in about[split]['skipped']],
-    )
+    skipped = [
+      tuple(item) for split in _SPLITS for item in about[split]['skipped']
+    ]
+    splits, names = _open_splits(folder, about), about['class_names']
+    return Decoded(splits, names, about['fingerprint'], skipped)
   except (OSError, ValueError, KeyError):
     return None
 
 
-def _open_split(folder: pathlib.Path, split: str, about: dict) -> Raw:
-  path, shape = folder / f'{split}.images', tuple(about['shape'])
-  labels = np.fromfile(folder / f'{split}.labels', '<i4')
-  if path.stat().st_size != math.prod(shape) or (
-    hashlib.sha256(labels).hexdigest() != about['labels_sha256']
-  ):
-    raise ValueError(f'{path}: not what was written')
-  # Without memmap's own type, which JAX and NumPy would carry along.
-  pixels = np.asarray(np.memmap(path, np.uint8, 'r', shape=shape))
-  return pixels, labels.astype(np.int32)
+def _open_splits(folder: pathlib.Path, about: dict) -> Splits:
+  splits = {}
+  for split in _SPLITS:
+    path, shape = folder / f'{split}.images', tuple(about[split]['shape'])
+    labels = np.fromfile(folder / f'{split}.labels', '<i4')
+    digest = hashlib.sha256(labels).hexdigest()
+    written = math.prod(shape), about[split]['labels_sha256']
+    if (path.stat().st_size, digest) != written:
+      raise ValueError(f'{path}: not what was written')
+    # Without memmap's own type, which JAX and NumPy would carry along.
+    pixels = np.asarray(np.memmap(path, np.uint8, 'r', shape=shape))
+    splits[split] = pixels, labels.astype(np.int32)
+  return splits
 
 
 def _build(
-  home: pathlib.Path,
-  target: pathlib.Path,
-  source: Source,
-  size: int,
-  skip_corrupt: bool,
+  target: pathlib.Path, source: Source, size: int, skip_corrupt: bool
 ) -> None:
   """Decodes the source into `target`; needs the home's lock."""
+  home = target.parents[1]
   building = home / '.building'
   # What a killed build left, and the source's earlier states.
   for stale in (building, target.parent):
@@ -165,12 +146,10 @@ def _build(
   try:
     class_names, examples = source.open()
     about = {
-      split: _write_split(building, split, examples[split], size, skip_corrupt)
+      split: _write_split(building / split, examples[split], size, skip_corrupt)
       for split in _SPLITS
     }
-    splits = {
-      split: _open_split(building, split, about[split]) for split in _SPLITS
-    }
+    splits = _open_splits(building, about)
     about |= {
       'class_names': class_names,
       'fingerprint': fingerprint(splits, class_names),
@@ -192,13 +171,9 @@ def _build(
 
 
 def _write_split(
-  folder: pathlib.Path,
-  split: str,
-  examples: Examples,
-  size: int,
-  skip_corrupt: bool,
+  path: pathlib.Path, examples: Examples, size: int, skip_corrupt: bool
 ) -> dict:
-  """Writes images and labels as plain bytes; returns what describes them."""
+  """Writes path.images and path.labels; returns what describes them."""
   import tqdm
 
   order, labels, skipped = collections.deque(), [], []
@@ -210,17 +185,10 @@ def _write_split(
       yield where, image
 
   decoded = images.decode_all(encoded(), channels=examples.channels, size=size)
-  bar = tqdm.tqdm(
-    decoded,
-    f'decode {split}',
-    examples.count,
-    leave=False,
-    delay=1,
-    disable=None,
-    unit=' images',
-  )
+  looks = {'leave': False, 'delay': 1, 'disable': None, 'unit': ' images'}
+  bar = tqdm.tqdm(decoded, f'decode {path.name}', examples.count, **looks)
   # Written, not mapped: a full disk is an error then, and not the end.
-  with open(folder / f'{split}.images', 'wb') as file:
+  with path.with_suffix('.images').open('wb') as file:
     for image in bar:
       where, label = order.popleft()
       if isinstance(image, images.CorruptImage):
@@ -237,16 +205,13 @@ def _write_split(
         )
       file.write(image)
       labels.append(label)
-  sync(folder / f'{split}.images')
+  sync(path.with_suffix('.images'))
   if not labels:
     raise InputError(f'{examples.where}: no readable image')
   data = np.array(labels, '<i4').tobytes()
-  write_whole(folder / f'{split}.labels', data)
-  return {
-    'shape': [len(labels), *shape],
-    'labels_sha256': hashlib.sha256(data).hexdigest(),
-    'skipped': skipped,
-  }
+  write_whole(path.with_suffix('.labels'), data)
+  digest, shape = hashlib.sha256(data).hexdigest(), [len(labels), *shape]
+  return {'shape': shape, 'labels_sha256': digest, 'skipped': skipped}
 
 
 def _words(shape: tuple[int, ...]) -> str:

@@ -14,15 +14,10 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
-  """The examples of one split, in the order of the source.
+  """The examples of one split, in the order of the source."""
 
-  Attributes:
-    images: `u8[N, H, W, C]`, C = 1 (grey) or 3 (RGB); may be read-only.
-    labels: `i32[N]`, in 0 .. K - 1.
-  """
-
-  images: np.ndarray
-  labels: np.ndarray
+  images: np.ndarray  # u8[N, H, W, C], C = 1 (grey) or 3; may be read-only
+  labels: np.ndarray  # i32[N], in 0 .. K - 1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,9 +29,9 @@ class Dataset:
     train: what a model is trained on.
     test: what it is judged by.
     class_names: the K names, by label.
-    fingerprint: SHA-256 over images, labels, shapes and class names, 64
-      hexadecimal digits; equal for equal content, whatever it was read from.
-    held_out: what of the training set is not trained on; None: nothing.
+    fingerprint: SHA-256 over images, labels, shapes and class names; equal for
+      equal content, whatever it was read from.
+    held_out: what of the training set is not trained on.
   """
 
   name: str
@@ -64,10 +59,9 @@ def load_dataset(config: 'ml_collections.ConfigDict') -> Dataset:
 
   Args:
     config: the `data` part of a run's configuration.
-      `name`: 'digits', 'cifar100', 'stanford_dogs' or 'caltech_birds2011';
-      another TFDS set, as name, name/config or name/version, that lies prepared
-      on disk as array_record and has the features `image` and `label`;
-      'folder', images in
+      `name`: a key of `BUILDERS`; another TFDS set, as name, name/config or
+      name/version, that lies prepared on disk as array_record and has the
+      features `image` and `label`; 'folder', images in
       PATH/{train,test}/CLASS; 'npz', a file with train_images, train_labels,
       test_images, test_labels and, if it likes, class_names.
       `path`: the TFDS data_dir ('' = TFDS's default), the folder, the file.
@@ -98,11 +92,11 @@ def load_dataset(config: 'ml_collections.ConfigDict') -> Dataset:
     >>> dataset.class_names, dataset.image_shape
     (('0', '1'), (4, 4, 3))
   """
+  where = f'data.name = {config.name!r}:'
   if config.name in ('folder', 'npz') and not config.path:
-    raise InputError(
-      f'data.name = {config.name!r}: data.path is empty',
-      cure=f'--config.data.path={"DIR" if config.name == "folder" else "FILE"}',
-    )
+    kind = 'DIR' if config.name == 'folder' else 'FILE'
+    cure = f'--config.data.path={kind}'
+    raise InputError(f'{where} data.path is empty', cure=cure)
   if config.name == 'npz':
     raw, class_names = npz.read(config.path, config.image_size)
     fingerprint = cache.fingerprint(raw, class_names)
@@ -114,62 +108,39 @@ def load_dataset(config: 'ml_collections.ConfigDict') -> Dataset:
         config.name, config.path, download=config.download
       )
     decoded = cache.load_decoded(
-      source,
-      config.image_size,
-      skip_corrupt=config.skip_corrupt,
+      source, config.image_size, skip_corrupt=config.skip_corrupt
     )
     raw, class_names = decoded.splits, decoded.class_names
     fingerprint = decoded.fingerprint
   train, test = (
-    _checked(f'data.name = {config.name!r}: {split}', *raw[split], class_names)
+    _checked(f'{where} {split}', *raw[split], class_names)
     for split in ('train', 'test')
   )
   if len(class_names) < 2:
+    problem = f'{where} its classes are {class_names}'
+    raise InputError(problem, allowed='two classes or more')
+  shapes = train.images.shape[1:], test.images.shape[1:]
+  if shapes[0] != shapes[1]:
     raise InputError(
-      f'data.name = {config.name!r}: its classes are {class_names}',
-      allowed='two classes or more',
-    )
-  if train.images.shape[1:] != test.images.shape[1:]:
-    raise InputError(
-      f'data.name = {config.name!r}: images of train are '
-      f'{train.images.shape[1:]}, of test {test.images.shape[1:]}',
+      f'{where} images of train are {shapes[0]}, of test {shapes[1]}',
       allowed='one shape',
       cure='--config.data.image_size=256 resizes all images',
     )
-  dataset = Dataset(
-    name=config.name,
-    train=train,
-    test=test,
-    class_names=tuple(class_names),
-    fingerprint=fingerprint,
-  )
-  return _altered(
-    dataset, config.label_noise, config.label_noise_seed, config.held_out
-  )
-
-
-def _altered(
-  dataset: Dataset, noise: float, noise_seed: int, held_out: float
-) -> Dataset:
-  """The set as this experiment trains on it."""
-  if not (noise or held_out):
-    return dataset
-  train = dataset.train
-  labels = label_noise.add_label_noise(
-    train.labels, dataset.num_classes, noise, noise_seed
-  )
-  mask = label_noise.held_out(len(labels), held_out)
-  fingerprint = label_noise.fingerprint(dataset.fingerprint, labels, mask)
-  if not mask.any():
-    return dataclasses.replace(
-      dataset, train=Split(train.images, labels), fingerprint=fingerprint
+  held_out = None
+  if config.label_noise or config.held_out:
+    noise, seed = config.label_noise, config.label_noise_seed
+    labels = label_noise.add_label_noise(
+      train.labels, len(class_names), noise, seed
     )
-  return dataclasses.replace(
-    dataset,
-    train=Split(train.images[~mask], labels[~mask]),
-    held_out=Split(train.images[mask], labels[mask]),
-    fingerprint=fingerprint,
-  )
+    mask = label_noise.held_out(len(labels), config.held_out)
+    fingerprint = label_noise.fingerprint(fingerprint, labels, mask)
+    train = Split(train.images, labels)
+    if mask.any():
+      train, held_out = (
+        Split(train.images[part], labels[part]) for part in (~mask, mask)
+      )
+  names = tuple(class_names)
+  return Dataset(config.name, train, test, names, fingerprint, held_out)
 
 
 def _checked(

@@ -25,17 +25,11 @@ def read(path: pathlib.Path, ndim: int) -> np.ndarray:
   The file has two zero bytes, the type (8: unsigned bytes), the number of
   dimensions, each dimension as a big-endian uint32, and the bytes.
 
-  Args:
-    path: the file.
-    ndim: how many dimensions it must have.
-
-  Returns:
-    `u8[…]`.
-
   Raises:
     InputError: there is no such file, or it is damaged or of another kind.
   """
   where = f'--folder={path.parent}: {path.name}'
+  again = 'fetch the file again'
   try:
     data = gzip.decompress(path.read_bytes())
   except (OSError, EOFError, zlib.error) as error:
@@ -45,21 +39,18 @@ def read(path: pathlib.Path, ndim: int) -> np.ndarray:
       allowed='a folder with ' + ', '.join(name for name, _ in _PARTS.values()),
       cure='apt-get install dataset-fashion-mnist, or fetch the files again',
     ) from error
-  magic, start = bytes([0, 0, 8, ndim]), 4 + 4 * ndim
+  start, magic = 4 + 4 * ndim, bytes([0, 0, 8, ndim])
   if data[:4] != magic or len(data) < start:
     raise InputError(
       f'{where}: begins with {data[:4].hex()}, no {ndim} dimensions of bytes',
       allowed=f'{magic.hex()} and {ndim} dimensions',
-      cure='fetch the file again',
+      cure=again,
     )
   shape = tuple(np.frombuffer(data[4:start], '>u4').tolist())
   pixels = np.frombuffer(data, np.uint8, offset=start)
-  if pixels.size != math.prod(shape):
-    raise InputError(
-      f'{where}: {pixels.size:,} bytes for the shape {shape}',
-      allowed=f'{math.prod(shape):,}',
-      cure='fetch the file again',
-    )
+  if pixels.size != (size := math.prod(shape)):
+    problem = f'{where}: {pixels.size:,} bytes for the shape {shape}'
+    raise InputError(problem, allowed=f'{size:,}', cure=again)
   return pixels.reshape(shape)
 
 
@@ -75,10 +66,6 @@ def convert(
 
   Returns:
     The arrays by their names in the file.
-
-  Raises:
-    InputError: a file is missing or damaged, there are fewer training images,
-      or `out` cannot be written.
   """
   arrays = {
     name: read(folder / file, ndim) for name, (file, ndim) in _PARTS.items()

@@ -5,7 +5,6 @@ go through Pillow, converted to RGB first and resized afterwards.
 """
 
 import collections
-import functools
 import io
 import itertools
 import os
@@ -30,12 +29,7 @@ Encoded = tuple[str, bytes | pathlib.Path]
 
 
 class CorruptImage(InputError):
-  """An image whose encoded form is damaged.
-
-  Args:
-    where: what names the image.
-    reason: the decoder's words.
-  """
+  """An image whose encoded form is damaged; `reason` is the decoder's."""
 
   def __init__(self, where: str, reason: str):
     self.where, self.reason = where, reason
@@ -46,10 +40,7 @@ class CorruptImage(InputError):
 
 
 def decode_all(
-  sources: Iterable[Encoded],
-  *,
-  channels: int,
-  size: int,
+  sources: Iterable[Encoded], *, channels: int, size: int
 ) -> Iterator[np.ndarray | CorruptImage]:
   """Decodes JPEG or PNG images on all cores.
 
@@ -66,7 +57,10 @@ def decode_all(
   Raises:
     InputError: an image cannot be opened or has more than 8 bits a channel.
   """
-  decode = functools.partial(_decode_part, channels=channels, size=size)
+
+  def decode(part: list[Encoded]) -> list[np.ndarray | CorruptImage]:
+    return [_decode(source, where, channels, size) for where, source in part]
+
   sources, waiting = iter(sources), collections.deque()
   workers = os.cpu_count() or 1
   # Threads: Pillow frees the interpreter while it decodes and resizes.
@@ -89,12 +83,6 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
   return _pixels(Image.fromarray(image), size)
 
 
-def _decode_part(
-  sources: list[Encoded], *, channels: int, size: int
-) -> list[np.ndarray | CorruptImage]:
-  return [_decode(source, where, channels, size) for where, source in sources]
-
-
 def _decode(
   source: bytes | pathlib.Path, where: str, channels: int, size: int
 ) -> np.ndarray | CorruptImage:
@@ -104,16 +92,17 @@ def _decode(
   try:
     with Image.open(file) as image:
       if image.mode.startswith(('I', 'F')):
-        raise InputError(
-          f'{where}: an image of mode {image.mode}', allowed='8 bits a channel'
-        )
+        problem = f'{where}: an image of mode {image.mode}'
+        raise InputError(problem, allowed='8 bits a channel')
       if 'transparency' in image.info:  # Pillow warns about the direct way.
         image = image.convert('RGBA')
       return _pixels(image.convert('L' if channels == 1 else 'RGB'), size)
   except InputError:
     raise
   except (
-    *(OSError, SyntaxError, ValueError),
+    OSError,
+    SyntaxError,
+    ValueError,
     Image.DecompressionBombError,
   ) as error:
     if getattr(error, 'errno', None):  # the disk's error, not the image's

@@ -25,20 +25,14 @@ def add_label_noise(
     fraction: `round(fraction · N)` of them change; 0 .. 1.
     seed: which ones, and to what.
 
-  Returns:
-    `i32[N]`.
-
   Example:
     >>> noisy = add_label_noise(np.zeros(10, np.int32), 3, fraction=0.4, seed=0)
     >>> int((noisy != 0).sum())
     4
   """
   count = len(labels)
-  # Named, so that `jax_default_prng_impl` cannot change a data set.
-  key = jax.random.fold_in(jax.random.key(seed, impl='threefry2x32'), _NOISE)
-  which, shift = jax.random.split(key)
-  picked = np.asarray(jax.random.permutation(which, count))
-  picked = picked[: round(fraction * count)]
+  which, shift = jax.random.split(_key(seed, _NOISE))
+  picked = _picked(which, count, fraction)
   shifts = np.asarray(jax.random.randint(shift, (count,), 1, num_classes))
   noisy = np.array(labels)
   noisy[picked] = (noisy[picked] + shifts[picked]) % num_classes
@@ -46,27 +40,24 @@ def add_label_noise(
 
 
 def held_out(count: int, fraction: float) -> np.ndarray:
-  """Which examples are kept from training, `bool[N]`.
-
-  Args:
-    count: N.
-    fraction: `round(fraction · N)` of them are.
-  """
-  key = jax.random.fold_in(jax.random.key(0, impl='threefry2x32'), _HELD_OUT)
-  picked = np.asarray(jax.random.permutation(key, count))
+  """Which `round(fraction · N)` examples are kept from training, `bool[N]`."""
   mask = np.zeros(count, bool)
-  mask[picked[: round(fraction * count)]] = True
+  mask[_picked(_key(0, _HELD_OUT), count, fraction)] = True
   return mask
 
 
-def fingerprint(before: str, labels: np.ndarray, mask: np.ndarray) -> str:
-  """That of a set whose training labels and held-out part are these.
+def _key(seed: int, stream: int) -> jax.Array:
+  # Named, so that `jax_default_prng_impl` cannot change a data set.
+  return jax.random.fold_in(jax.random.key(seed, impl='threefry2x32'), stream)
 
-  Args:
-    before: of the set as it was read.
-    labels: `i32[N]`, of all that was read.
-    mask: `bool[N]`, from `held_out`.
-  """
+
+def _picked(key: jax.Array, count: int, fraction: float) -> np.ndarray:
+  order = np.asarray(jax.random.permutation(key, count))
+  return order[: round(fraction * count)]
+
+
+def fingerprint(before: str, labels: np.ndarray, mask: np.ndarray) -> str:
+  """That of the set `before` with these training labels and held-out part."""
   digest = hashlib.sha256(before.encode())
   digest.update(labels.astype('<i4'))
   digest.update(mask)

@@ -1,7 +1,7 @@
 """Arrays from an .npz file."""
 
-import zipfile
 import zlib
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -10,19 +10,17 @@ from tsla.data.sources import Splits
 from tsla.errors import InputError
 
 _NPZ = ('train_images', 'train_labels', 'test_images', 'test_labels')
+# What NumPy raises for a file that is none of its own, or is cut short.
+_DAMAGED = OSError, ValueError, TypeError, EOFError, BadZipFile, zlib.error
 _MOST_CLASSES = 1_000_000  # more is a marker, not a label
 
 
 def read(path: str, size: int) -> tuple[Splits, list[str]]:
-  """Reads arrays train_images, train_labels, test_images and test_labels.
+  """A file's splits, and its class names, else '0' to the largest label.
 
   Args:
     path: the .npz file.
     size: the side in pixels that images are resized to; 0 = as stored.
-
-  Returns:
-    The splits and the class names: its array class_names, else '0' to the
-    largest label.
 
   Raises:
     InputError: the file is damaged, or an array is missing or of the wrong
@@ -30,24 +28,16 @@ def read(path: str, size: int) -> tuple[Splits, list[str]]:
   """
   try:
     # NumPy leaves a damaged file open that it opened itself.
-    with (
-      open(path, 'rb') as opened,
-      np.load(opened, allow_pickle=False) as file,
-    ):
+    with open(path, 'rb') as opened, np.load(opened) as file:
       arrays = {key: file[key] for key in (*_NPZ, 'class_names') if key in file}
-  except (
-    *(OSError, ValueError, TypeError, EOFError),
-    *(zipfile.BadZipFile, zlib.error),
-  ) as error:
+  except _DAMAGED as error:
     raise InputError(
       f'data.path = {path!r}: not a readable .npz file: {error}',
       allowed='plain arrays, as numpy.savez writes them; no objects',
     ) from error
   if missing := [key for key in _NPZ if key not in arrays]:
-    raise InputError(
-      f'data.path = {path!r}: it has no {", ".join(missing)}',
-      allowed=', '.join(_NPZ),
-    )
+    problem = f'data.path = {path!r}: it has no {", ".join(missing)}'
+    raise InputError(problem, allowed=', '.join(_NPZ))
   for key in _NPZ:
     _check_array(path, key, arrays[key])
   if 'class_names' in arrays:
@@ -67,22 +57,16 @@ def read(path: str, size: int) -> tuple[Splits, list[str]]:
 
 
 def _check_array(path: str, key: str, array: np.ndarray) -> None:
+  found = f'{array.dtype} of shape {array.shape}'
   if 'labels' in key:
-    right = (
-      array.ndim == 1
-      and array.dtype.kind in 'iu'
-      and len(array) > 0
-      and array.max() < _MOST_CLASSES
-    )
+    right = array.ndim == 1 and array.dtype.kind in 'iu' and len(array) > 0
+    right = right and array.max() < _MOST_CLASSES
     allowed = f'at least one integer below {_MOST_CLASSES}, shape (N,)'
+    found += f', up to {array.max()}' if array.size else ''
   else:
-    right = array.dtype == np.uint8 and (
-      array.ndim == 3 or (array.ndim == 4 and array.shape[-1] in (1, 3))
-    )
+    grey_or_rgb = array.ndim == 4 and array.shape[-1] in (1, 3)
+    right = array.dtype == np.uint8 and (array.ndim == 3 or grey_or_rgb)
     allowed = 'uint8 of shape (N, H, W), (N, H, W, 1) or (N, H, W, 3)'
   if not right:
-    raise InputError(
-      f'data.path = {path!r}: {key} is {array.dtype} of shape {array.shape}'
-      + (f', up to {array.max()}' if 'labels' in key and array.size else ''),
-      allowed=allowed,
-    )
+    problem = f'data.path = {path!r}: {key} is {found}'
+    raise InputError(problem, allowed=allowed)

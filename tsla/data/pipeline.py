@@ -46,15 +46,12 @@ def train_view(
     seed: the run's seed; may be traced, as `epoch`.
     epoch: which pass over the data, from 0.
     indices: `i32[B]`, the images' places in the data set.
-
-  Returns:
-    `dtype[B, H, W, C]`, or with a crop of its side.
   """
   return _normalized(view, augmented(view, images, seed, epoch, indices))
 
 
 def clean_view(view: View, images: jax.Array) -> jax.Array:
-  """Cut from the centre and normalised; arguments as of `train_view`."""
+  """Cut from the centre and normalised."""
   return _normalized(view, augment.augment_eval(images, crop=view.crop))
 
 
@@ -66,12 +63,9 @@ def augmented(
   indices: jax.Array,
 ) -> jax.Array:
   """`train_view` before it is normalised, `u8[B, H, W, C]`, for a person."""
+  keys = augment.example_keys(seed, epoch, indices)
   return augment.augment_train(
-    images,
-    augment.example_keys(seed, epoch, indices),
-    pad=view.pad,
-    crop=view.crop,
-    flip=view.flip,
+    images, keys, pad=view.pad, crop=view.crop, flip=view.flip
   )
 
 

@@ -16,21 +16,21 @@ from tsla.files import locked, sha256_of
 if TYPE_CHECKING:
   import tensorflow_datasets as tfds
 
+AnyPath = str | os.PathLike
 
-def data_root(data_dir: str | os.PathLike = '') -> pathlib.Path:
+
+def data_root(data_dir: AnyPath = '') -> pathlib.Path:
   """Returns the folder of all sets; '' means TFDS's default."""
   default = os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
   return pathlib.Path(data_dir or default).expanduser()
 
 
-def set_directory(name: str, data_dir: str | os.PathLike = '') -> pathlib.Path:
+def set_directory(name: str, data_dir: AnyPath = '') -> pathlib.Path:
   """Returns where one of the project's own sets lies or would lie."""
   return data_root(data_dir) / name / BUILDERS[name].version
 
 
-def command(
-  name: str, data_dir: str | os.PathLike = '', *, by_hand: bool = False
-) -> str:
+def command(name: str, data_dir: AnyPath = '', *, by_hand: bool = False) -> str:
   """Returns the shell command that prepares a set, for error messages."""
   text = f'python -m tsla prepare {name}'
   if data_dir:
@@ -40,8 +40,8 @@ def command(
 
 def prepare(
   name: str,
-  data_dir: str | os.PathLike = '',
-  archive: str | os.PathLike | Sequence[str | os.PathLike] | None = None,
+  data_dir: AnyPath = '',
+  archive: AnyPath | Sequence[AnyPath] | None = None,
 ) -> pathlib.Path:
   """Builds one of the project's own sets unless it is there, and checks it.
 
@@ -49,14 +49,12 @@ def prepare(
   that dies leaves nothing that is taken for a set.
 
   Args:
-    name: a key of `tsla.data.builders.BUILDERS`.
-    data_dir: the folder of all sets; '' is TFDS's default (`TFDS_DATA_DIR` or
-      ~/tensorflow_datasets).
-    archive: the set's archive or archives, fetched by hand; what is missing
-      is downloaded.
+    name: a key of `BUILDERS`.
+    data_dir: the folder of all sets; '' is TFDS's default.
+    archive: what was fetched by hand; what is missing is downloaded.
 
   Returns:
-    The set's folder, `data_dir/name/version`.
+    The set's folder.
 
   Raises:
     InputError: an unknown name, a host that cannot be reached, an archive
@@ -86,43 +84,40 @@ def prepare(
 def open_prepared(directory: pathlib.Path) -> 'tfds.core.DatasetBuilder':
   """Opens a set that lies on disk as array_record, by TFDS or by this project.
 
-  Args:
-    directory: the folder that holds its dataset_info.json.
-
-  Returns:
-    A builder to read it with; each split's files are there and hold as many
-    examples as the set says.
-
   Raises:
-    InputError: the set is damaged, of another format or has another count.
+    InputError: the set is damaged or of another format, or a split holds not
+      as many examples as the set says.
   """
   import tensorflow_datasets as tfds
   from array_record.python import array_record_data_source
 
-  again = f'remove {directory} and prepare the set again'
   try:
     builder = tfds.builder_from_directory(directory, file_format='array_record')
   except Exception as error:  # TFDS has no type for a damaged description.
     raise InputError(
       f'{directory}: no readable set: {error}',
       allowed='a set that TFDS prepared with file_format=array_record',
-      cure=f'{again}, or choose another --config.data.path',
+      cure=f'{again(directory)}, or choose another --config.data.path',
     ) from error
   for split, info in builder.info.splits.items():
     try:
       files = [os.fspath(path) for path in info.filepaths]
       found = len(array_record_data_source.ArrayRecordDataSource(files))
     except RuntimeError as error:
-      raise InputError(
-        f'{directory}: split {split!r} is damaged: {error}', cure=again
-      ) from error
+      problem = f'{directory}: split {split!r} is damaged: {error}'
+      raise InputError(problem, cure=again(directory)) from error
     if found != info.num_examples:
       raise InputError(
         f'{directory}: split {split!r} holds {found} examples',
         allowed=f'{info.num_examples}, as its dataset_info.json says',
-        cure=again,
+        cure=again(directory),
       )
   return builder
+
+
+def again(directory: AnyPath) -> str:
+  """What to do about a damaged set, for error messages."""
+  return f'remove {directory} and prepare the set again'
 
 
 def nearest(name: str, names: Sequence[str], prefix: str) -> str:
@@ -132,17 +127,14 @@ def nearest(name: str, names: Sequence[str], prefix: str) -> str:
 
 
 def _match_archives(
-  name: str,
-  data_dir: str | os.PathLike,
-  given: str | os.PathLike | Sequence[str | os.PathLike] | None,
+  name: str, data_dir: AnyPath, given: AnyPath | Sequence[AnyPath] | None
 ) -> dict[str, pathlib.Path]:
-  if given is None:
-    return {}
+  """The archives that were fetched by hand, by their SHA-256."""
   if isinstance(given, str | os.PathLike):
     given = [given]
-  known = {item.sha256: item for item in builder_class(name).ARCHIVES}
+  known = {item.sha256 for item in builder_class(name).ARCHIVES}
   found = {}
-  for path in map(pathlib.Path, given):
+  for path in map(pathlib.Path, given or ()):
     try:
       digest = sha256_of(path)
     except OSError as error:
@@ -161,23 +153,22 @@ def _build(name: str, root: pathlib.Path, by_hand: dict) -> None:
   import tensorflow_datasets as tfds
 
   builder = builder_class(name)(data_dir=root, archives=by_hand)
+  config = tfds.download.DownloadConfig(
+    try_download_gcs=False, force_checksums_validation=True
+  )
   # TFDS prints a paragraph to stdout; its progress bars go to stderr.
   with contextlib.redirect_stdout(io.StringIO()):
     builder.download_and_prepare(
-      file_format='array_record',
-      download_config=tfds.download.DownloadConfig(
-        try_download_gcs=False, force_checksums_validation=True
-      ),
+      file_format='array_record', download_config=config
     )
 
 
 @contextlib.contextmanager
-def _explained(name: str, data_dir: str | os.PathLike) -> Iterator[None]:
+def _explained(name: str, data_dir: AnyPath) -> Iterator[None]:
   """Turns what the network and the disk can do into an `InputError`."""
   import requests
   from tensorflow_datasets.core.download import download_manager, util
 
-  archives = _archives(name)
   advice = 'fetch it by hand, then '
   try:
     yield
@@ -194,7 +185,7 @@ def _explained(name: str, data_dir: str | os.PathLike) -> Iterator[None]:
     advice = 'make room or choose another --data_dir, then '
   raise InputError(
     f'{name} cannot be prepared in {data_root(data_dir)}: {why}',
-    allowed=archives,
+    allowed=_archives(name),
     cure=advice + command(name, data_dir, by_hand=True),
   ) from cause
 

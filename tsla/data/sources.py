@@ -1,6 +1,7 @@
 """Where encoded images come from: TFDS, a folder."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
   import tensorflow_datasets as tfds
 
 # `u8[N, H, W, C]` and as many integers, by split.
-Raw = tuple[np.ndarray, np.ndarray]
-Splits = dict[str, Raw]
+Splits = dict[str, tuple[np.ndarray, np.ndarray]]
 
 _SUFFIXES = ('.jpg', '.jpeg', '.png')
 _READ_AT_ONCE = 1024
@@ -29,21 +29,14 @@ _READ_AT_ONCE = 1024
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-  """The encoded examples of one split.
+  """The encoded examples of one split."""
 
-  Attributes:
-    where: what names the split in errors.
-    count: N.
-    channels: C of the decoded images.
-    shape: (H, W, C) if the source promises one for all images, else ().
-    read: yields what names an example in errors, its encoded image or the
-      image's file, and its label.
-  """
-
-  where: str
+  where: str  # names the split in errors
   count: int
-  channels: int
-  shape: tuple[int, ...]
+  channels: int  # of the decoded images
+  shape: tuple[int, ...]  # (H, W, C) if it is that of all images, else ()
+  # Yields what names an example in errors, its encoded image or the image's
+  # file, and its label.
   read: Callable[[], Iterator[tuple[str, bytes | pathlib.Path, int]]]
 
 
@@ -67,17 +60,11 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class TfdsSource:
-  """A set that lies prepared on disk as array_record.
+  """A set that lies prepared on disk as array_record."""
 
-  Attributes:
-    name: the `data.name` it was found by.
-    root: the TFDS data_dir.
-    directory: the set's folder, with its dataset_info.json.
-  """
-
-  name: str
-  root: pathlib.Path
-  directory: pathlib.Path
+  name: str  # the `data.name` it was found by
+  root: pathlib.Path  # the TFDS data_dir
+  directory: pathlib.Path  # with its dataset_info.json
 
   @property
   def location(self) -> str:
@@ -96,47 +83,36 @@ class TfdsSource:
     return _digest(content, self.directory, sorted(self.directory.iterdir()))
 
   def open(self) -> tuple[list[str], dict[str, Examples]]:
-    """As of `Source`.
-
-    A split `validation` serves as `test` if there is no `test`.
-
-    Raises:
-      InputError: the set is damaged or not for image classification.
-    """
+    """As of `Source`; `validation` serves as test where there is no `test`."""
     builder = prepare.open_prepared(self.directory)
     features, splits = builder.info.features, builder.info.splits
+    where = f'data.name = {self.name!r}'
     try:
       shape, dtype = features['image'].shape, features['image'].np_dtype
       class_names = features['label'].names
     except (KeyError, TypeError, AttributeError) as error:
       raise InputError(
-        f'data.name = {self.name!r}: its features are {list(features or ())}',
+        f'{where}: its features are {list(features or ())}',
         allowed='an image-classification set with features image and label',
       ) from error
     if dtype != np.uint8 or len(shape) != 3 or shape[-1] not in (1, 3):
       raise InputError(
-        f'data.name = {self.name!r}: its images are {dtype} of shape {shape}',
+        f'{where}: its images are {dtype} of shape {shape}',
         allowed='uint8 of shape (H, W, 1) or (H, W, 3)',
       )
     test = 'test' if 'test' in splits else 'validation'
     if 'train' not in splits or test not in splits:
       raise InputError(
-        f'data.name = {self.name!r}: its splits are {", ".join(splits)}',
+        f'{where}: its splits are {", ".join(splits)}',
         allowed='train, and test or validation',
       )
-    return class_names, {
-      'train': _tfds_examples(builder, 'train'),
-      'test': _tfds_examples(builder, test),
-    }
+    found = {'train': 'train', 'test': test}
+    return class_names, {k: _tfds_examples(builder, found[k]) for k in found}
 
 
 @dataclasses.dataclass(frozen=True)
 class FolderSource:
-  """Images in PATH/{train,test}/CLASS.
-
-  Attributes:
-    path: the folder.
-  """
+  """Images in PATH/{train,test}/CLASS."""
 
   path: str
 
@@ -153,31 +129,23 @@ class FolderSource:
   def state(self) -> str:
     """As of `Source`."""
     class_names, files = self._list()
-    listed = [file for split in files.values() for file, _ in split]
+    listed = [file for split in files.values() for _, file, _ in split]
     return _digest(json.dumps(class_names).encode(), self.path, listed)
 
   def open(self) -> tuple[list[str], dict[str, Examples]]:
-    """As of `Source`, in the order of class and file name.
-
-    Raises:
-      InputError: a folder is missing or empty, or train and test have not the
-        same classes.
-    """
+    """As of `Source`, in the order of class and file name."""
     class_names, files = self._list()
-    return class_names, {
-      split: Examples(
-        where=os.path.join(self.path, split),
-        count=len(found),
-        channels=3,
-        shape=(),
-        read=lambda found=found: ((str(f), f, label) for f, label in found),
+    examples = {}
+    for split, found in files.items():
+      where, read = (
+        os.path.join(self.path, split),
+        functools.partial(iter, found),
       )
-      for split, found in files.items()
-    }
+      examples[split] = Examples(where, len(found), 3, (), read)
+    return class_names, examples
 
-  def _list(
-    self,
-  ) -> tuple[list[str], dict[str, list[tuple[pathlib.Path, int]]]]:
+  def _list(self) -> tuple[list[str], dict[str, list]]:
+    """The class names, and what `Examples.read` yields of each split."""
     folders = [pathlib.Path(self.path, split) for split in ('train', 'test')]
     train, test = (_class_folders(self.path, folder) for folder in folders)
     if odd := sorted(set(train) ^ set(test)):
@@ -188,7 +156,7 @@ class FolderSource:
       )
     return train, {
       folder.name: [
-        (file, label)
+        (str(file), file, label)
         for label, name in enumerate(train)
         for file in _image_files(folder / name)
       ]
@@ -203,45 +171,35 @@ def find_tfds(name: str, path: str, *, download: bool) -> TfdsSource:
     name: the set, or set/config, or set/version.
     path: the TFDS data_dir; '' = TFDS's default.
     download: whether a missing set of the project's own may be prepared.
-
-  Raises:
-    InputError: the set is missing.
   """
   root = prepare.data_root(path)
-  return TfdsSource(name, root, _prepared_directory(name, path, download))
-
-
-def _prepared_directory(name: str, path: str, download: bool) -> pathlib.Path:
-  """Returns the folder of a TFDS set; prepares it if need be and allowed."""
-  root = prepare.data_root(path)
+  where = f'data.name = {name!r}: not prepared in {root}'
   if name in BUILDERS:
     directory = prepare.set_directory(name, path)
-    if directory.exists():
-      return directory
-    if download:
-      return prepare.prepare(name, path)
-    raise InputError(
-      f'data.name = {name!r}: not prepared in {root}, and '
-      'data.download is false',
-      cure=prepare.command(name, path),
-    )
+    if not directory.exists():
+      if not download:
+        cure = prepare.command(name, path)
+        raise InputError(f'{where}, and data.download is false', cure=cure)
+      prepare.prepare(name, path)
+    return TfdsSource(name, root, directory)
   directory = root / name.replace(':', '/')
   if (directory / 'dataset_info.json').exists():
-    return directory
+    return TfdsSource(name, root, directory)
   versions = {
     tuple(map(int, found.parent.name.split('.'))): found.parent
     for found in directory.glob('*/dataset_info.json')
     if re.fullmatch(r'\d+\.\d+\.\d+', found.parent.name)
   }
   if versions:
-    return versions[max(versions)]
+    return TfdsSource(name, root, versions[max(versions)])
   known = [*sorted(BUILDERS), 'folder', 'npz']
+  near = prepare.nearest(name, known, '--config.data.name=')
   raise InputError(
-    f'data.name = {name!r}: not prepared in {root}',
-    allowed=f'{", ".join(known)}, or a TFDS set that lies there as '
-    'array_record',
-    cure=prepare.nearest(name, known, '--config.data.name=')
-    or f'--config.data.path=DIR, where DIR holds {name}',
+    where,
+    allowed=', '.join(
+      [*known, 'or a TFDS set that lies there as array_record']
+    ),
+    cure=near or f'--config.data.path=DIR, where DIR holds {name}',
   )
 
 
@@ -264,22 +222,15 @@ def _tfds_examples(builder: 'tfds.core.DatasetBuilder', split: str) -> Examples:
       try:
         records = source.__getitems__(keys)
       except RuntimeError as error:
-        raise InputError(
-          f'{where} is damaged: {error}',
-          cure=f'remove {builder.data_path} and prepare the set again',
-        ) from error
+        again = prepare.again(builder.data_path)
+        raise InputError(f'{where} is damaged: {error}', cure=again) from error
       for key, record in zip(keys, records, strict=True):
         example = features.deserialize_example_np(record, decoders=decoders)
         yield f'{where}, example {key}', example['image'], example['label']
 
   shape = features['image'].shape
-  return Examples(
-    where=where,
-    count=len(source),
-    channels=shape[-1],
-    shape=() if None in shape else shape,
-    read=read,
-  )
+  fixed = () if None in shape else shape
+  return Examples(where, len(source), shape[-1], fixed, read)
 
 
 def _class_folders(path: str, folder: pathlib.Path) -> list[str]:
@@ -288,22 +239,18 @@ def _class_folders(path: str, folder: pathlib.Path) -> list[str]:
       f'data.path = {path!r}: there is no folder {folder}',
       allowed='images in PATH/train/CLASS and PATH/test/CLASS',
     )
-  return sorted(
-    item.name
-    for item in folder.iterdir()
-    if item.is_dir() and not item.name.startswith('.')
-  )
+  return [item.name for item in _visible(folder) if item.is_dir()]
 
 
 def _image_files(folder: pathlib.Path) -> list[pathlib.Path]:
-  found = sorted(
-    item
-    for item in folder.iterdir()
-    if item.suffix.lower() in _SUFFIXES and not item.name.startswith('.')
-  )
+  found = [i for i in _visible(folder) if i.suffix.lower() in _SUFFIXES]
   if not found:
     raise InputError(f'{folder}: no images', allowed=', '.join(_SUFFIXES))
   return found
+
+
+def _visible(folder: pathlib.Path) -> list[pathlib.Path]:
+  return sorted(i for i in folder.iterdir() if not i.name.startswith('.'))
 
 
 def _digest(

@@ -13,6 +13,7 @@ argument of `nn.Conv` in `resnet.py`, and `tests/test_convolution.py`.
 
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,13 @@ _NO_DILATION = (1, 1)
 # caches beyond a few thousand of them.
 _POSITIONS = 4096
 
-_Pads = tuple[tuple[int, int], tuple[int, int]]
+
+class _Window(NamedTuple):
+  """How a kernel moves over an image, and in what precision."""
+
+  strides: tuple[int, int]
+  padding: tuple[tuple[int, int], tuple[int, int]]
+  precision: lax.PrecisionLike
 
 
 def conv_general_dilated(
@@ -63,21 +70,8 @@ def conv_general_dilated(
   Plain calls can be differentiated any number of times in reverse mode, but
   not in forward mode (`jax.jvp`).
 
-  Args:
-    lhs: images, f[N, H, W, C] in a plain call.
-    rhs: kernel of the same dtype, f[a, b, C, O] in a plain call.
-    window_strides: stride s for each spatial dimension.
-    padding: 'SAME', 'VALID' or (low, high) for each spatial dimension.
-    lhs_dilation: as in `lax`.
-    rhs_dilation: as in `lax`.
-    dimension_numbers: as in `lax`.
-    feature_group_count: as in `lax`.
-    batch_group_count: as in `lax`.
-    precision: as in `lax`; the gradients use the same.
-    preferred_element_type: as in `lax`.
-
-  Returns:
-    The convolved images, f[N, H', W', O] in a plain call.
+  Args are `lax`'s: in a plain call images f[N, H, W, C] and a kernel
+  f[a, b, C, O] of the same dtype give f[N, H', W', O].
 
   Example:
     >>> images, kernel = jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 4))
@@ -116,58 +110,35 @@ def conv_general_dilated(
     padding = lax.padtype_to_pads(
       lhs.shape[1:3], rhs.shape[:2], strides, padding
     )
-  return _plain(lhs, rhs, strides, tuple(map(tuple, padding)), precision)
+  return _plain(
+    lhs, rhs, _Window(strides, tuple(map(tuple, padding)), precision)
+  )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _plain(
-  x: jax.Array,
-  w: jax.Array,
-  strides: tuple[int, int],
-  padding: _Pads,
-  precision: lax.PrecisionLike,
-) -> jax.Array:
-  def own(x: jax.Array, w: jax.Array) -> jax.Array:
-    return _lax(x, w, strides, padding, precision)
-
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _plain(x: jax.Array, w: jax.Array, window: _Window) -> jax.Array:
   def canonical(x: jax.Array, w: jax.Array) -> jax.Array:
-    return _canonical(x, w, strides, padding, precision=precision)
+    return _canonical(x, w, *window)
 
+  own = functools.partial(_lax, window=window)
   return lax.platform_dependent(x, w, cpu=canonical, default=own)
 
 
 def _forward(
-  x: jax.Array,
-  w: jax.Array,
-  strides: tuple[int, int],
-  padding: _Pads,
-  precision: lax.PrecisionLike,
+  x: jax.Array, w: jax.Array, window: _Window
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-  return _plain(x, w, strides, padding, precision), (x, w)
+  return _plain(x, w, window), (x, w)
 
 
 def _backward(
-  strides: tuple[int, int],
-  padding: _Pads,
-  precision: lax.PrecisionLike,
-  saved: tuple[jax.Array, jax.Array],
-  g: jax.Array,
+  window: _Window, saved: tuple[jax.Array, jax.Array], g: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  def own(
-    x: jax.Array, w: jax.Array, g: jax.Array
-  ) -> tuple[jax.Array, jax.Array]:
-    conv = functools.partial(
-      _lax, strides=strides, padding=padding, precision=precision
-    )
-    return jax.vjp(conv, x, w)[1](g)
+  def own(*args: jax.Array) -> tuple[jax.Array, jax.Array]:
+    *primals, g = args
+    return jax.vjp(functools.partial(_lax, window=window), *primals)[1](g)
 
-  def canonical(
-    x: jax.Array, w: jax.Array, g: jax.Array
-  ) -> tuple[jax.Array, jax.Array]:
-    return (
-      _image_gradient(x, w, g, strides, padding, precision),
-      _kernel_gradient(x, w, g, strides, padding, precision),
-    )
+  def canonical(*args: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return _image_gradient(*args, window), _kernel_gradient(*args, window)
 
   return lax.platform_dependent(*saved, g, cpu=canonical, default=own)
 
@@ -176,47 +147,34 @@ _plain.defvjp(_forward, _backward)
 
 
 def _image_gradient(
-  x: jax.Array,
-  w: jax.Array,
-  g: jax.Array,
-  strides: tuple[int, int],
-  padding: _Pads,
-  precision: lax.PrecisionLike,
+  x: jax.Array, w: jax.Array, g: jax.Array, window: _Window
 ) -> jax.Array:
   pads = []
   for i in range(2):
-    low = w.shape[i] - 1 - padding[i][0]
-    reach = (g.shape[1 + i] - 1) * strides[i] + 1
+    low = w.shape[i] - 1 - window.padding[i][0]
+    reach = (g.shape[1 + i] - 1) * window.strides[i] + 1
     pads.append((low, x.shape[1 + i] + w.shape[i] - 1 - reach - low))
   turned = jnp.flip(w, (0, 1)).swapaxes(2, 3)
   return _canonical(
-    g, turned, (1, 1), pads, lhs_dilation=strides, precision=precision
+    g, turned, (1, 1), pads, window.precision, lhs_dilation=window.strides
   )
 
 
 def _kernel_gradient(
-  x: jax.Array,
-  w: jax.Array,
-  g: jax.Array,
-  strides: tuple[int, int],
-  padding: _Pads,
-  precision: lax.PrecisionLike,
+  x: jax.Array, w: jax.Array, g: jax.Array, window: _Window
 ) -> jax.Array:
   pads = []
   for i in range(2):
-    low = padding[i][0]
-    reach = (g.shape[1 + i] - 1) * strides[i] + 1
+    low = window.padding[i][0]
+    reach = (g.shape[1 + i] - 1) * window.strides[i] + 1
     pads.append((low, reach + w.shape[i] - 1 - x.shape[1 + i] - low))
 
   def of_part(x: jax.Array, g: jax.Array) -> jax.Array:
-    return _canonical(
-      x.transpose(3, 1, 2, 0),
-      g.transpose(1, 2, 0, 3),
-      (1, 1),
-      pads,
-      rhs_dilation=strides,
-      precision=precision,
-    ).transpose(1, 2, 0, 3)
+    x, g = x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)
+    dw = _canonical(
+      x, g, (1, 1), pads, window.precision, rhs_dilation=window.strides
+    )
+    return dw.transpose(1, 2, 0, 3)
 
   n, positions = x.shape[0], g.shape[1] * g.shape[2]
   most = max(1, min(n, _POSITIONS // positions))
@@ -240,10 +198,9 @@ def _canonical(
   w: jax.Array,
   strides: tuple[int, int],
   pads: Sequence[tuple[int, int]],
-  *,
+  precision: lax.PrecisionLike,
   lhs_dilation: tuple[int, int] = _NO_DILATION,
   rhs_dilation: tuple[int, int] = _NO_DILATION,
-  precision: lax.PrecisionLike,
 ) -> jax.Array:
   if x.shape[1] * x.shape[2] < w.shape[0] * w.shape[1]:
     # XLA would exchange the operands, and leave the layout, for an image that
@@ -253,25 +210,20 @@ def _canonical(
     x = lax.pad(x, zero, [(0, 0, 0), *sizes, (0, 0, 0)])
     x = lax.optimization_barrier(x)
     pads, lhs_dilation = ((0, 0), (0, 0)), _NO_DILATION
+  dilations = {'lhs_dilation': lhs_dilation, 'rhs_dilation': rhs_dilation}
+  return _lax(x, w, _Window(strides, pads, precision), **dilations)
+
+
+def _lax(
+  x: jax.Array, w: jax.Array, window: _Window, **dilations: tuple[int, int]
+) -> jax.Array:
+  strides, padding, precision = window
   return lax.conv_general_dilated(
     x,
     w,
     strides,
-    pads,
-    lhs_dilation,
-    rhs_dilation,
+    padding,
     dimension_numbers=_LAYOUT,
     precision=precision,
-  )
-
-
-def _lax(
-  x: jax.Array,
-  w: jax.Array,
-  strides: tuple[int, int],
-  padding: _Pads,
-  precision: lax.PrecisionLike,
-) -> jax.Array:
-  return lax.conv_general_dilated(
-    x, w, strides, padding, dimension_numbers=_LAYOUT, precision=precision
+    **dilations,
   )

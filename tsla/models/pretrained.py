@@ -1,5 +1,6 @@
 """Weights of torchvision's and timm's ResNet-18, -34 and -50, in and out."""
 
+import functools
 import os
 import re
 from collections import Counter
@@ -43,19 +44,12 @@ _STEMS = {3: 'cifar', 7: 'imagenet'}  # by the size of the first kernel
 
 
 class Row(NamedTuple):
-  """What became of one tensor of the file.
+  """What became of one tensor of the file."""
 
-  Attributes:
-    name: its name in the file.
-    shape: its shape in the file.
-    path: where it went in the flax tree; '' for nowhere.
-    action: what was done to it.
-  """
-
-  name: str
-  shape: tuple[int, ...]
-  path: str
-  action: str
+  name: str  # in the file
+  shape: tuple[int, ...]  # in the file
+  path: str  # where it went in the flax tree; '' for nowhere
+  action: str  # what was done to it
 
 
 def to_variables(
@@ -148,9 +142,7 @@ def _convert(array: np.ndarray, leaf: Any) -> tuple[np.ndarray, str]:
   return result, action
 
 
-def _another_head(
-  state_dict: Mapping[str, np.ndarray], wanted: Mapping[str, Any]
-) -> bool:
+def _another_head(state_dict: Mapping, wanted: Mapping) -> bool:
   """Whether the file's head fits but for the number of classes."""
   if not {'fc.weight', 'fc.bias'} <= state_dict.keys():
     return False
@@ -160,10 +152,7 @@ def _another_head(
 
 
 def _misfit(
-  misfits: list[str],
-  state_dict: Mapping[str, Any],
-  wanted: Mapping[str, Any],
-  field: str,
+  misfits: list[str], state_dict: Mapping, wanted: Mapping, field: str
 ) -> InputError:
   """The error that lists them, with the cure for the usual mistakes."""
   found, model = _architecture(state_dict), _architecture(wanted)
@@ -263,7 +252,6 @@ def load_network(
     dtype=dtype,
   )
   images = jnp.zeros((1, 32, 32, stem.shape[1]))
-  like = jax.eval_shape(
-    lambda: model.init(jax.random.key(0), images, train=True)
-  )
+  init = functools.partial(model.init, train=True)
+  like = jax.eval_shape(init, jax.random.key(0), images)
   return model, *to_variables(state_dict, like, field)

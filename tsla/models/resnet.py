@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from tsla.errors import InputError
 from tsla.models.convolution import conv_general_dilated
@@ -20,7 +21,7 @@ STEMS = ('cifar', 'imagenet')
 
 
 def _kaiming_normal(
-  key: jax.Array, shape: Sequence[int], dtype: jax.typing.DTypeLike
+  key: jax.Array, shape: Sequence[int], dtype: DTypeLike
 ) -> jax.Array:
   """Normal with variance 2 / fan_out, torchvision's for a convolution."""
   fan_out = math.prod(shape[:-2]) * shape[-1]
@@ -28,35 +29,26 @@ def _kaiming_normal(
 
 
 def _torch_linear(
-  fan_in: int,
-) -> Callable[[jax.Array, Sequence[int], jax.typing.DTypeLike], jax.Array]:
+  key: jax.Array, shape: Sequence[int], dtype: DTypeLike, *, fan_in: int
+) -> jax.Array:
   """Uniform on ±1/√fan_in, torch's default for kernel and bias of a Linear."""
-
-  def init(
-    key: jax.Array, shape: Sequence[int], dtype: jax.typing.DTypeLike
-  ) -> jax.Array:
-    uniform = _flat(jax.random.uniform, key, shape, dtype)
-    return (2 * uniform - 1) / math.sqrt(fan_in)
-
-  return init
+  uniform = _flat(jax.random.uniform, key, shape, dtype)
+  return (2 * uniform - 1) / math.sqrt(fan_in)
 
 
 def _flat(
-  draw: Callable[..., jax.Array],
-  key: jax.Array,
-  shape: Sequence[int],
-  dtype: jax.typing.DTypeLike,
+  draw: Callable, key: jax.Array, shape: Sequence[int], dtype: DTypeLike
 ) -> jax.Array:
   # The same numbers as a draw of `shape`, but XLA's CPU compiler needs ten
   # times as long for a draw of rank 4: half a minute for a small network.
   return draw(key, (math.prod(shape),), dtype).reshape(shape)
 
 
-class BasicBlock(nn.Module):
-  """Two 3×3 convolutions and a shortcut; the first one has the stride.
+class Block(nn.Module):
+  """What a residual block consists of.
 
   Attributes:
-    features: channels of both convolutions and of the result.
+    features: channels of its 3×3 convolutions.
     stride: spatial stride of the block.
     conv: makes a convolution from (features, kernel size, stride, name).
     norm: makes a normalisation from a name.
@@ -66,6 +58,10 @@ class BasicBlock(nn.Module):
   stride: int
   conv: Callable[..., nn.Module]
   norm: Callable[..., nn.Module]
+
+
+class BasicBlock(Block):
+  """Two 3×3 convolutions and a shortcut; the first one has the stride."""
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -77,21 +73,8 @@ class BasicBlock(nn.Module):
     return nn.relu(y + shortcut(self, x, self.features))
 
 
-class Bottleneck(nn.Module):
-  """1×1, 3×3 and 1×1 convolutions and a shortcut; the 3×3 has the stride.
-
-  Attributes:
-    features: channels of the first two convolutions; the result has four
-      times as many.
-    stride: spatial stride of the block.
-    conv: makes a convolution from (features, kernel size, stride, name).
-    norm: makes a normalisation from a name.
-  """
-
-  features: int
-  stride: int
-  conv: Callable[..., nn.Module]
-  norm: Callable[..., nn.Module]
+class Bottleneck(Block):
+  """1×1, 3×3 and 1×1 convolutions and a shortcut; the 3×3 has the stride."""
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -105,18 +88,11 @@ class Bottleneck(nn.Module):
     return nn.relu(y + shortcut(self, x, 4 * self.features))
 
 
-def shortcut(
-  block: BasicBlock | Bottleneck, x: jax.Array, features: int
-) -> jax.Array:
+def shortcut(block: Block, x: jax.Array, features: int) -> jax.Array:
   """The block's input, projected where its shape differs from the result's.
 
-  Args:
-    block: that calls it, within its own `__call__`.
-    x: its input, f[B, H, W, C].
-    features: channels of its result.
-
-  Returns:
-    f[B, H/stride, W/stride, features].
+  To be called within the block's own `__call__`; `features` are the channels
+  of its result.
   """
   if block.stride == 1 and x.shape[-1] == features:
     return x
@@ -145,12 +121,12 @@ class ResNet(nn.Module):
       statistics; None for the local batch alone.
   """
 
-  block: type[BasicBlock] | type[Bottleneck]
+  block: type[Block]
   stage_sizes: Sequence[int]
   num_classes: int
   stem: str
   width: int = 64
-  dtype: jax.typing.DTypeLike = jnp.float32
+  dtype: DTypeLike = jnp.float32
   axis_name: str | None = None
 
   @nn.compact
@@ -193,22 +169,14 @@ class ResNet(nn.Module):
 
     x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
     self.sow('intermediates', 'features', x)
-    init = _torch_linear(fan_in=x.shape[-1])
+    init = functools.partial(_torch_linear, fan_in=x.shape[-1])
     return nn.Dense(
-      self.num_classes,
-      kernel_init=init,
-      bias_init=init,
-      name='fc',
+      self.num_classes, kernel_init=init, bias_init=init, name='fc'
     )(x)
 
 
 def _conv(
-  features: int,
-  size: int,
-  stride: int,
-  *,
-  dtype: jax.typing.DTypeLike,
-  name: str,
+  features: int, size: int, stride: int, *, dtype: DTypeLike, name: str
 ) -> nn.Conv:
   # 'SAME' would pad a strided convolution on the other side than torch does.
   return nn.Conv(
@@ -238,7 +206,7 @@ def create(
   num_classes: int,
   stem: str,
   width: int = 64,
-  dtype: jax.typing.DTypeLike = jnp.float32,
+  dtype: DTypeLike = jnp.float32,
   axis_name: str | None = None,
 ) -> nn.Module:
   """A network by its name.
@@ -249,7 +217,7 @@ def create(
   block each and is meant for 8×8 digits, with a `width` of 16 or so.
 
   Args:
-    name: 'resnet8', 'resnet18', 'resnet34' or 'resnet50'.
+    name: a key of `ARCHITECTURES`.
     num_classes: number of logits K.
     stem: 'cifar' or 'imagenet'.
     width: channels of the stem and of the first stage.
@@ -289,12 +257,4 @@ def create(
       cure='--config.model.stem=cifar',
     )
   block, stage_sizes = ARCHITECTURES[name]
-  return ResNet(
-    block=block,
-    stage_sizes=stage_sizes,
-    num_classes=num_classes,
-    stem=stem,
-    width=width,
-    dtype=dtype,
-    axis_name=axis_name,
-  )
+  return ResNet(block, stage_sizes, num_classes, stem, width, dtype, axis_name)

@@ -49,9 +49,6 @@ class _Name(NamedTuple):
 def read_tensors(data: bytes) -> Any:
   """The objects that `torch.save` put into a file, tensors as arrays.
 
-  Args:
-    data: the file's content.
-
   Returns:
     Dicts, lists, tuples, scalars, strings and NumPy arrays. Arrays may be
     read-only and may share memory, as the tensors did. What they hold together
@@ -89,10 +86,8 @@ def _read_archive(archive: zipfile.ZipFile, size: int) -> Any:
     raise ValueError('its records are compressed or overlap')
   names = [record.filename for record in records]
   (root,) = (n[: -len('data.pkl')] for n in names if n.endswith('/data.pkl'))
-  if (
-    root + 'byteorder' in names
-    and archive.read(root + 'byteorder') != b'little'
-  ):
+  order = root + 'byteorder'
+  if order in names and archive.read(order) != b'little':
     raise ValueError('its numbers are big-endian')
 
   @functools.cache
@@ -202,9 +197,8 @@ def _rebuild(function: _Name, args: tuple) -> Any:
       return _tensor(*args[:4])
     case 'torch._utils._rebuild_parameter' if isinstance(args[0], np.ndarray):
       return args[0]
-  raise ValueError(
-    f'{function.text} with other arguments than torch.save gives'
-  )
+  name = function.text
+  raise ValueError(f'{name} with other arguments than torch.save gives')
 
 
 def _tensor(

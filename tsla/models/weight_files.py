@@ -11,9 +11,11 @@ import numpy as np
 import safetensors.numpy
 
 from tsla.errors import InputError
+from tsla.files import write_whole
 from tsla.models import torch_zip
 
 FORMATS = 'a .safetensors file, or a .pth file that torch.save wrote as a zip'
+_ALONE = "save the weights alone: torch.save(model.state_dict(), 'NEW.pth')"
 _DTYPES = {
   'F64': np.float64,
   'F32': np.float32,
@@ -73,19 +75,18 @@ def _load(data: bytes, where: str, cure: str) -> Any:
   """What the file holds, whichever of the formats it is in."""
   try:
     if data[8:9] == b'{':  # after the length of the header
-      return {
-        name: np.frombuffer(item['data'], _DTYPES[item['dtype']]).reshape(
-          item['shape']
-        )
-        for name, item in safetensors.deserialize(data)
-      }
+      tensors = {}
+      for name, item in safetensors.deserialize(data):
+        array = np.frombuffer(item['data'], _DTYPES[item['dtype']])
+        tensors[name] = array.reshape(item['shape'])
+      return tensors
     if data.startswith(b'PK'):
       return torch_zip.read_tensors(data)
   except torch_zip.ForeignNameError as error:
     raise InputError(
       f'{where}: refused, its pickle names {str(error)!r}; nothing was run',
       allowed='tensors in dicts and lists, numbers and texts',
-      cure="save the weights alone: torch.save(model.state_dict(), 'NEW.pth')",
+      cure=_ALONE,
     ) from error
   except (safetensors.SafetensorError, KeyError, ValueError) as error:
     raise InputError(
@@ -100,9 +101,8 @@ def _load(data: bytes, where: str, cure: str) -> Any:
       cure='take a newer file, or convert it where torch is: safetensors.torch'
       ".save_file(torch.load('OLD.pth', weights_only=True), 'NEW.safetensors')",
     )
-  raise InputError(
-    f'{where}: not a file of weights', allowed=FORMATS, cure=cure
-  )
+  problem = f'{where}: not a file of weights'
+  raise InputError(problem, allowed=FORMATS, cure=cure)
 
 
 def _state_dict(tree: Any, where: str) -> dict[str, np.ndarray]:
@@ -120,7 +120,7 @@ def _state_dict(tree: Any, where: str) -> dict[str, np.ndarray]:
     raise InputError(
       f'{where}: no state dict; no tensors by name: {", ".join(others)}',
       allowed="tensors by name, alone or under 'state_dict' or 'model'",
-      cure="save the weights alone: torch.save(model.state_dict(), 'NEW.pth')",
+      cure=_ALONE,
     )
   if all(name.startswith('module.') for name in tree):
     return {name.removeprefix('module.'): tree[name] for name in tree}
@@ -132,13 +132,8 @@ def write_safetensors(
 ) -> None:
   """Writes a state dict as .safetensors, all of the file or none of it."""
   path = pathlib.Path(path).expanduser()
-  draft = path.with_name(f'.{path.name}.{os.getpid()}')
   # safetensors writes the memory as it lies, whatever the strides are.
   arrays = {k: np.asarray(v, order='C') for k, v in state_dict.items()}
   # 'pt' tells the readers that look for it that the layout is torch's.
   data = safetensors.numpy.save(arrays, metadata={'format': 'pt'})
-  try:
-    draft.write_bytes(data)
-    draft.replace(path)
-  finally:
-    draft.unlink(missing_ok=True)
+  write_whole(path, data, partial=f'.{path.name}.{os.getpid()}')

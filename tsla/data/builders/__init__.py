@@ -1,52 +1,33 @@
 """The project's own TFDS builders: they need no TensorFlow.
 
-A new builder is a module of this package and one line of `BUILDERS`.
+A new builder is a module here, with the set's name, and a line of `BUILDERS`.
 """
 
-import dataclasses
 import importlib
+from typing import NamedTuple
 
 
-@dataclasses.dataclass(frozen=True)
-class Entry:
-  """Where a builder is and what it builds, known without importing TFDS.
+class Entry(NamedTuple):
+  """What a module here builds, known without importing TFDS."""
 
-  Attributes:
-    version: the set's version, as TFDS numbers it.
-    path: MODULE:CLASS.
-  """
-
-  version: str
-  path: str
+  version: str  # of the set, as TFDS numbers it
+  builder: str  # the module's subclass of `archive.ArchiveBuilder`
 
 
 BUILDERS = {
-  'caltech_birds2011': Entry(
-    '0.2.0', 'tsla.data.builders.caltech_birds2011:CaltechBirds2011'
-  ),
-  'cifar100': Entry('3.0.2', 'tsla.data.builders.cifar100:Cifar100'),
-  'digits': Entry('1.0.0', 'tsla.data.builders.digits:Digits'),
-  'stanford_dogs': Entry(
-    '0.2.0', 'tsla.data.builders.stanford_dogs:StanfordDogs'
-  ),
+  'caltech_birds2011': Entry('0.2.0', 'CaltechBirds2011'),
+  'cifar100': Entry('3.0.2', 'Cifar100'),
+  'digits': Entry('1.0.0', 'Digits'),
+  'stanford_dogs': Entry('0.2.0', 'StanfordDogs'),
 }
 
 
 def builder_class(name: str) -> type:
   """Imports the builder of one of the project's own sets.
 
-  Args:
-    name: a key of `BUILDERS`.
-
-  Returns:
-    A subclass of `tsla.data.builders.archive.ArchiveBuilder`.
-
-  Raises:
-    KeyError: no builder has that name.
-
   Example:
     >>> builder_class('digits').VERSION
     Version('1.0.0')
   """
-  module, cls = BUILDERS[name].path.split(':')
-  return getattr(importlib.import_module(module), cls)
+  module = importlib.import_module(f'{__name__}.{name}')
+  return getattr(module, BUILDERS[name].builder)

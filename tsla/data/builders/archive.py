@@ -23,16 +23,10 @@ _PATIENCE = 8  # seconds until an unreachable host is given up
 
 @dataclasses.dataclass(frozen=True)
 class Archive:
-  """A file on the network and what identifies it.
-
-  Attributes:
-    url: where it is fetched.
-    size: its length in bytes.
-    sha256: its SHA-256, 64 hexadecimal digits.
-  """
+  """A file on the network and what identifies it."""
 
   url: str
-  size: int
+  size: int  # in bytes
   sha256: str
 
   @property
@@ -52,12 +46,27 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   """
 
   ARCHIVES: tuple[Archive, ...] = ()
+  DESCRIPTION: str
+  HOMEPAGE: str
 
   def __init__(
     self, *, archives: Mapping[str, pathlib.Path] | None = None, **kwargs: Any
   ):
     self._archives = dict(archives or {})
     super().__init__(**kwargs)
+
+  def _features(self) -> dict[str, tfds.features.FeatureConnector]:
+    """The features of an example, `image` and `label` among them."""
+    raise NotImplementedError
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    return tfds.core.DatasetInfo(
+      builder=self,
+      description=self.DESCRIPTION,
+      features=tfds.features.FeaturesDict(self._features()),
+      supervised_keys=('image', 'label'),
+      homepage=self.HOMEPAGE,
+    )
 
   @property
   def url_infos(self) -> dict[str, checksums.UrlInfo]:
@@ -72,11 +81,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def fetch(
     self, archive: Archive, dl_manager: tfds.download.DownloadManager
   ) -> pathlib.Path:
-    """Returns the archive: by hand, from TFDS's cache or from the network.
-
-    Raises:
-      OSError: its host cannot be reached.
-    """
+    """Returns the archive: by hand, from TFDS's cache or from the network."""
     if archive.sha256 in self._archives:
       return self._archives[archive.sha256]
     cached = resource.get_dl_fname(archive.url, archive.sha256)
@@ -87,7 +92,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def _generate_examples(
     self, path: pathlib.Path, folder: str, labels: Mapping[str, int | str]
   ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields encoded images as they lie in an archive, one split of them.
+    """Yields a split's encoded images by their full names in an archive.
 
     The archive is read as a stream; one image at a time is in memory.
 
@@ -95,12 +100,6 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       path: as of `tar_files`.
       folder: the images' folder in the archive, with its /.
       labels: the label of each image of the split, by its name in `folder`.
-
-    Yields:
-      An image's full name, and the features `image` and `label`.
-
-    Raises:
-      InputError: the archive is damaged or has not every image.
     """
     missing = {folder + name: label for name, label in labels.items()}
     for name, content in tar_files(path, lambda name: name in missing):
@@ -115,18 +114,14 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 def tar_files(
   path: pathlib.Path, wanted: Callable[[str], bool]
 ) -> Iterator[tuple[str, bytes]]:
-  """Yields files of a tar archive; nothing is written to disk.
+  """Yields the wanted files of a tar archive; nothing is written to disk.
 
   Args:
     path: a .tar, .tar.gz or .tgz file.
-    wanted: says of a file's full name whether the file is read.
+    wanted: takes a file's full name, without a leading ./.
 
   Yields:
-    A file's full name, without a leading ./, and its content, in the archive's
-    order.
-
-  Raises:
-    InputError: the archive is damaged.
+    Names and contents, in the archive's order.
   """
   try:
     with tarfile.open(path) as tar:
@@ -141,18 +136,7 @@ def tar_files(
 def read_members(
   path: pathlib.Path, names: Collection[str]
 ) -> dict[str, bytes]:
-  """Reads files of a tar archive into memory.
-
-  Args:
-    path: as of `tar_files`.
-    names: the full names that are read.
-
-  Returns:
-    Each name's content.
-
-  Raises:
-    InputError: the archive is damaged or one of the names is not in it.
-  """
+  """The contents of files of a tar archive, by their full names."""
   found = dict(tar_files(path, lambda name: name in names))
   if missing := sorted(set(names) - found.keys()):
     raise InputError(f'{path}: the archive has no {", ".join(missing)}')
@@ -161,8 +145,7 @@ def read_members(
 
 def png(image: np.ndarray) -> bytes:
   """Encodes `u8[H, W]` or `u8[H, W, 3]`: TFDS would need TensorFlow for it."""
-  buffer = io.BytesIO()
-  Image.fromarray(image).save(buffer, format='PNG')
+  Image.fromarray(image).save(buffer := io.BytesIO(), format='PNG')
   return buffer.getvalue()
 
 

@@ -33,20 +33,14 @@ class CaltechBirds2011(archive.ArchiveBuilder, skip_registration=True):
       sha256='0c685df5597a8b24909f6a7c9db6d11e008733779a671760afef78feb49bf081',
     ),
   )
+  DESCRIPTION = 'Photographs of 200 species of birds.'
+  HOMEPAGE = 'https://www.vision.caltech.edu/datasets/cub_200_2011/'
 
-  def _info(self) -> tfds.core.DatasetInfo:
-    return tfds.core.DatasetInfo(
-      builder=self,
-      description='Photographs of 200 species of birds.',
-      features=tfds.features.FeaturesDict(
-        {
-          'image': tfds.features.Image(),
-          'label': tfds.features.ClassLabel(num_classes=200),
-        }
-      ),
-      supervised_keys=('image', 'label'),
-      homepage='https://www.vision.caltech.edu/datasets/cub_200_2011/',
-    )
+  def _features(self) -> dict[str, tfds.features.FeatureConnector]:
+    return {
+      'image': tfds.features.Image(),
+      'label': tfds.features.ClassLabel(num_classes=200),
+    }
 
   def _split_generators(
     self, dl_manager: tfds.download.DownloadManager

@@ -36,22 +36,16 @@ class Cifar100(archive.ArchiveBuilder, skip_registration=True):
       sha256='58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec',
     ),
   )
+  DESCRIPTION = 'Colour images of 100 classes in 20 superclasses.'
+  HOMEPAGE = 'https://www.cs.toronto.edu/~kriz/cifar.html'
 
-  def _info(self) -> tfds.core.DatasetInfo:
-    return tfds.core.DatasetInfo(
-      builder=self,
-      description='Colour images of 100 classes in 20 superclasses.',
-      features=tfds.features.FeaturesDict(
-        {
-          'id': tfds.features.Text(),
-          'image': tfds.features.Image(shape=(32, 32, 3)),
-          'label': tfds.features.ClassLabel(num_classes=100),
-          'coarse_label': tfds.features.ClassLabel(num_classes=20),
-        }
-      ),
-      supervised_keys=('image', 'label'),
-      homepage='https://www.cs.toronto.edu/~kriz/cifar.html',
-    )
+  def _features(self) -> dict[str, tfds.features.FeatureConnector]:
+    return {
+      'id': tfds.features.Text(),
+      'image': tfds.features.Image(shape=(32, 32, 3)),
+      'label': tfds.features.ClassLabel(num_classes=100),
+      'coarse_label': tfds.features.ClassLabel(num_classes=20),
+    }
 
   def _split_generators(
     self, dl_manager: tfds.download.DownloadManager
@@ -62,10 +56,9 @@ class Cifar100(archive.ArchiveBuilder, skip_registration=True):
       self.info.features[feature].names = files[name].decode().split()
     for name in _RECORDS.values():
       if not files[name] or len(files[name]) % _RECORD_BYTES:
-        raise InputError(
-          f'{path}: {name} has {len(files[name])} bytes',
-          allowed=f'records of {_RECORD_BYTES} bytes',
-        )
+        problem = f'{path}: {name} has {len(files[name])} bytes'
+        allowed = f'records of {_RECORD_BYTES} bytes'
+        raise InputError(problem, allowed=allowed)
     return {
       split: self._generate_examples(split, files[name])
       for split, name in _RECORDS.items()
@@ -77,12 +70,10 @@ class Cifar100(archive.ArchiveBuilder, skip_registration=True):
     records = np.frombuffer(data, np.uint8).reshape(-1, _RECORD_BYTES)
     for index, record in enumerate(records):
       image = record[2:].reshape(3, 32, 32).transpose(1, 2, 0)
-      yield (
-        index,
-        {
-          'id': f'{split}_{index:05d}',
-          'image': archive.png(np.ascontiguousarray(image)),
-          'label': int(record[1]),
-          'coarse_label': int(record[0]),
-        },
-      )
+      example = {
+        'id': f'{split}_{index:05d}',
+        'image': archive.png(np.ascontiguousarray(image)),
+        'label': int(record[1]),
+        'coarse_label': int(record[0]),
+      }
+      yield index, example

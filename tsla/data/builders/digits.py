@@ -21,20 +21,14 @@ class Digits(archive.ArchiveBuilder, skip_registration=True):
   """
 
   VERSION = tfds.core.Version(BUILDERS['digits'].version)
+  DESCRIPTION = 'Handwritten digits as scikit-learn embeds them.'
+  HOMEPAGE = 'https://archive.ics.uci.edu/dataset/80'
 
-  def _info(self) -> tfds.core.DatasetInfo:
-    return tfds.core.DatasetInfo(
-      builder=self,
-      description='Handwritten digits as scikit-learn embeds them.',
-      features=tfds.features.FeaturesDict(
-        {
-          'image': tfds.features.Image(shape=(8, 8, 1)),
-          'label': tfds.features.ClassLabel(num_classes=10),
-        }
-      ),
-      supervised_keys=('image', 'label'),
-      homepage='https://archive.ics.uci.edu/dataset/80',
-    )
+  def _features(self) -> dict[str, tfds.features.FeatureConnector]:
+    return {
+      'image': tfds.features.Image(shape=(8, 8, 1)),
+      'label': tfds.features.ClassLabel(num_classes=10),
+    }
 
   def _split_generators(
     self, dl_manager: tfds.download.DownloadManager
@@ -55,10 +49,5 @@ class Digits(archive.ArchiveBuilder, skip_registration=True):
     self, images: np.ndarray, labels: np.ndarray, indices: np.ndarray
   ) -> Iterator[tuple[int, dict[str, Any]]]:
     for index in indices.tolist():
-      yield (
-        index,
-        {
-          'image': archive.png(images[index]),
-          'label': int(labels[index]),
-        },
-      )
+      image, label = archive.png(images[index]), int(labels[index])
+      yield index, {'image': image, 'label': label}

@@ -36,20 +36,14 @@ class StanfordDogs(archive.ArchiveBuilder, skip_registration=True):
       sha256='34b47cacd9a98b5d150e084f24d29391c084c55272295ec65c85651bc35f4d6c',
     ),
   )
+  DESCRIPTION = 'Photographs of 120 breeds of dogs.'
+  HOMEPAGE = _HOST + 'main.html'
 
-  def _info(self) -> tfds.core.DatasetInfo:
-    return tfds.core.DatasetInfo(
-      builder=self,
-      description='Photographs of 120 breeds of dogs.',
-      features=tfds.features.FeaturesDict(
-        {
-          'image': tfds.features.Image(),
-          'label': tfds.features.ClassLabel(num_classes=120),
-        }
-      ),
-      supervised_keys=('image', 'label'),
-      homepage=_HOST + 'main.html',
-    )
+  def _features(self) -> dict[str, tfds.features.FeatureConnector]:
+    return {
+      'image': tfds.features.Image(),
+      'label': tfds.features.ClassLabel(num_classes=120),
+    }
 
   def _split_generators(
     self, dl_manager: tfds.download.DownloadManager
