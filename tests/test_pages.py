@@ -18,6 +18,7 @@ from tsla.pages.blocks import (
   TableBlock,
 )
 from tsla.pages.render import render_html, render_markdown
+from tsla.pages.texts import read_texts
 
 EVIL = '<img src=x onerror=alert(1)>"\'|`x`_*[a](b)&{{ 7 * 7 }}{% raw %}\x00'
 SHOWN = EVIL.replace('\x00', '\N{REPLACEMENT CHARACTER}')
@@ -120,3 +121,13 @@ def test_a_figure_is_the_same_bytes_whatever_the_users_style_is():
   assert dict(matplotlib.rcParams) == before
   with matplotlib.rc_context({'font.size': 30, 'axes.facecolor': 'red'}):
     assert draw(10) == usual
+
+
+def test_texts_are_one_line_each_and_take_values_as_they_are(tmp_path):
+  words = "a = '''\nup to\n{share:.1%} of {who}\n'''\n"
+  (tmp_path / 'page.toml').write_text(words, 'utf-8')
+  text = read_texts(str(tmp_path / 'page.py'))
+  assert text('a', share=0.5, who='{x}\ny') == 'up to 50.0% of {x}\ny'
+  for name, values in (('b', {}), ('a', {'share': 1})):
+    with pytest.raises(KeyError):
+      text(name, **values)

@@ -1,10 +1,14 @@
-"""The tables of numbers: the methods, and the methods against the first."""
+"""The tables of numbers: the methods, and the methods against the first.
+
+Their captions are in `comparison.toml`.
+"""
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from tsla.config import forms as config_lib
 from tsla.pages.blocks import Block, Cell, ParagraphBlock, TableBlock
+from tsla.pages.texts import read_texts
 from tsla.report import published, summary
 from tsla.report.results import Results, RunResult
 from tsla.runs.log import is_number
@@ -39,31 +43,24 @@ _WHEN = (
   *('seed', 'init.', 'variance.', 'smoothing.schedule', 'smoothing.drop_'),
   *('smoothing.rule', 'smoothing.patience', 'smoothing.min_', 'smoothing.max_'),
 )
-NOTHING = Cell('–', faint=True)
+LABELS = [metric.label for metric in METRICS]
+_NOTHING = Cell('–', faint=True)
 _NOT_MEASURED = Cell('not measured', faint=True)
+_text = read_texts(__file__)
 
 
 def of_results(results: Results) -> Iterator[Block]:
   """What the methods reached, and what of it is more than noise."""
   paper = published.TABLES.get(results.name, {})
-  header = ['Method', 'Seeds', *(metric.label for metric in METRICS)]
-  caption = (
-    'Mean ± standard deviation (n − 1) over the seeds. NLL in nats; ECE in 15 '
-    'bins.'
-  )
+  header, caption = ['Method', 'Seeds', *LABELS], _text('means')
   if paper:
-    header += [
-      Cell(f'Published {label}', published.LABEL)
-      for label in ('top-1 %', 'top-5 %')
-    ]
-    caption += f' Published: {published.SOURCE}, {published.LABEL}.'
+    for label in ('top-1 %', 'top-5 %'):
+      header.append(Cell(f'Published {label}', published.LABEL))
+    caption += ' ' + _text('published', paper=published)
   rows = []
   for row in results.rows:
     runs = results.done(row)
-    cells = [
-      _mean(metric, summary.mean(runs, metric.name), len(runs))
-      for metric in METRICS
-    ]
+    cells = [_mean(metric, runs) for metric in METRICS]
     if paper:
       cells += [_published(figure) for figure in paper.get(row, (None, None))]
     rows.append([row, str(len(runs)), *cells])
@@ -79,10 +76,8 @@ def _differences(results: Results) -> Iterator[Block]:
   images = _images(others)
   rows, clear = [], {metric: [] for metric in METRICS}
   for row in results.rows[1:]:
-    found = [
-      summary.difference(results.done(row), others, metric.name)
-      for metric in METRICS
-    ]
+    runs = results.done(row)
+    found = [summary.difference(runs, others, m.name) for m in METRICS]
     cells, pairs = [], max(d.n if d else 0 for d in found)
     for metric, difference in zip(METRICS, found, strict=True):
       if pairs and difference is None:
@@ -94,27 +89,18 @@ def _differences(results: Results) -> Iterator[Block]:
     rows.append([row, str(pairs), *cells])
   if all(row[1] == '0' for row in rows):
     if rows:
-      yield ParagraphBlock(f'No method shares a finished seed with {baseline}.')
+      yield ParagraphBlock(_text('no_pair', baseline=baseline))
     return
-  yield TableBlock(
-    f'Difference to {baseline}, paired by seed (initialisation, order, '
-    'augmentation), with the 95 % interval of Student’s t. It speaks of other '
-    'seeds on these test images, not of other images, and is not corrected for '
-    'the number of comparisons. Top-1, top-5 and ECE in points'
-    + (
-      f': one of the {images:,} test images is {_number(100 / images, 2)}.'
-      if images
-      else '.'
-    ),
-    ['Method', 'Pairs', *(metric.label for metric in METRICS)],
-    rows,
-    'lrrrrr',
-  )
+  image = ''
+  if images:
+    image = _text('image', images=images, points=_number(100 / images, 2))
+  caption = _text('differences', baseline=baseline, image=image)
+  yield TableBlock(caption, ['Method', 'Pairs', *LABELS], rows, 'lrrrrr')
   told = '; '.join(
     f'{metric.label.removesuffix(" %")}: {", ".join(names) or "none"}'
     for metric, names in clear.items()
   )
-  yield ParagraphBlock(f'Outside the noise against {baseline}: {told}.')
+  yield ParagraphBlock(_text('outside_noise', baseline=baseline, told=told))
 
 
 def _hindsight(results: Results) -> Iterator[Block]:
@@ -129,16 +115,10 @@ def _hindsight(results: Results) -> Iterator[Block]:
   for row, run in begun.items():
     if run.record.fields.get('smoothing.schedule') != 'auto':
       continue
-    fixed = [
-      name for name, other in begun.items() if _is_fixed(other, like=run)
-    ]
+    fixed = [name for name, other in begun.items() if _is_fixed(other, run)]
     if not fixed:
       continue
     runs = results.done(row)
-    ends = [
-      [f'{s["epoch"]:g}' for s in run.rows('switch') if is_number(s['epoch'])]
-      for run in runs
-    ]
     cells: list[str | Cell] = []
     for metric in metrics:
       sign = 1 if metric.name == 'nll' else -1
@@ -148,27 +128,24 @@ def _hindsight(results: Results) -> Iterator[Block]:
         if (mean := summary.mean(results.done(name), metric.name))
       }
       if not means:
-        cells += [NOTHING, _NOT_MEASURED]
+        cells += [_NOTHING, _NOT_MEASURED]
         continue
       best = min(means, key=means.get)
       others = results.done(best)
       difference = summary.difference(runs, others, metric.name)
       cells += [best, _difference(metric, difference, _images(others))]
-    ended = ', '.join(end[0] if end else 'never' for end in ends)
-    rows.append([row, ended, *cells])
+    rows.append([row, ', '.join(map(_end_of_smoothing, runs)), *cells])
   if rows:
     header = ['Rule', 'Smoothing ended at']
     for metric in metrics:
       header += [f'Best by {metric.label.removesuffix(" %")}', metric.label]
-    yield TableBlock(
-      'Each rule against the fixed s that turned out best on these test images '
-      'and seeds, chosen after the fact: the difference to it, paired by seed, '
-      'with the 95 % interval of Student’s t. Smoothing ended at these epochs, '
-      'a seed each.',
-      header,
-      rows,
-      'll' + 'lr' * len(metrics),
-    )
+    align = 'll' + 'lr' * len(metrics)
+    yield TableBlock(_text('hindsight'), header, rows, align)
+
+
+def _end_of_smoothing(run: RunResult) -> str:
+  epochs = (row['epoch'] for row in run.rows('switch'))
+  return next((f'{at:g}' for at in epochs if is_number(at)), 'never')
 
 
 def _is_fixed(run: RunResult, like: RunResult) -> bool:
@@ -186,12 +163,12 @@ def _is_fixed(run: RunResult, like: RunResult) -> bool:
   return here == there and schedule in ('none', 'constant', 'two_stage')
 
 
-def value(metric: Metric, run: RunResult) -> str | Cell:
-  """The cell of one run."""
+def cells_of_run(run: RunResult) -> list[str | Cell]:
+  """Its metrics."""
   if not run.done:
-    return NOTHING
-  found = run.test.get(metric.name)
-  return metric.value(found) if is_number(found) else _NOT_MEASURED
+    return [_NOTHING] * len(METRICS)
+  found = ((metric, run.test.get(metric.name)) for metric in METRICS)
+  return [m.value(x) if is_number(x) else _NOT_MEASURED for m, x in found]
 
 
 def _images(runs: list[RunResult]) -> int:
@@ -200,19 +177,20 @@ def _images(runs: list[RunResult]) -> int:
   return round(next(iter(counts), 0))
 
 
-def _mean(metric: Metric, mean: summary.Mean | None, seeds: int) -> str | Cell:
+def _mean(metric: Metric, runs: list[RunResult]) -> str | Cell:
   """The cell of a row; its note says how many of the seeds measured it."""
+  mean = summary.mean(runs, metric.name)
   if mean is None:
-    return _NOT_MEASURED if seeds else NOTHING
+    return _NOT_MEASURED if runs else _NOTHING
   text = metric.value(mean.mean)
   if mean.std is not None:
     text += f' ± {metric.value(mean.std)}'
-  return text if mean.n == seeds else Cell(text, f'of {mean.n} seeds')
+  return text if mean.n == len(runs) else Cell(text, f'of {mean.n} seeds')
 
 
 def _published(figure: published.PublishedFigure | None) -> str | Cell:
   if figure is None:
-    return NOTHING
+    return _NOTHING
   return Cell(f'{figure.mean:.2f} ± {figure.std:.2f}', faint=True)
 
 

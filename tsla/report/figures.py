@@ -1,5 +1,6 @@
 """The curves of a table over the epochs, as pictures."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,14 +20,10 @@ _DASHES = ((), (4, 1.5), (1, 1.2), (5, 1.5, 1, 1.5))
 
 def keys(results: Results) -> tuple[Key, ...]:
   """One colour a row, the same in every figure."""
-  colours = figures.COLOURS
+  looks = itertools.cycle(itertools.product(_DASHES, figures.COLOURS))
   return tuple(
-    Key(
-      row,
-      colours[index % len(colours)],
-      _DASHES[index // len(colours) % len(_DASHES)],
-    )
-    for index, row in enumerate(results.rows)
+    Key(row, colour, dashes)
+    for row, (dashes, colour) in zip(results.rows, looks, strict=False)
   )
 
 
@@ -79,32 +76,21 @@ def _draw_row(
   curve = of_log(runs, name)
   if not len(curve.epochs):
     return None
-  mean = scale * curve.mean
-  draw_curve(
-    axes,
-    curve._replace(mean=mean, low=scale * curve.low, high=scale * curve.high),
-    key,
-    _first_own_epoch(results, runs),
-  )
+  scaled = (scale * part for part in (curve.mean, curve.low, curve.high))
+  curve = summary.Curve(curve.epochs, *scaled)
+  draw_curve(axes, curve, key, _first_own_epoch(results, runs))
   switches = {
     row['epoch']
     for run in runs
     for row in run.rows('switch')
     if is_number(row.get('epoch'))
   }
+  ring = {'mec': key.colour, 'mew': 1.4, 'mfc': 'white', 'ms': 5.5}
   for epoch in sorted(switches):
     axes.axvline(epoch, color=key.colour, linewidth=0.9, linestyle=':')
-    axes.plot(
-      [epoch],
-      [np.interp(epoch, curve.epochs, mean)],
-      marker='o',
-      markersize=5.5,
-      markerfacecolor='white',
-      markeredgecolor=key.colour,
-      markeredgewidth=1.4,
-      zorder=3,
-    )
-  return mean
+    mean = np.interp(epoch, curve.epochs, curve.mean)
+    axes.plot([epoch], [mean], marker='o', zorder=3, **ring)
+  return curve.mean
 
 
 def draw_curve(
@@ -113,15 +99,8 @@ def draw_curve(
   """Draws the line of a row, and its band from an epoch on."""
   epochs, mean, low, high = curve
   axes.plot(epochs, mean, color=key.colour, dashes=key.dashes or (None, None))
-  axes.fill_between(
-    epochs,
-    low,
-    high,
-    where=epochs >= band_from,
-    color=key.colour,
-    alpha=0.12,
-    linewidth=0,
-  )
+  look = {'color': key.colour, 'alpha': 0.12, 'linewidth': 0}
+  axes.fill_between(epochs, low, high, where=epochs >= band_from, **look)
 
 
 def _first_own_epoch(results: Results, runs: Sequence[RunResult]) -> int:

@@ -47,13 +47,10 @@ def draw_panel(
     means.append(curve.mean)
     figures.draw_curve(panel, curve, key)
     if name == 'theta_star':
-      panel.plot(
-        *summary.schedule(runs[0], 'theta'),
-        color=key.colour,
-        linewidth=1,
-        linestyle=':',
-        drawstyle='steps-pre',  # the value of a row is that of its last update
-      )
+      # The value of a row is that of its last update.
+      look = {'lw': 1, 'ls': ':', 'drawstyle': 'steps-pre'}
+      epochs, theta = summary.schedule(runs[0], 'theta')
+      panel.plot(epochs, theta, color=key.colour, **look)
   if name == 'theta_star':  # where δ is near 1 its band goes far beyond
     panel.set_ylim(-0.05, 1.05)
   elif log and means and (every := np.concatenate(means)).min() > 0:

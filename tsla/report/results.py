@@ -24,28 +24,16 @@ _FIELDS = ('seed', 'epochs', 'batch_size', 'eval_every_epochs')
 
 @dataclasses.dataclass(frozen=True)
 class RunResult:
-  """One run among the results, or the place where it should be.
+  """One run among the results, or the place where it should be."""
 
-  Attributes:
-    row: the method.
-    seed: pairs it with the other rows' runs.
-    record: what its directory says.
-    state: 'done', 'missing', 'damaged', 'not readable', or what its
-      `status.json` says.
-    reason: why it is not done.
-    epochs: of the whole run.
-    first_epoch: epochs that it took over from another run.
-    trunk: the name of that run, '' for none.
-  """
-
-  row: str
-  seed: int
-  record: RunRecord
-  state: str
-  reason: str
-  epochs: int
-  first_epoch: int
-  trunk: str
+  row: str  # the method
+  seed: int  # pairs it with the other rows' runs
+  record: RunRecord  # what its directory says
+  state: str  # done, missing, damaged, not readable, or as its status.json says
+  reason: str  # why it is not done
+  epochs: int  # of the whole run
+  first_epoch: int  # epochs that it took over from another run
+  trunk: str  # the name of that run, '' for none
 
   @property
   def done(self) -> bool:
@@ -74,21 +62,13 @@ class RunResult:
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-  """Runs, by method and seed.
+  """Runs, by method and seed."""
 
-  Attributes:
-    name: its key in `published.TABLES`.
-    title: what it is called.
-    command: what makes it again, '' if unknown.
-    rows: the methods in order; the others are compared with the first.
-    runs: every run that is asked for.
-  """
-
-  name: str
+  name: str  # its key in `published.TABLES`
   title: str
-  command: str
-  rows: tuple[str, ...]
-  runs: tuple[RunResult, ...]
+  command: str  # what makes it again, '' if unknown
+  rows: tuple[str, ...]  # the methods; the others are compared with the first
+  runs: tuple[RunResult, ...]  # every run that is asked for
 
   def done(self, row: str) -> list[RunResult]:
     """The runs of a row whose numbers count, by seed."""
@@ -102,15 +82,10 @@ class Results:
 
 
 def read_results(paths: Sequence[pathlib.Path]) -> list[Results]:
-  """The results in some directories.
+  """The results of sweeps' folders in order, then those of run directories.
 
-  Args:
-    paths: folders with a `table.json`, each by itself; and run directories, of
-      which those on one data set belong together. Their runs that differ in no
-      more than the seed are one row.
-
-  Returns:
-    Those of the sweeps' folders in order, then those of the run directories.
+  Run directories on one data set belong together; those of them that differ in
+  no more than the seed are one row.
 
   Raises:
     InputError: a directory is neither, or one of its files is damaged.
@@ -141,16 +116,12 @@ def _of_sweep(folder: pathlib.Path) -> Results:
       standing = record.standing()
     except files.NewerFormat as error:
       record, standing = RunRecord(path), ('not readable', error.problem)
+    row, seed, epochs, first_epoch = (
+      planned[name] for name in ('row', 'seed', 'epochs', 'first_epoch')
+    )
+    trunk = planned.get('trunk') or ''
     runs.append(
-      RunResult(
-        planned['row'],
-        planned['seed'],
-        record,
-        *standing,
-        planned['epochs'],
-        planned['first_epoch'],
-        planned.get('trunk') or '',
-      )
+      RunResult(row, seed, record, *standing, epochs, first_epoch, trunk)
     )
   return Results(
     name=table['name'],
@@ -190,17 +161,11 @@ def _tables_of_runs(paths: Iterable[pathlib.Path]) -> list[Results]:
   tables: dict[str, dict[tuple[str, int], list[RunResult]]] = {}
   for path in paths:
     record = _read(path)
-    fields = record.fields
+    fields, standing = record.fields, record.standing()
     trunk, _, epoch = str(fields.get('init.fork_from') or '').rpartition('@')
-    run = RunResult(
-      str(path),
-      fields['seed'],
-      record,
-      *record.standing(),
-      fields['epochs'],
-      first_epoch=int(epoch) if epoch.isdigit() else 0,
-      trunk=pathlib.PurePath(trunk).name,
-    )
+    begin = int(epoch) if epoch.isdigit() else 0, pathlib.PurePath(trunk).name
+    seed, epochs = fields['seed'], fields['epochs']
+    run = RunResult(str(path), seed, record, *standing, epochs, *begin)
     rows = tables.setdefault(record.fingerprint, {})
     key, copy = _method(fields), 0
     while run.seed in {r.seed for r in rows.get((key, copy), ())}:
@@ -248,7 +213,6 @@ def _table_of_rows(rows: list[list[RunResult]]) -> Results:
 
 def _common_name(runs: list[RunResult]) -> str:
   names = [run.record.path.name for run in runs]
-  alike = itertools.takewhile(
-    lambda c: len(set(c)) == 1, zip(*names, strict=False)
-  )
+  characters = zip(*names, strict=False)
+  alike = itertools.takewhile(lambda c: len(set(c)) == 1, characters)
   return ''.join(c[0] for c in alike).rstrip('-_') or names[0]

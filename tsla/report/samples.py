@@ -56,14 +56,9 @@ def contact_sheet(images: np.ndarray) -> Picture:
   gap = max(1, size[0] // 16)
   cell = size[0] + gap, size[1] + gap
   columns = min(_COLUMNS, len(images))
-  sheet = Image.new(
-    mode,
-    (
-      columns * cell[0] - gap,
-      math.ceil(len(images) / columns) * cell[1] - gap,
-    ),
-    'white',
-  )
+  rows = math.ceil(len(images) / columns)
+  extent = columns * cell[0] - gap, rows * cell[1] - gap
+  sheet = Image.new(mode, extent, 'white')
   for index, image in enumerate(images):
     tile = Image.fromarray(image[..., 0] if channels == 1 else image)
     if shrink < 1:

@@ -1,4 +1,7 @@
-"""A table's runs → the blocks of its part of the report."""
+"""A table's runs → the blocks of its part of the report.
+
+The longer texts are in `sections.toml`.
+"""
 
 import math
 from collections import Counter, defaultdict
@@ -16,21 +19,18 @@ from tsla.pages.blocks import (
   ParagraphBlock,
   TableBlock,
 )
+from tsla.pages.texts import read_texts
 from tsla.report import comparison, figures, probe_figures, samples, summary
 from tsla.report.results import Results, RunResult
 from tsla.smoothing import rules
 
 # Other values of these make no other method.
 _NO_METHOD = ('seed', 'init.fork_from')
+_text = read_texts(__file__)
 
 
 def of_results(results: Results, level: int) -> list[Block]:
-  """Everything the report says of one table.
-
-  Args:
-    results: its runs.
-    level: of the headings of the sections.
-  """
+  """Everything the report says of one table, under headings of a level."""
   sections = (
     ('Results', comparison.of_results),
     ('Learning curves', _curves),
@@ -52,20 +52,22 @@ def of_results(results: Results, level: int) -> list[Block]:
 def _standing(results: Results) -> Iterator[Block]:
   """How many runs are done, and which are not."""
   runs = results.runs
-  done = sum(run.done for run in runs)
+  missing = [run for run in runs if not run.done]
   yield ParagraphBlock(
-    f'{done} of {len(runs)} runs are done; methods: {len(results.rows)}, '
-    f'seeds: {", ".join(map(str, sorted({run.seed for run in runs})))}. '
-    'The numbers are those of the last evaluation on the test set, of the runs '
-    'that are done.'
+    _text(
+      'standing',
+      done=len(runs) - len(missing),
+      asked=len(runs),
+      methods=len(results.rows),
+      seeds=', '.join(map(str, sorted({run.seed for run in runs}))),
+    )
   )
-  if done < len(runs):
+  if missing:
     yield NoticeBlock(
       'Not in the numbers:',
       [
         f'{run.row}, seed {run.seed}: {run.state} ({run.reason or "no reason"})'
-        for run in runs
-        if not run.done
+        for run in missing
       ],
     )
 
@@ -75,22 +77,8 @@ def _curves(results: Results) -> Iterator[Block]:
   if not keys:
     yield ParagraphBlock('No run is done.')
     return
-  yield FigureBlock(
-    'Mean over the seeds, with the band from the least to the most; the hard '
-    'loss (cross-entropy against the true label) as the mean over the updates '
-    'of an epoch. A ring and a dotted line mark the epoch where a method drops '
-    'its label smoothing; until there it coincides with the run it began in. '
-    'The axis of top-1 fits all but the first quarter of the epochs.',
-    figures.learning_curves(results),
-    keys,
-  )
-  yield FigureBlock(
-    'θ and learning rate as the updates used them, first seed of each '
-    'method. Methods that share a line lie below each other, the later ones '
-    'wider; grey stands for all.',
-    figures.schedules(results),
-    keys,
-  )
+  yield FigureBlock(_text('curves'), figures.learning_curves(results), keys)
+  yield FigureBlock(_text('schedules'), figures.schedules(results), keys)
 
 
 def _probes(results: Results) -> Iterator[Block]:
@@ -102,29 +90,17 @@ def _probes(results: Results) -> Iterator[Block]:
   ]
   if not keys:
     return
-  yield FigureBlock(
-    'What probes at fixed weights found: δ, the best θ, the mean square error '
-    'of the smoothed gradient over that of the plain one, the norms of the two '
-    'gradients and the cosine between them. Mean over the seeds; the band goes '
-    'from the least to the most, with one standard error (jackknife) to each '
-    'side. A number that the probe could not tell from 0 is left out.',
-    probe_figures.probes(results),
-    keys,
-  )
+  yield FigureBlock(_text('probes'), probe_figures.probes(results), keys)
 
   def firings(row: str, rule: str) -> str:
     found = (summary.first_firing(run, rule) for run in results.done(row))
     return ', '.join('never' if at is None else f'{at:g}' for at in found)
 
+  rows = [key.label for key in keys]
   yield TableBlock(
-    'When each rule would have ended the smoothing of a run, as it went: the '
-    'epoch at which it had fired as often in a row as it must, a seed each. '
-    'Where a run no longer smooths, mse and floor see nothing to end.',
+    _text('firings'),
     ['Method', *rules.RULES],
-    [
-      [key.label, *(firings(key.label, rule) for rule in rules.RULES)]
-      for key in keys
-    ],
+    [[row, *(firings(row, rule) for rule in rules.RULES)] for row in rows],
     'l' + 'r' * len(rules.RULES),
   )
 
@@ -137,54 +113,43 @@ def _images(results: Results) -> Iterator[Block]:
   try:
     images = samples.first_images(run)
   except InputError as error:
-    why = str(error).split('\n')[0]
-    yield ParagraphBlock(f'Not shown, as the data set cannot be loaded: {why}')
+    yield ParagraphBlock(_text('no_images', why=str(error).split('\n')[0]))
     return
   augmentation = ', '.join(
     f'{name} = {run.record.fields.get(f"augment.{name}")}'
     for name in ('pad', 'crop', 'flip')
   )
-  yield FigureBlock(
-    f'The first {len(images)} training images of {run.row}, seed {run.seed}, '
-    'epoch 0, as the network sees them but for normalisation '
-    f'({augmentation}).',
-    samples.contact_sheet(images),
+  caption = _text(
+    'images', count=len(images), run=run, augmentation=augmentation
   )
+  yield FigureBlock(caption, samples.contact_sheet(images))
 
 
 def _costs(results: Results) -> Iterator[Block]:
-  parts = {
-    row: [r for r in results.runs if r.row == row] for row in results.rows
+  costs = {
+    row: summary.cost(run for run in results.runs if run.row == row)
+    for row in results.rows
   }
-  costs = [
-    (row, summary.cost(runs))
-    for row, runs in [*parts.items(), ('all', results.runs)]
-  ]
+  cost = summary.cost(results.runs)
   yield TableBlock(
-    'Epochs trained over all seeds, and epochs that were not, because a run '
-    'began in another one’s: the two have every update in common until there. '
-    'Training time without compilation and evaluation, from the rates in the '
-    'logs.',
+    _text('costs'),
     ['Method', 'Epochs', 'Time', 'Epochs saved', 'Time saved'],
     [
       [
         row,
-        f'{cost.epochs:,.0f}',
-        _clock(cost.seconds),
-        f'{cost.shared_epochs:,.0f}',
-        _clock(cost.shared_seconds),
+        f'{part.epochs:,.0f}',
+        _clock(part.seconds),
+        f'{part.shared_epochs:,.0f}',
+        _clock(part.shared_seconds),
       ]
-      for row, cost in costs
+      for row, part in [*costs.items(), ('all', cost)]
     ],
     'lrrrr',
   )
-  _, cost = costs[-1]
-  whole = cost.epochs + cost.shared_epochs
   if cost.shared_epochs:
-    yield ParagraphBlock(
-      f'{cost.epochs:,.0f} epochs instead of {whole:,.0f}: '
-      f'{100 * cost.shared_epochs / whole:.0f} % saved.'
-    )
+    whole = cost.epochs + cost.shared_epochs
+    share = 100 * cost.shared_epochs / whole
+    yield ParagraphBlock(_text('saved', cost=cost, whole=whole, share=share))
 
 
 def _configs(results: Results) -> Iterator[Block]:
@@ -206,13 +171,8 @@ def _configs(results: Results) -> Iterator[Block]:
     )
     begins = f'{run.trunk}, epoch {run.first_epoch}' if run.trunk else 'epoch 0'
     rows.append([row, text or 'none', begins])
-  yield TableBlock(
-    f'Each method’s config, of its first seed: how {first} differs from the '
-    f'defaults, and the others from {first}.',
-    ['Method', 'Config', 'Begins at'],
-    rows,
-    'lll',
-  )
+  header = ['Method', 'Config', 'Begins at']
+  yield TableBlock(_text('configs', first=first), header, rows, 'lll')
 
 
 def _differing_fields(run: RunResult, base: dict[str, Any]) -> dict[str, Any]:
@@ -240,19 +200,13 @@ def _environment(results: Results) -> Iterator[Block]:
   if not values:
     yield ParagraphBlock('The runs did not record it.')
     return
-
-  def told(counts: Counter[str]) -> str:
-    if len(counts) == 1:
-      return next(iter(counts))
-    return '; '.join(f'{value} ({n} runs)' for value, n in counts.items())
-
+  rows = []
+  for name, counts in values.items():
+    told = '; '.join(f'{value} ({n} runs)' for value, n in counts.items())
+    rows.append([name, told if len(counts) > 1 else next(iter(counts))])
   begun = sum(bool(run.record.fields) for run in results.runs)
-  yield TableBlock(
-    f'What {len(known)} of {begun} runs recorded.',
-    ['Field', 'Value'],
-    [[name, told(counts)] for name, counts in values.items()],
-    'll',
-  )
+  caption = _text('environment', known=len(known), begun=begun)
+  yield TableBlock(caption, ['Field', 'Value'], rows, 'll')
 
 
 def _command(results: Results) -> Iterator[Block]:
@@ -263,20 +217,12 @@ def _command(results: Results) -> Iterator[Block]:
 
 
 def _runs(results: Results) -> Iterator[Block]:
-  metrics = comparison.METRICS
   rows = []
   for run in results.runs:
-    cells = [comparison.value(metric, run) for metric in metrics]
-    rows.append(
-      [run.row, str(run.seed), run.state, *cells, run.record.path.name]
-    )
-  labels = [metric.label for metric in metrics]
-  yield TableBlock(
-    'The numbers behind the means.',
-    ['Method', 'Seed', 'State', *labels, 'Directory'],
-    rows,
-    'lrlrrrrl',
-  )
+    cells, name = comparison.cells_of_run(run), run.record.path.name
+    rows.append([run.row, str(run.seed), run.state, *cells, name])
+  header = ['Method', 'Seed', 'State', *comparison.LABELS, 'Directory']
+  yield TableBlock('The numbers behind the means.', header, rows, 'lrlrrrrl')
 
 
 def _clock(seconds: float) -> str:

@@ -54,12 +54,7 @@ class Cost(NamedTuple):
 
 
 def mean(runs: Sequence[RunResult], metric: str) -> Mean | None:
-  """Mean and standard deviation over seeds; None without a run.
-
-  Args:
-    runs: runs of one row that are done.
-    metric: of the last evaluation.
-  """
+  """Over the seeds of a row's finished runs; None where none measured it."""
   values = np.array([*measured(runs, metric).values()], np.float64)
   if not len(values):
     return None
@@ -71,10 +66,6 @@ def measured(runs: Iterable[RunResult], metric: str) -> dict[int, float]:
   """A metric of the last evaluation by seed, of the runs that measured it.
 
   What an older version of the program wrote has not every metric.
-
-  Args:
-    runs: runs of one row that are done.
-    metric: of the last evaluation.
   """
   values = {run.seed: run.test.get(metric) for run in runs}
   return {seed: v for seed, v in values.items() if is_number(v)}
@@ -87,11 +78,6 @@ def difference(
 
   The interval is Student's, `mean(d) ± t(0.975, n - 1) std(d) / sqrt(n)`. It
   speaks of other seeds on these test images, not of other test images.
-
-  Args:
-    runs: runs of one row that are done.
-    baseline: the other row's; runs of one seed are a pair.
-    metric: of the last evaluation.
   """
   own, others = measured(runs, metric), measured(baseline, metric)
   pairs = np.array([own[seed] - others[seed] for seed in own if seed in others])
@@ -142,19 +128,9 @@ def training_curve(runs: Iterable[RunResult], name: str) -> Curve:
 
 
 def schedule(run: RunResult, name: str) -> tuple[np.ndarray, np.ndarray]:
-  """θ or the learning rate as the last update of each training row used it.
-
-  Args:
-    run: one that is done.
-    name: theta or learning_rate.
-
-  Returns:
-    `f64[T]` epochs done and `f64[T]` values.
-  """
-  points = _points(run, 'train', name)
-  return tuple(
-    np.array([*part], np.float64) for part in (points, points.values())
-  )
+  """Epochs done, and 'theta' or 'learning_rate' as the last update used it."""
+  points = np.array([*_points(run, 'train', name).items()], np.float64)
+  return tuple(points.reshape(-1, 2).T)
 
 
 def _points(run: RunResult, kind: str, name: str) -> dict[float, float]:
@@ -206,12 +182,8 @@ def cost(runs: Iterable[RunResult]) -> Cost:
       continue
     size = run.record.fields['batch_size']
     shared = [row for row in rows if row['step'] <= begin]
-    total += (
-      own[-1]['step'] / per_epoch - run.first_epoch,
-      run.first_epoch,
-      _seconds(own, begin, size),
-      _seconds(shared, 0, size),
-    )
+    epochs = own[-1]['step'] / per_epoch - run.first_epoch, run.first_epoch
+    total += (*epochs, _seconds(own, begin, size), _seconds(shared, 0, size))
   return Cost(*total.tolist())
 
 

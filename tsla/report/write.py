@@ -17,14 +17,7 @@ from tsla.report.results import Results, read_results
 def write_report(
   workdirs: Sequence[pathlib.Path], out: pathlib.Path
 ) -> tuple[pathlib.Path, pathlib.Path]:
-  """Reads directories and writes the report.
-
-  Args:
-    workdirs: as of `results.read_results`.
-    out: the folder to write into; made if it is missing.
-
-  Returns:
-    The Markdown file and the HTML page.
+  """Writes the report of some directories into `out`; returns its two files.
 
   Raises:
     InputError: a directory cannot be used, or `out` cannot be written.

@@ -66,10 +66,7 @@ class Plan(NamedTuple):
 def mean_square_error(problem: Problem, theta: float) -> float:
   """m(θ), the mean square error of the smoothed gradient.
 
-  Args:
-    problem: gives σ², δ and ρ; without ρ the result is the bound by convexity,
-      which holds whatever ρ is.
-    theta: θ in [0, 1].
+  Without ρ the result is the bound by convexity, which holds whatever ρ is.
 
   Example:
     >>> problem = Problem(L=8, mu=1 / 32, sigma2=1, delta=0.25, F0=9)
@@ -98,23 +95,18 @@ def theta_star(problem: Problem) -> float:
     >>> round(theta_star(problem), 3), round(theta_paper(problem), 3)
     (0.083, 0.333)
   """
-  gain = problem.sigma2 - problem.rho
   distance = (1 + problem.delta) * problem.sigma2 - 2 * problem.rho
   if distance <= 0:  # E‖d − e‖² = 0: every θ is the same
     return 0.0
-  return min(max(gain / distance, 0.0), 1.0)
+  return min(max((problem.sigma2 - problem.rho) / distance, 0.0), 1.0)
 
 
 def average_level(
   gap: float, step_size: float, steps: float, error: float
 ) -> float:
-  """Bound on E‖∇F‖² averaged over w_0 … w_{T−1}; arrays as well.
+  """Bound on E‖∇F‖² averaged over w_0 … w_{T−1}, for η ≤ 1/L and T ≥ 1.
 
-  Args:
-    gap: F(w_0) − F*.
-    step_size: η ≤ 1/L.
-    steps: T ≥ 1.
-    error: m(θ) where the error may have a bias, ηLσ² where it has none.
+  `gap` is F(w_0) − F*; `error` is m(θ), or ηLσ² for gradients without bias.
   """
   return 2 * gap / (step_size * steps) + error
 
@@ -122,14 +114,7 @@ def average_level(
 def gap_after(
   problem: Problem, step_size: float, steps: float, mse: float
 ) -> float:
-  """Bound on E F(w_T) − F* under the Polyak–Łojasiewicz condition.
-
-  Args:
-    problem: gives F(w_0) − F* and μ.
-    step_size: η ≤ 1/L.
-    steps: T ≥ 0; an array as well.
-    mse: mean square of the gradient's error, m(θ).
-  """
+  """Bound on E F(w_T) − F* under the Polyak–Łojasiewicz condition, η ≤ 1/L."""
   left = (1 - step_size * problem.mu) ** steps
   return left * problem.F0 + (1 - left) * mse / (2 * problem.mu)
 
@@ -139,23 +124,13 @@ def sgd(problem: Problem, epsilon: float) -> Plan:
 
   So both terms of the bound are ε²/2 at the most, and T is of order 1/ε⁴.
 
-  Args:
-    problem: the constants; μ and δ do not matter.
-    epsilon: ε > 0.
-
-  Raises:
-    InputError: constants that cannot be.
-
   Example:
     >>> problem = Problem(L=8, mu=1 / 32, sigma2=1, delta=0.25, F0=9)
     >>> sgd(problem, 0.5).steps
     9216
   """
-  check(problem, epsilon)
-  step_size = _small_step(problem, epsilon)
-  steps = _steps_to_average(problem.F0, step_size, epsilon)
-  error = step_size * problem.L * problem.sigma2
-  level = average_level(problem.F0, step_size, steps, error)
+  _checked_theta(problem, epsilon, 0.0)
+  step_size, steps, level = _unsmoothed(problem, problem.F0, epsilon)
   return Plan(0.0, step_size, step_size, 0, steps, level)
 
 
@@ -163,22 +138,14 @@ def lsr(problem: Problem, epsilon: float, theta: float | None = None) -> Plan:
   """Label smoothing to the end: `η = 1/L`, `T = 2·L·F₀/(ε² − m(θ))`.
 
   Above its own level m(θ) it needs O(1/ε²) steps; below, no T is enough.
-
-  Args:
-    problem: the constants; μ does not matter.
-    epsilon: ε > 0.
-    theta: θ; None is the paper's.
-
-  Raises:
-    InputError: constants that cannot be.
+  Without θ the paper's is used.
 
   Example:
     >>> problem = Problem(L=8, mu=1 / 32, sigma2=1, delta=0.25, F0=9)
     >>> lsr(problem, 0.7).steps, lsr(problem, 0.5).steps
     (1600, inf)
   """
-  check(problem, epsilon, theta)
-  theta = theta_paper(problem) if theta is None else theta
+  theta = _checked_theta(problem, epsilon, theta)
   mse = mean_square_error(problem, theta)
   if epsilon**2 <= mse:
     return Plan(theta, 1 / problem.L, 0.0, math.inf, 0, mse)
@@ -195,14 +162,7 @@ def tsla(problem: Problem, epsilon: float, theta: float | None = None) -> Plan:
   to ε²/(2μ), should m be smaller).
   Stage two starts from a gap of m/μ at the most instead of F₀:
   `T₂ = 4·gap/(η₂ε²)` of order `δσ⁴L/(με⁴)`.
-
-  Args:
-    problem: the constants.
-    epsilon: ε > 0.
-    theta: θ of stage one; None is the paper's. 0 changes the step size alone.
-
-  Raises:
-    InputError: constants that cannot be.
+  Without θ the paper's is used; with 0 the stages differ in step size alone.
 
   Example:
     >>> problem = Problem(L=8, mu=1 / 4, sigma2=1, delta=0.25, F0=9)
@@ -210,20 +170,18 @@ def tsla(problem: Problem, epsilon: float, theta: float | None = None) -> Plan:
     >>> plan.steps_one, plan.steps_two
     (77, 1548)
   """
-  check(problem, epsilon, theta)
-  theta = theta_paper(problem) if theta is None else theta
+  theta = _checked_theta(problem, epsilon, theta)
   mse = mean_square_error(problem, theta)
   steps_one = _steps_to_gap(problem, max(mse, epsilon**2) / (2 * problem.mu))
   gap = gap_after(problem, 1 / problem.L, steps_one, mse)
-  step_two = _small_step(problem, epsilon)
-  steps_two = _steps_to_average(gap, step_two, epsilon)
-  error = step_two * problem.L * problem.sigma2
-  level = average_level(gap, step_two, steps_two, error)
+  step_two, steps_two, level = _unsmoothed(problem, gap, epsilon)
   return Plan(theta, 1 / problem.L, step_two, steps_one, steps_two, level)
 
 
-def check(problem: Problem, epsilon: float, theta: float | None = None) -> None:
-  """Raises InputError, which names the constant that cannot be."""
+def _checked_theta(
+  problem: Problem, epsilon: float, theta: float | None
+) -> float:
+  """θ, or else the paper's; an InputError names a constant that cannot be."""
   given = {**problem._asdict(), 'epsilon': epsilon, 'theta': theta}
   for name, value in given.items():
     if value is not None and not math.isfinite(value):
@@ -243,14 +201,17 @@ def check(problem: Problem, epsilon: float, theta: float | None = None) -> None:
     )
   if theta is not None and not 0 <= theta <= 1:
     raise InputError(f'theta = {theta}', allowed='0 <= theta <= 1')
+  return theta_paper(problem) if theta is None else theta
 
 
-def _small_step(problem: Problem, epsilon: float) -> float:
-  return min(1, epsilon**2 / (2 * problem.sigma2)) / problem.L
-
-
-def _steps_to_average(gap: float, step_size: float, epsilon: float) -> int:
-  return max(1, _ceil(4 * gap / (step_size * epsilon**2)))
+def _unsmoothed(
+  problem: Problem, gap: float, epsilon: float
+) -> tuple[float, int, float]:
+  """Step size, steps and level by which SGD takes a gap to ε."""
+  step_size = min(1, epsilon**2 / (2 * problem.sigma2)) / problem.L
+  steps = max(1, _ceil(4 * gap / (step_size * epsilon**2)))
+  error = step_size * problem.L * problem.sigma2
+  return step_size, steps, average_level(gap, step_size, steps, error)
 
 
 def _steps_to_gap(problem: Problem, gap: float) -> int:

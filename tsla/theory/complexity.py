@@ -25,25 +25,20 @@ def complexity_table(problem: Problem, epsilon: float) -> str:
   floor = math.ceil(2 * problem.L * problem.F0 / mse) if mse else math.inf
   return '\n'.join(
     [
-      f'{given}; steps until E‖∇F‖² ≤ ε² = {epsilon**2:g}, as proved:',
-      '',
+      f'{given}; steps until E‖∇F‖² ≤ ε² = {epsilon**2:g}, as proved:\n',
       *lines,
-      '',
-      f"LSR's own level is m(θ) = {mse:.4g}; it takes {_count(floor)} steps to "
-      'come down to twice that.',
+      f"\nLSR's own level is m(θ) = {mse:.4g}; it takes {_count(floor)} steps "
+      'to come down to twice that.',
     ]
   )
 
 
 def _cells(plan: Plan) -> tuple[str, ...]:
-  return (
-    f'{plan.theta:.4g}',
-    f'{plan.step_one:.3g}' if plan.steps_one > 0 else '-',
-    _count(plan.steps_one),
-    f'{plan.step_two:.3g}' if plan.steps_two > 0 else '-',
-    _count(plan.steps_two),
-    _count(plan.steps),
-  )
+  stages = (plan.step_one, plan.steps_one), (plan.step_two, plan.steps_two)
+  cells = [f'{plan.theta:.4g}']
+  for size, steps in stages:
+    cells += [f'{size:.3g}' if steps else '-', _count(steps)]
+  return (*cells, _count(plan.steps))
 
 
 def _count(steps: float) -> str:

@@ -35,21 +35,15 @@ def example(curves: Sequence[Curve], epsilon2: float) -> Figure:
     right.loglog(*_thinned(curve.bound), color=colour, ls='--', lw=1)
     if curve.steps_one:
       left.axvline(curve.steps_one, color=colour, lw=1, ls=':')
-      left.text(
-        *(curve.steps_one * 0.85, epsilon2 / 5),
-        'from here θ = 0\nand shorter steps',
-        color=colour,
-        ha='right',
-      )
+      place = curve.steps_one * 0.85, epsilon2 / 5
+      text = 'from here θ = 0\nand shorter steps'
+      left.annotate(text, place, color=colour, ha='right')
   for axes in (left, right):
     axes.axhline(epsilon2, color='black', lw=0.8)
     axes.text(1.2, epsilon2 * 1.1, 'ε²')
-    axes.set_xlabel('step t')
-    axes.set_xlim(1, None)
-    axes.set_ylim(epsilon2 / 6, 60)
+    axes.set(xlabel='step t', xlim=(1, None), ylim=(epsilon2 / 6, 60))
     _label_powers(axes.xaxis, axes.yaxis)
-  left.set_ylabel('E‖∇F‖² at w_t')
-  left.set_title('At the iterate')
+  left.set(ylabel='E‖∇F‖² at w_t', title='At the iterate')
   right.set_ylabel('E‖∇F‖², averaged up to t')
   right.set_title('Averaged (TSLA: stage two); dashed: proved')
   left.legend(loc='upper right')
@@ -64,26 +58,18 @@ def levels(rows: Sequence[Level]) -> Figure:
   delta = np.geomspace(min(r.delta for r in rows), max(r.delta for r in rows))
   mse, bias2 = delta / (1 + delta), delta / 2 / (1 + delta) ** 2
   axes.loglog(delta, mse, color=colour, label='m(θ) = δσ²/(1+δ)')
-  axes.loglog(
-    delta, bias2, color=colour, ls=':', label='θ²‖b‖², the bias alone'
-  )
+  label = 'θ²‖b‖², the bias alone'
+  axes.loglog(delta, bias2, color=colour, ls=':', label=label)
   for divisor, face in ((1, colour), (16, 'white')):
     step_size = 1 / (divisor * toy_problem.L)
     some = [row for row in rows if row.step_size == step_size]
-    axes.errorbar(
-      [row.delta for row in some],
-      [row.level for row in some],
-      [2 * row.error for row in some],
-      ls='',
-      marker='o',
-      color=colour,
-      mfc=face,
-      label=f'LSR, η = 1/{1 / step_size:.0f}, simulated',
-    )
-  axes.axhline(1, color=COLOURS['SGD'])
-  axes.text(
-    delta[0], 0.9, 'σ²: SGD with steps of 1/L', color=COLOURS['SGD'], va='top'
-  )
+    x, y = [row.delta for row in some], [row.level for row in some]
+    label = f'LSR, η = 1/{1 / step_size:.0f}, simulated'
+    look = {'fmt': 'o', 'color': colour, 'mfc': face, 'label': label}
+    axes.errorbar(x, y, [2 * row.error for row in some], **look)
+  sgd = {'color': COLOURS['SGD']}
+  axes.axhline(1, **sgd)
+  axes.text(delta[0], 0.9, 'σ²: SGD with steps of 1/L', va='top', **sgd)
   axes.set_xlabel('δ (σ² = 1, half of δσ² is bias, ρ = 0)')
   axes.set_ylabel('E‖∇F‖² that stays')
   _label_powers(axes.xaxis, axes.yaxis)
@@ -99,26 +85,20 @@ def iterations(rows: Sequence[Iterations]) -> Figure:
   for axes, count in zip(panels, ('average', 'last'), strict=True):
     for method in ('SGD', 'long steps', 'TSLA'):
       counted = study.counted(rows, method)
-      law = _power_law(study.exponents(counted, count))
+      law = _power_law(study.exponents(rows, method, count))
       for delta in deltas:
         some = [row for row in counted if row.delta == delta]
         label = f'{method}: {law}' if delta == deltas[-1] else None
         _draw_steps(axes, some, count, label)
         if method == 'TSLA' and delta in (deltas[0], deltas[-1]):
-          axes.annotate(
-            f'δ = 1/{1 / delta:.0f}',
-            (some[-1].epsilon2 ** 0.5, getattr(some[-1], count)),
-            xytext=(-8, 6 if delta == deltas[-1] else -6),
-            textcoords='offset points',
-            ha='right',
-            va='center',
-            color=COLOURS[method],
-          )
-    axes.set_xlabel('ε')
-    axes.set_xlim(0.02, 0.6)
+          text = f'δ = 1/{1 / delta:.0f}'
+          end = some[-1].epsilon2 ** 0.5, getattr(some[-1], count)
+          beside = (-8, 6 if delta == deltas[-1] else -6)
+          look = {'color': COLOURS[method], 'ha': 'right', 'va': 'center'}
+          axes.annotate(text, end, beside, textcoords='offset points', **look)
+    axes.set(xlabel='ε', xlim=(0.02, 0.6), ylim=(5, 5e8))
     axes.set_xticks(ticks := [0.05, 0.1, 0.2, 0.4], [str(x) for x in ticks])
     axes.minorticks_off()
-    axes.set_ylim(5, 5e8)
     _label_powers(axes.yaxis)
     axes.legend(loc='upper right')
   panels[0].set_ylabel('steps (but SGD: of stage two)')
@@ -141,20 +121,13 @@ def thetas(rows: Sequence[Level]) -> Figure:
     )
     curve = [bounds.mean_square_error(problem, theta) for theta in grid]
     axes.plot(grid, curve, color=colour, label='m(θ)')
-    axes.plot(
-      [row.theta for row in some],
-      [row.level for row in some],
-      'o',
-      color=colour,
-      ms=4,
-      label='E‖∇F‖², simulated',
-    )
+    x, y = [row.theta for row in some], [row.level for row in some]
+    axes.plot(x, y, 'o', color=colour, ms=4, label='E‖∇F‖², simulated')
     paper, best = bounds.theta_paper(problem), bounds.theta_star(problem)
     axes.axvline(paper, color='black', lw=1, label='θ = 1/(1+δ)')
     axes.axvline(best, color='black', lw=1.5, ls=':', label='θ*')
-    axes.set_title(f'ρ = {rho:.1f} σ²'.replace('-', '−'))
-    axes.set_xlabel('θ')
-    axes.set_ylim(0, 2.1)
+    title = f'ρ = {rho:.1f} σ²'.replace('-', '−')
+    axes.set(title=title, xlabel='θ', ylim=(0, 2.1))
   panels[0].set_ylabel('E‖∇F‖² that stays')
   panels[-1].legend(loc='lower right')
   return figure

@@ -1,12 +1,8 @@
-"""The bounds held against simulations: iterations, levels, the best θ.
-
-Every function simulates the problem of `toy_problem` and returns rows of
-numbers; `page` draws and writes them.
-"""
+"""Simulations of `toy_problem` beside the bounds: steps, levels, the best θ."""
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -94,17 +90,20 @@ def iterations(grid: Grid) -> list[Iterations]:
         plan = _without_smoothing(plan, noise, epsilon2)
         jobs.append(('long steps', plan, noise, epsilon2))
   # A seed each, so that the residuals of a fit are independent.
-  return [_count(*job, grid, seed) for seed, job in enumerate(jobs, grid.seed)]
+  return [
+    _count(*job, grid._replace(seed=seed))
+    for seed, job in enumerate(jobs, grid.seed)
+  ]
 
 
 def levels(grid: Grid) -> list[Level]:
   """LSR's level at each δ with ρ = 0, at a step of 1/L and at 1/16 of it."""
   rows = []
   for delta in grid.level_deltas:
-    for step_size in (1 / toy_problem.L, 1 / (16 * toy_problem.L)):
-      noise = Noise(sigma2=1, delta=delta)
-      theta = bounds.theta_paper(toy_problem.problem(noise))
-      rows.append(_level(noise, theta, step_size, grid))
+    noise = Noise(sigma2=1, delta=delta)
+    theta = bounds.theta_paper(toy_problem.problem(noise))
+    for divisor in (1, 16):
+      rows.append(_level(noise, theta, 1 / (divisor * toy_problem.L), grid))
   return rows
 
 
@@ -118,23 +117,22 @@ def thetas(grid: Grid) -> list[Level]:
     noise = Noise(sigma2=1, delta=2, bias_share=0.25)
     noise = noise._replace(correlation=rho / math.sqrt(noise.variance))
     problem = toy_problem.problem(noise)
-    special = (bounds.theta_paper(problem), bounds.theta_star(problem))
+    special = bounds.theta_paper(problem), bounds.theta_star(problem)
     for theta in (*grid.thetas, *special):
       rows.append(_level(noise, theta, 1 / toy_problem.L, grid))
   return rows
 
 
-def example(grid: Grid, epsilon2: float = 0.05) -> list[Curve]:
+def example(grid: Grid, epsilon2: float) -> list[Curve]:
   """The three methods side by side at the largest δ, by fewer trajectories."""
   grid = grid._replace(trajectories=max(1, grid.trajectories // 4))
   noise = Noise(sigma2=1, delta=grid.deltas[-1])
   problem, epsilon = toy_problem.problem(noise), math.sqrt(epsilon2)
-  plans = {
-    'SGD': bounds.sgd(problem, epsilon),
-    'LSR': bounds.lsr(problem, epsilon),
-    'TSLA': bounds.tsla(problem, epsilon),
-  }
-  return [_curve(name, plan, noise, grid) for name, plan in plans.items()]
+  methods = {'SGD': bounds.sgd, 'LSR': bounds.lsr, 'TSLA': bounds.tsla}
+  return [
+    _curve(name, method(problem, epsilon), noise, grid)
+    for name, method in methods.items()
+  ]
 
 
 def fit(*factors: Sequence[float], steps: Sequence[float]) -> Fit:
@@ -162,13 +160,9 @@ def counted(rows: Sequence[Iterations], method: str) -> list[Iterations]:
   ]
 
 
-def exponents(rows: Sequence[Iterations], count: str) -> Fit:
-  """Of ε, and of δ where there are several, in a count of steps.
-
-  Args:
-    rows: of one method.
-    count: 'average' or 'last'.
-  """
+def exponents(rows: Sequence[Iterations], method: str, count: str) -> Fit:
+  """Of ε, and of δ where there are several, in 'average' or in 'last'."""
+  rows = counted(rows, method)
   factors = [[row.epsilon2**0.5 for row in rows]]
   if len({row.delta for row in rows}) > 1:
     factors.append([row.delta for row in rows])
@@ -184,46 +178,35 @@ def _without_smoothing(
   plan: bounds.Plan, noise: Noise, epsilon2: float
 ) -> bounds.Plan:
   """The plan with θ = 0, and the bound on stage two that follows."""
-  gap = bounds.gap_after(
-    toy_problem.problem(noise), plan.step_one, plan.steps_one, noise.sigma2
-  )
+  problem = toy_problem.problem(noise)
+  gap = bounds.gap_after(problem, plan.step_one, plan.steps_one, noise.sigma2)
   steps = math.ceil(4 * gap / (plan.step_two * epsilon2))
   return plan._replace(theta=0.0, steps_two=steps)
 
 
 def _count(
-  method: str,
-  plan: bounds.Plan,
-  noise: Noise,
-  epsilon2: float,
-  grid: Grid,
-  seed: int,
+  method: str, plan: bounds.Plan, noise: Noise, epsilon2: float, grid: Grid
 ) -> Iterations:
   start = int(plan.steps_one)
 
   def reached(gradient2: np.ndarray) -> bool:
     return bool((running_mean(gradient2[start:]) <= epsilon2).any())
 
-  record = toy_problem.run(
-    plan,
-    noise,
-    steps=int(plan.steps),
-    trajectories=grid.trajectories,
-    seed=seed,
-    until=reached,
-  )
-  gradient2 = record.gradient2[start:]
+  record = _run(plan, noise, grid, int(plan.steps), until=reached)
+  gradient2, bound = record.gradient2[start:], int(plan.steps_two)
+  average = _first(running_mean(gradient2) <= epsilon2) + 1
+  last = _first(gradient2 <= epsilon2)
   mse = bounds.mean_square_error(toy_problem.problem(noise), plan.theta)
   return Iterations(
-    method=method,
-    delta=noise.delta,
-    epsilon2=epsilon2,
-    mse=mse,
-    steps_one=start,
-    average=_first(running_mean(gradient2) <= epsilon2) + 1,
-    last=_first(gradient2 <= epsilon2),
-    bound=int(plan.steps_two),
+    method, noise.delta, epsilon2, mse, start, average, last, bound
   )
+
+
+def _run(
+  plan: bounds.Plan, noise: Noise, grid: Grid, steps: int, **until: Any
+) -> toy_problem.Record:
+  options = {'trajectories': grid.trajectories, 'seed': grid.seed, **until}
+  return toy_problem.run(plan, noise, steps=steps, **options)
 
 
 def _first(reached: np.ndarray) -> float:
@@ -232,33 +215,17 @@ def _first(reached: np.ndarray) -> float:
 
 
 def _level(noise: Noise, theta: float, step_size: float, grid: Grid) -> Level:
-  record = toy_problem.run(
-    bounds.Plan(theta, step_size, 0.0, math.inf, 0, 0.0),
-    noise,
-    steps=2 * grid.level_steps,
-    trajectories=grid.trajectories,
-    seed=grid.seed,
-  )
+  plan = bounds.Plan(theta, step_size, 0.0, math.inf, 0, 0.0)
+  record = _run(plan, noise, grid, 2 * grid.level_steps)
   settled = record.chunks[len(record.chunks) // 2 :].mean(0)
-  return Level(
-    delta=noise.delta,
-    rho=noise.rho,
-    theta=theta,
-    step_size=step_size,
-    level=float(settled.mean()),
-    error=float(settled.std(ddof=1) / math.sqrt(len(settled))),
-    mse=bounds.mean_square_error(toy_problem.problem(noise), theta),
-  )
+  level = float(settled.mean())
+  error = float(settled.std(ddof=1) / math.sqrt(len(settled)))
+  mse = bounds.mean_square_error(toy_problem.problem(noise), theta)
+  return Level(noise.delta, noise.rho, theta, step_size, level, error, mse)
 
 
 def _curve(method: str, plan: bounds.Plan, noise: Noise, grid: Grid) -> Curve:
-  record = toy_problem.run(
-    plan,
-    noise,
-    steps=grid.example_steps,
-    trajectories=grid.trajectories,
-    seed=grid.seed,
-  )
+  record = _run(plan, noise, grid, grid.example_steps)
   problem = toy_problem.problem(noise)
   mse = bounds.mean_square_error(problem, plan.theta)
   start, gap, step_size, error = 0, problem.F0, plan.step_one, mse
@@ -267,13 +234,9 @@ def _curve(method: str, plan: bounds.Plan, noise: Noise, grid: Grid) -> Curve:
     gap = bounds.gap_after(problem, plan.step_one, start, mse)
     error = step_size * problem.L * problem.sigma2
   count = np.arange(1, len(record.gradient2) - start + 1)
-  before = np.full(start, np.nan)
   average = running_mean(record.gradient2[start:])
   bound = bounds.average_level(gap, step_size, count, error)
-  return Curve(
-    method=method,
-    steps_one=start,
-    iterate=record.gradient2,
-    average=np.concatenate([before, average]),
-    bound=np.concatenate([before, bound]),
+  average, bound = (
+    np.concatenate([np.full(start, np.nan), part]) for part in (average, bound)
   )
+  return Curve(method, start, record.gradient2, average, bound)

@@ -73,20 +73,14 @@ class Record(NamedTuple):
 
 
 def value(w: jax.typing.ArrayLike) -> jax.Array:
-  """F(w), elementwise.
-
-  Example:
-    >>> float(value(0.0))
-    0.0
-  """
+  """F(w), elementwise."""
   return jnp.square(w) + 3 * jnp.square(jnp.sin(w))
 
 
 def problem(noise: Noise) -> Problem:
   """The constants that the bounds take."""
-  return Problem(
-    L, MU, noise.sigma2, noise.delta, float(value(START)), noise.rho
-  )
+  gap = float(value(START))
+  return Problem(L, MU, noise.sigma2, noise.delta, gap, noise.rho)
 
 
 def run(
@@ -101,47 +95,30 @@ def run(
   """Simulates a plan.
 
   Args:
-    plan: θ and step size of each stage; stage one ends after `plan.steps_one`.
+    plan: θ and step size of each stage, and the steps of stage one.
     noise: the errors of the gradients.
-    steps: number of steps, rounded up to whole chunks.
+    steps: rounded up to whole chunks.
     trajectories: how many run side by side, each with errors of its own.
     seed: of the errors.
     until: told E‖∇F(w_t)‖² so far, says whether to stop.
-
-  Returns:
-    Means over the trajectories, and what a standard error needs.
-
-  Example:
-    >>> from tsla.theory import bounds
-    >>> noise = Noise(sigma2=1, delta=0.25)
-    >>> plan = bounds.sgd(problem(noise), epsilon=0.5)
-    >>> record = run(plan, noise, steps=1000, trajectories=10)
-    >>> bool(record.gradient2.mean() < record.gradient2[0])
-    True
   """
   drop_step = min(plan.steps_one, 2**31 - 1)
   method = (plan.theta, drop_step, plan.step_one, plan.step_two)
   length = min(_CHUNK, steps)
   w = jnp.full((trajectories,), START)
-  opt_state = _optimizer(*method).init(w[0])
+  opt_state = _optimizer(*method).init(w)
   key = jax.random.key(seed, impl='threefry2x32')
   rows, gradient2 = [], np.zeros(0)
   while len(gradient2) < steps and not until(gradient2):
     start = len(gradient2)
+    own_key = jax.random.fold_in(key, start)
+    smoothed = plan.theta > 0 and start < drop_step
     w, opt_state, row = _chunk(
-      w,
-      opt_state,
-      jax.random.fold_in(key, start),
-      method,
-      noise,
-      smoothed=plan.theta > 0 and start < drop_step,
-      length=length,
+      w, opt_state, own_key, method, noise, smoothed=smoothed, length=length
     )
     rows.append(jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), row))
     gradient2 = np.concatenate([gradient2, rows[-1].gradient2])
-  gaps, chunks = (
-    [getattr(row, name) for row in rows] for name in ('gap', 'chunks')
-  )
+  _, gaps, chunks = zip(*rows, strict=True)
   return Record(gradient2, np.concatenate(gaps), np.stack(chunks))
 
 
@@ -172,23 +149,16 @@ def _chunk(
     errors = errors[:1]  # d is not even drawn then
 
   def update(
-    w: jax.Array, opt_state: optax.OptState, errors: tuple[jax.Array, ...]
-  ) -> tuple[jax.Array, optax.OptState, jax.Array, jax.Array]:
-    gap, gradient = jax.value_and_grad(value)(w)
-    g, *h = (gradient + error for error in errors)
-    extra = {'smoothing_updates': h[0]} if smoothed else {}
-    step, opt_state = tx.update(g, opt_state, w, **extra)
-    return w + step, opt_state, gradient**2, gap
-
-  every = jax.vmap(update, in_axes=(0, None, 0), out_axes=(0, None, 0, 0))
-
-  def body(
     carry: tuple, errors: tuple[jax.Array, ...]
   ) -> tuple[tuple, tuple[jax.Array, jax.Array]]:
     w, opt_state, total = carry
-    w, opt_state, gradient2, gap = every(w, opt_state, errors)
-    return (w, opt_state, total + gradient2), (gradient2.mean(), gap.mean())
+    gap, gradient = jax.vmap(jax.value_and_grad(value))(w)
+    g, *h = (gradient + error for error in errors)
+    extra = {'smoothing_updates': h[0]} if smoothed else {}
+    step, opt_state = tx.update(g, opt_state, w, **extra)
+    carry = w + step, opt_state, total + gradient**2
+    return carry, ((gradient**2).mean(), gap.mean())
 
   carry = w, opt_state, jnp.zeros_like(w)
-  (w, opt_state, total), (gradient2, gap) = jax.lax.scan(body, carry, errors)
+  (w, opt_state, total), (gradient2, gap) = jax.lax.scan(update, carry, errors)
   return w, opt_state, Record(gradient2, gap, total / length)
