@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from tsla.config import forms as config_lib
+from tsla.config.checks import validate
 from tsla.config.forms import default_config
 from tsla.errors import InputError
 from tsla.runs.checkpoint import open_checkpoints
@@ -96,7 +97,7 @@ def test_branches_fork_where_their_smoothing_ends():
     assert config.init.fork_from == f'w/{trunk.directory}@{epoch}'
     # The trunk began with the weights, and nobody begins in two places.
     assert (config.model.weights, config.model.weights_sha256) == ('', '')
-    config_lib.validate(config)
+    validate(config)
   config = plan.config_to_train(trunk, pathlib.Path('w'))
   assert config.model.weights == 'w.pth' and not config.init.fork_from
 

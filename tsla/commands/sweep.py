@@ -117,8 +117,7 @@ def _train_all(
   failures, signum = pool.run_all(runs, workdir, jobs)
   if signum:
     print(
-      f'saved and stopped; go on with\n  {again} --jobs={jobs}',
-      file=sys.stderr,
+      f'saved and stopped; go on with\n  {again} --jobs={jobs}', file=sys.stderr
     )
     return 128 + signum
   for run in runs:

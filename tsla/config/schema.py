@@ -261,10 +261,7 @@ FIELDS: dict[str, Field] = {
     identity=False,
   ),
   'teacher.weights_sha256': Field(
-    '',
-    "that file's SHA-256, checked if it is given",
-    *_ANY,
-    identity=False,
+    '', "that file's SHA-256, checked if it is given", *_ANY, identity=False
   ),
   'teacher.view': Field(
     'augmented',

@@ -8,7 +8,7 @@ from tsla.config.forms import flatten
 from tsla.data import batches, datasets
 from tsla.errors import InputError
 from tsla.models import pretrained
-from tsla.sweep import plan
+from tsla.runs.directory import read_saved
 from tsla.sweep.plan import PlannedRun
 from tsla.training.build import check_fits
 
@@ -42,7 +42,7 @@ def check_inputs(runs: Sequence[PlannedRun], workdir: pathlib.Path) -> None:
       config,
       batches.steps_per_epoch(len(dataset.train.labels), config.batch_size),
     )
-    begun = plan.begun_run(run, workdir)
+    begun = read_saved(workdir / run.directory)
     if begun and begun.fingerprint != dataset.fingerprint:
       raise InputError(
         f'{workdir / run.directory}: was trained on other data',

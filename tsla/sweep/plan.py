@@ -178,9 +178,7 @@ def _share(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
     trunk = max(members, key=lambda run: run.end_of_smoothing)
     branches = [
       dataclasses.replace(
-        run,
-        trunk=trunk.directory,
-        first_epoch=int(run.end_of_smoothing),
+        run, trunk=trunk.directory, first_epoch=int(run.end_of_smoothing)
       )
       for run in members
       if run is not trunk and _can_fork(run, trunk)
