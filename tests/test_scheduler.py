@@ -17,7 +17,7 @@ _ROWS = ('baseline', 'LSR', 'TSLA(10)', 'TSLA(20)', 'LSR-pre', 'TSLA-pre(20)')
 @pytest.fixture
 def runs(tmp_path):
   """The digits table's, one seed; LSR-pre and TSLA-pre have a teacher."""
-  return plan.plan(table.load(_TABLE), [0], tmp_path)
+  return plan.plan(table.load_table(_TABLE), [0], tmp_path)
 
 
 @pytest.fixture

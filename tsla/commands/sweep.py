@@ -135,7 +135,9 @@ def main(argv: Sequence[str]) -> int:
   """Runs the command line; returns the exit code."""
   args = _parse(argv)
   again = _command(args)
-  table = table_lib.adapt(table_lib.load(args.table), args.fields, args.epochs)
+  table = table_lib.adapt(
+    table_lib.load_table(args.table), args.fields, args.epochs
+  )
   workdir = pathlib.Path(args.workdir).absolute()
   runs = plan.plan(table, range(args.seeds), workdir)
   if args.list:
