@@ -253,7 +253,7 @@ def test_the_controls_have_the_area_of_two_stages(kind):
 
 
 def test_the_rules_table_has_each_rule_and_loads():
-  rows = table.load(ROOT / 'configs/sweeps/digits_rules.py').rows
+  rows = table.load_table(ROOT / 'configs/sweeps/digits_rules.py').rows
   for row in rows:
     validate(row.config)
     assert row.config.data.held_out == 0.1

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from tsla.config import forms as config_lib
+from tsla.config.checks import validate
 from tsla.config.forms import default_config
 from tsla.errors import InputError
 from tsla.runs.checkpoint import open_checkpoints
@@ -55,7 +56,7 @@ def by_row(runs):
 @pytest.mark.parametrize('name', TABLES)
 def test_the_paper_s_tables_cost_what_sharing_leaves(name, tmp_path, capsys):
   rows, epochs, uniform, taught = TABLES[name]
-  loaded = table.load(f'configs/sweeps/{name}.py')
+  loaded = table.load_table(f'configs/sweeps/{name}.py')
   runs = plan.plan(loaded, range(5), tmp_path)
   assert len(runs) == 5 * rows
   assert {run.config.epochs for run in runs} == {epochs}
@@ -96,7 +97,7 @@ def test_branches_fork_where_their_smoothing_ends():
     assert config.init.fork_from == f'w/{trunk.directory}@{epoch}'
     # The trunk began with the weights, and nobody begins in two places.
     assert (config.model.weights, config.model.weights_sha256) == ('', '')
-    config_lib.validate(config)
+    validate(config)
   config = plan.config_to_train(trunk, pathlib.Path('w'))
   assert config.model.weights == 'w.pth' and not config.init.fork_from
 
@@ -242,7 +243,7 @@ def test_a_branch_that_has_begun_goes_on_where_it_began(tmp_path):
 
 
 def test_a_rehearsal_scales_every_duration():
-  adapted = table.adapt(table.load('configs/sweeps/cifar100.py'), {}, 10)
+  adapted = table.adapt(table.load_table('configs/sweeps/cifar100.py'), {}, 10)
   configs = {row.name: row.config for row in adapted.rows}
   assert {config.epochs for config in configs.values()} == {10}
   assert configs['LSR'].optimizer.milestone_epochs == (3, 6, 8)
@@ -261,7 +262,7 @@ def test_a_rehearsal_scales_every_duration():
 
 
 def test_fields_are_set_in_all_rows():
-  loaded = table.load('configs/sweeps/digits.py')
+  loaded = table.load_table('configs/sweeps/digits.py')
   adapted = table.adapt(
     loaded, {'model.width': '8', 'data.mean': '(0.1,)'}, None
   )
@@ -283,7 +284,7 @@ def test_fields_are_set_in_all_rows():
 )
 def test_fields_that_cannot_be_set_are_explained(fields, message):
   with pytest.raises(InputError, match=message):
-    table.adapt(table.load('configs/sweeps/digits.py'), fields, None)
+    table.adapt(table.load_table('configs/sweeps/digits.py'), fields, None)
 
 
 @pytest.mark.parametrize(
@@ -315,7 +316,7 @@ def test_a_table_file_that_cannot_be_read_is_explained(tmp_path, text, message):
   if text:
     (tmp_path / 'mine.py').write_text(text)
   with pytest.raises(InputError, match=message) as error:
-    table.load(tmp_path / 'mine.py')
+    table.load_table(tmp_path / 'mine.py')
   assert len(str(error.value).splitlines()) <= 3
 
 

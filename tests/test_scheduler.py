@@ -5,6 +5,7 @@ import os
 import pytest
 
 from tsla.commands import sweep
+from tsla.runs import directory
 from tsla.sweep import plan, table, worker
 from tsla.sweep import pool as scheduler
 from tsla.sweep.worker import Outcome
@@ -16,7 +17,7 @@ _ROWS = ('baseline', 'LSR', 'TSLA(10)', 'TSLA(20)', 'LSR-pre', 'TSLA-pre(20)')
 @pytest.fixture
 def runs(tmp_path):
   """The digits table's, one seed; LSR-pre and TSLA-pre have a teacher."""
-  return plan.plan(table.load(_TABLE), [0], tmp_path)
+  return plan.plan(table.load_table(_TABLE), [0], tmp_path)
 
 
 @pytest.fixture
@@ -97,7 +98,7 @@ def test_a_finished_run_is_left_and_an_old_failure_forgotten(
   done = tmp_path / runs[0].directory
   done.mkdir()
   (done / 'status.json').write_text('{"state": "done"}')
-  worker.note_failure(runs[-1], tmp_path, 'of an earlier try')
+  directory.note_failure(tmp_path / runs[-1].directory, 'of an earlier try')
   started, failures = run_all()
   assert set(started) == set(_ROWS[1:])
   assert failures == {} == notes(runs, tmp_path)
@@ -110,7 +111,7 @@ def test_a_finished_run_is_left_and_an_old_failure_forgotten(
 def test_one_run_of_the_list_notes_how_it_failed(
   runs, tmp_path, monkeypatch, code, noted
 ):
-  worker.note_failure(runs[1], tmp_path, 'of an earlier try')
+  directory.note_failure(tmp_path / runs[1].directory, 'of an earlier try')
   monkeypatch.setattr(worker, 'train', lambda *run: Outcome(code, 'why'))
   flags = [f'--table={_TABLE}', f'--workdir={tmp_path}', '--seeds=1']
   assert sweep.main([*flags, '--only=1']) == code

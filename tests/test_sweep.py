@@ -110,7 +110,7 @@ def test_a_table_is_trained_once_and_a_branch_equals_its_run_alone(
     *_PYTHON,
     '-c',
     'from tsla.sweep import table; from tsla.training import loop\n'
-    f'row = table.load({str(path)!r}).rows[2]\n'
+    f'row = table.load_table({str(path)!r}).rows[2]\n'
     f'loop.train_and_evaluate(row.config, {str(alone)!r})',
   )
   assert code == 0, err
@@ -383,7 +383,7 @@ def test_the_paper_s_tables_run_on_archives_in_the_genuine_formats(
   )
   assert code == 0, out + err
   runs = folders(workdir)
-  assert len(runs) == len(table.load(f'configs/sweeps/{name}.py').rows)
+  assert len(runs) == len(table.load_table(f'configs/sweeps/{name}.py').rows)
   for folder in runs.values():
     status, rows = outcome(folder)
     assert status['state'] == 'done'

@@ -117,8 +117,7 @@ def _train_all(
   failures, signum = pool.run_all(runs, workdir, jobs)
   if signum:
     print(
-      f'saved and stopped; go on with\n  {again} --jobs={jobs}',
-      file=sys.stderr,
+      f'saved and stopped; go on with\n  {again} --jobs={jobs}', file=sys.stderr
     )
     return 128 + signum
   for run in runs:
@@ -136,7 +135,9 @@ def main(argv: Sequence[str]) -> int:
   """Runs the command line; returns the exit code."""
   args = _parse(argv)
   again = _command(args)
-  table = table_lib.adapt(table_lib.load(args.table), args.fields, args.epochs)
+  table = table_lib.adapt(
+    table_lib.load_table(args.table), args.fields, args.epochs
+  )
   workdir = pathlib.Path(args.workdir).absolute()
   runs = plan.plan(table, range(args.seeds), workdir)
   if args.list:

@@ -1,5 +1,7 @@
 """The checks of a whole config that need neither data nor devices."""
 
+import difflib
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,8 +9,25 @@ import ml_collections
 
 from tsla.config import durations
 from tsla.config.forms import flatten
-from tsla.config.schema import FIELDS, check_field_name, check_value
+from tsla.config.schema import FIELDS, check_value
 from tsla.errors import InputError
+
+
+def check_file(path: pathlib.Path, flag: str, others: str, cure: str) -> None:
+  """Raises InputError if there is no `path`, with the nearest that is one.
+
+  It is one of those that match `others`; without any, `cure` is what to do.
+  """
+  if path.is_file():
+    return
+  folder, _, pattern = others.rpartition('/')
+  known = sorted(map(str, pathlib.Path(folder).glob(pattern)))
+  near = difflib.get_close_matches(str(path), known, n=1, cutoff=0.0)
+  raise InputError(
+    f'--{flag}={path}: no such file',
+    allowed=', '.join(known),
+    cure=f'--{flag}={near[0]}' if near else cure,
+  )
 
 
 def validate(config: ml_collections.ConfigDict) -> None:
@@ -22,77 +41,62 @@ def validate(config: ml_collections.ConfigDict) -> None:
       or fields that contradict each other.
   """
   flat = flatten(config)
-  for name in flat:
-    check_field_name(name)
+  for name, value in flat.items():
+    check_value(name, value)
   for name in FIELDS:
     if name not in flat:
-      raise InputError(
-        f'config.{name}: missing', cure='start from default_config()'
-      )
-    check_value(name, flat[name])
-  _check_beginning_and_teacher(flat)
-  _check_smoothing(flat)
+      problem = f'config.{name}: missing'
+      raise InputError(problem, cure='start from default_config()')
+  _check_together(flat)
   durations.resolve(config)
 
 
-def _check_beginning_and_teacher(flat: Mapping[str, Any]) -> None:
-  """A run has one beginning, and a teacher only if ŷ is a teacher's."""
-  weights, fork = flat['model.weights'], flat['init.fork_from']
-  if weights and fork:
-    raise InputError(
-      f'config.model.weights = {weights!r} and init.fork_from = {fork!r}: a '
-      'run begins in one place',
-      cure='--config.model.weights= or --config.init.fork_from=',
-    )
-  run, weights = flat['teacher.run'], flat['teacher.weights']
-  target = flat['smoothing.target']
-  if bool(run) + bool(weights) != (target == 'teacher'):
-    raise InputError(
-      f'config.teacher.run = {run!r} and teacher.weights = {weights!r} with '
-      f'smoothing.target = {target!r}',
-      allowed='exactly one with target teacher, none with any other',
-      cure='--config.teacher.run=WORKDIR_OF_A_FINISHED_RUN, or '
-      '--config.teacher.weights=FILE',
-    )
-
-
-def _check_smoothing(flat: Mapping[str, Any]) -> None:
-  """θ fits its schedule; schedule auto has a rule, and the rule its data."""
-  theta, schedule = flat['smoothing.theta'], flat['smoothing.schedule']
-  if (theta > 0) != (schedule != 'none'):
-    raise InputError(
-      f'config.smoothing.theta = {theta} with smoothing.schedule = '
-      f'{schedule!r}',
-      allowed='theta = 0 with schedule none, theta > 0 with any other',
-      cure='--config.smoothing.theta=… or --config.smoothing.schedule=…',
-    )
-  rule = flat['smoothing.rule']
-  if bool(rule) != (schedule == 'auto'):
-    raise InputError(
-      f'config.smoothing.rule = {rule!r} with smoothing.schedule = '
-      f'{schedule!r}',
-      allowed='a rule with schedule auto, none with any other',
-      cure='--config.smoothing.rule=delta or --config.smoothing.schedule=…',
-    )
-  if not rule:
-    return
-  if not flat['variance.every_epochs']:
-    raise InputError(
-      'config.variance.every_epochs = 0 with smoothing.schedule = '
-      "'auto': the rule would see nothing",
-      allowed='1 or more',
-      cure='--config.variance.every_epochs=1',
-    )
-  if rule == 'plateau' and not flat['data.held_out']:
-    raise InputError(
-      "config.data.held_out = 0.0 with smoothing.rule = 'plateau'",
-      allowed='more than 0: the rule looks at the loss there',
-      cure='--config.data.held_out=0.1',
-    )
-  if fork := flat['init.fork_from']:
-    raise InputError(
-      f'config.init.fork_from = {fork!r} with smoothing.schedule = '
-      "'auto': another run's decisions are not this one's",
-      allowed='a run of its own',
-      cure='--config.init.fork_from=',
-    )
+def _check_together(flat: Mapping[str, Any]) -> None:
+  """Raises InputError for fields that contradict each other."""
+  schedule, rule = flat['smoothing.schedule'], flat['smoothing.rule']
+  teachers = bool(flat['teacher.run']) + bool(flat['teacher.weights'])
+  for wrong, names, allowed in (
+    (
+      flat['model.weights'] and flat['init.fork_from'],
+      ('model.weights', 'init.fork_from'),
+      "one of the two, '' the other: a run begins in one place",
+    ),
+    (
+      teachers != (flat['smoothing.target'] == 'teacher'),
+      ('teacher.run', 'teacher.weights', 'smoothing.target'),
+      'exactly one with target teacher, WORKDIR_OF_A_FINISHED_RUN or FILE; '
+      'none with any other',
+    ),
+    (
+      (flat['smoothing.theta'] > 0) != (schedule != 'none'),
+      ('smoothing.theta', 'smoothing.schedule'),
+      'theta = 0 with schedule none, theta > 0 with any other',
+    ),
+    (
+      bool(rule) != (schedule == 'auto'),
+      ('smoothing.rule', 'smoothing.schedule'),
+      'a rule, such as delta, with schedule auto, none with any other',
+    ),
+    (
+      rule and not flat['variance.every_epochs'],
+      ('variance.every_epochs', 'smoothing.schedule'),
+      '1 or more: the rule sees what is probed',
+    ),
+    (
+      rule == 'plateau' and not flat['data.held_out'],
+      ('data.held_out', 'smoothing.rule'),
+      'more than 0, such as 0.1: the rule looks at the loss there',
+    ),
+    (
+      rule and flat['init.fork_from'],
+      ('init.fork_from', 'smoothing.schedule'),
+      "'', a run of its own: another run's decisions are not this one's",
+    ),
+  ):
+    if wrong:
+      *first, last = (f'{name} = {flat[name]!r}' for name in names)
+      raise InputError(
+        f'config.{" and ".join(first)} with {last}',
+        allowed=allowed,
+        cure=' or '.join(f'--config.{name}=…' for name in names),
+      )

@@ -1,6 +1,5 @@
 """The command line of training: its flags, and the config they ask for."""
 
-import difflib
 import pathlib
 import re
 from collections.abc import Sequence
@@ -10,12 +9,13 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from tsla.config.checks import validate
+from tsla.config.checks import check_file, validate
 from tsla.config.forms import config_hash
 from tsla.config.schema import FIELDS, check_field_name
 from tsla.errors import InputError
 
 _EXAMPLE = 'python main.py --config=configs/digits_tsla.py'
+_NO_CONFIGS = 'run in the folder of main.py'
 _DEFINE = {
   str: flags.DEFINE_string,
   int: flags.DEFINE_integer,
@@ -48,17 +48,15 @@ class CommandLine(NamedTuple):
 
 
 def parse(argv: Sequence[str]) -> CommandLine:
-  """Reads a command line.
-
-  Args:
-    argv: as `sys.argv`, the program's name first.
+  """Reads a command line, as `sys.argv` has it.
 
   Raises:
     InputError: whatever is wrong with it.
   """
   for argument in argv[1:]:
     if file := re.match(r'--?config=([^:]+)', argument):
-      _check_file(pathlib.Path(file[1]))
+      path = pathlib.Path(file[1])
+      check_file(path, 'config', 'configs/[a-z]*_*.py', _NO_CONFIGS)
     if field := re.match(r'--?(?:no)?config\.([\w.]+)', argument):
       check_field_name(field[1])
   values = flags.FlagValues()
@@ -134,23 +132,11 @@ def _processes(
   return address, count, index
 
 
-def _check_file(path: pathlib.Path) -> None:
-  """Raises InputError, with the nearest known file, if there is no `path`."""
-  if path.is_file():
-    return
-  known = [str(file) for file in pathlib.Path('configs').glob('[a-z]*_*.py')]
-  near = difflib.get_close_matches(str(path), known, n=1, cutoff=0.0)
-  raise InputError(
-    f'--config={path}: no such file',
-    cure=f'--config={near[0]}' if near else 'run in the folder of main.py',
-  )
-
-
 def _explain(error: Exception) -> InputError:
   """What absl, ml_collections or a config file raised, in three lines."""
   chain: list[BaseException] = [error]
-  while chain[-1].__context__ is not None:
-    chain.append(chain[-1].__context__)
+  while link := chain[-1].__context__:
+    chain.append(link)
   root = chain[-1]
   # The last of them is the config file's own; ml_collections wraps it in more.
   if ours := [link for link in chain if isinstance(link, InputError)]:

@@ -1,31 +1,24 @@
 """Epochs, updates and percents of a config become updates, in one place."""
 
 import dataclasses
+import functools
 import itertools
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tsla.errors import InputError
 
 if TYPE_CHECKING:  # else the standard library suffices
   import ml_collections
 
+  from tsla.config.schema import Section
+
 _MOST_STEPS = 2**31 - 1  # they are counted in int32
+_DECAYS = ('linear', 'cosine')
 
 
 @dataclasses.dataclass(frozen=True)
 class Durations:
-  """Every duration of a run, in updates: all the trainer ever sees.
-
-  Example:
-    >>> from tsla.config.forms import default_config
-    >>> config = default_config()
-    >>> config.smoothing.schedule = 'two_stage'
-    >>> config.smoothing.drop_epochs = 20.0
-    >>> durations = resolve(config, steps_per_epoch=44)
-    >>> durations.total_steps, durations.drop_step
-    (1320, 880)
-  """
+  """Every duration of a run, in updates: all the trainer ever sees."""
 
   steps_per_epoch: int
   total_steps: int
@@ -53,6 +46,14 @@ def resolve(
   Raises:
     InputError: several units at once, a unit missing or superfluous, an event
       at or after the end of the run.
+
+  Example:
+    >>> from tsla.config.forms import default_config
+    >>> config = default_config()
+    >>> config.smoothing.schedule = 'two_stage'
+    >>> config.smoothing.drop_epochs = 20.0
+    >>> resolve(config, steps_per_epoch=44).drop_step
+    880
   """
   steps_per_epoch = steps_per_epoch or _MOST_STEPS // config.epochs
   total = config.epochs * steps_per_epoch
@@ -61,35 +62,24 @@ def resolve(
       f'config.epochs = {config.epochs}: {total} updates',
       allowed=f'at most {_MOST_STEPS} updates',
     )
-
-  def steps(section: str, stem: str) -> tuple[int, ...]:
-    names = (f'{stem}_{unit}' for unit in ('epochs', 'steps', 'percent'))
-    values = {
-      f'config.{section}.{name}': config[section][name]
-      for name in names
-      if name in config[section]
-    }
-    return _to_steps(values, total, steps_per_epoch)
-
-  drop, least, most = (steps('smoothing', x) for x in ('drop', 'min', 'max'))
-  milestones, warmup = (steps('optimizer', x) for x in ('milestone', 'warmup'))
-  schedule = config.smoothing.schedule
-  decays = ('linear', 'cosine')
-  users = ('two_stage', *decays, 'reversed')
-  _match('config.smoothing', 'drop', drop, schedule, users)
-  if schedule in decays and drop == (0,):
+  smoothing, optimizer = config.smoothing, config.optimizer
+  steps = functools.partial(_to_steps, total, steps_per_epoch)
+  drop = steps('smoothing.drop', smoothing)
+  milestones = steps('optimizer.milestone', optimizer)
+  warmup = steps('optimizer.warmup', optimizer)
+  least, most = (steps(f'smoothing.{x}', smoothing) for x in ('min', 'max'))
+  schedule = smoothing.schedule
+  _match('smoothing.drop', drop, schedule, 'two_stage', *_DECAYS, 'reversed')
+  if schedule in _DECAYS and drop == (0,):
     raise InputError(
       f'config.smoothing.drop_* is update 0, but a {schedule} decay takes time',
       allowed='1 update or more',
       cure='--config.smoothing.drop_epochs=…',
     )
-  _match(
-    *('config.optimizer', 'milestone', milestones),
-    *(config.optimizer.schedule, ('step',)),
-  )
+  _match('optimizer.milestone', milestones, optimizer.schedule, 'step')
   bounds = (
-    f'config.smoothing.min_epochs = {config.smoothing.min_epochs} and '
-    f'max_epochs = {config.smoothing.max_epochs}'
+    f'config.smoothing.min_epochs = {smoothing.min_epochs} and '
+    f'max_epochs = {smoothing.max_epochs}'
   )
   if (least or most) and schedule != 'auto':
     raise InputError(
@@ -103,6 +93,7 @@ def resolve(
       allowed='min_epochs < max_epochs',
       cure='--config.smoothing.max_epochs=…',
     )
+  kept = config.checkpoint_keep_epochs
   return Durations(
     steps_per_epoch=steps_per_epoch,
     total_steps=total,
@@ -111,9 +102,7 @@ def resolve(
     warmup_steps=warmup[0] if warmup else 0,
     min_step=least[0] if least else 0,
     max_step=most[0] if most else None,
-    keep_steps=tuple(
-      epoch * steps_per_epoch for epoch in config.checkpoint_keep_epochs
-    ),
+    keep_steps=tuple(steps_per_epoch * e for e in kept),
     save_every=config.checkpoint_every_epochs * steps_per_epoch,
     eval_every=config.eval_every_epochs * steps_per_epoch,
     probe_every=config.variance.every_epochs * steps_per_epoch,
@@ -121,66 +110,61 @@ def resolve(
 
 
 def _to_steps(
-  values: Mapping[str, Any], total: int, steps_per_epoch: int
+  total: int, steps_per_epoch: int, name: str, section: 'Section'
 ) -> tuple[int, ...]:
-  """The duration that one of the fields sets, in updates; () if none does.
+  """The duration that one of three fields sets, in updates; () if none does.
 
   Every duration of the package goes through here.
 
   Args:
-    values: by field name, whose last word is the unit; -1 and () are unset.
     total: updates of the whole run.
     steps_per_epoch: updates a pass over the training set.
+    name: of the fields without their units, as 'smoothing.drop'.
+    section: that they are in; -1, () and a unit that it lacks are unset.
   """
   scales = {'epochs': steps_per_epoch, 'steps': 1, 'percent': total / 100}
-  given = {name: v for name, v in values.items() if v not in (-1, ())}
+  stem = name.partition('.')[2]
+  fields = [(unit, section.get(f'{stem}_{unit}', -1)) for unit in scales]
+  given = [(unit, value) for unit, value in fields if value not in (-1, ())]
   if not given:
     return ()
+  texts = [f'config.{name}_{unit} = {value}' for unit, value in given]
+  unit, value = given[0]
   if len(given) > 1:
+    unset = '()' if isinstance(value, tuple) else '-1'
     raise InputError(
-      ', '.join(f'{name} = {value}' for name, value in given.items())
-      + ': several units for one duration',
-      allowed='exactly one of ' + ', '.join(given),
-      cure='set the others to '
-      + ('()' if isinstance(next(iter(given.values())), tuple) else '-1'),
+      f'{", ".join(texts)}: several units for one duration',
+      allowed='exactly one of them',
+      cure=f'set the others to {unset}',
     )
-  ((name, value),) = given.items()
-  scale = scales[name.rpartition('_')[2]]
   numbers = value if isinstance(value, tuple) else (value,)
-  steps = tuple(round(number * scale) for number in numbers)
+  steps = tuple(round(number * scales[unit]) for number in numbers)
   if max(steps, default=0) >= total:
     raise InputError(
-      f'{name} = {value}: at or after the end of the run',
+      f'{texts[0]}: at or after the end of the run',
       allowed=f'before epoch {total // steps_per_epoch}',
-      cure=f'--{name}=… or --config.epochs=…',
+      cure=f'--config.{name}_{unit}=… or --config.epochs=…',
     )
   if any(a >= b for a, b in itertools.pairwise(steps)):
     raise InputError(
-      f'{name} = {value}: two of them fall on one update, as {steps}',
+      f'{texts[0]}: two of them fall on one update, as {steps}',
       allowed='one update or more between them',
     )
   return steps
 
 
 def _match(
-  section: str,
-  stem: str,
-  steps: tuple[int, ...],
-  schedule: str,
-  users: tuple[str, ...],
+  name: str, steps: tuple[int, ...], schedule: str, *users: str
 ) -> None:
-  """A duration is set if, and only if, the section's schedule uses it."""
+  """A duration is set if, and only if, its section's schedule is a user."""
   if bool(steps) == (schedule in users):
     return
-  fields = f'{section}.{stem}_epochs (or _steps, _percent)'
-  if steps:
-    raise InputError(
-      f'{fields} is set, but {section}.schedule = {schedule!r} has no use for '
-      'it',
-      allowed=f'with schedule {" or ".join(users)}',
-      cure=f'leave it out, or --{section}.schedule={users[0]}',
-    )
+  selector = f'config.{name.partition(".")[0]}.schedule'
+  found, wish = ('set', 'has no use for') if steps else ('not set', 'needs')
+  way_out = 'leave it out' if steps else f'--config.{name}_epochs=…'
   raise InputError(
-    f'{fields} is not set, but {section}.schedule = {schedule!r} needs it',
-    cure=f'--{section}.{stem}_epochs=…',
+    f'config.{name}_epochs (or _steps, _percent) is {found}, but {selector} = '
+    f'{schedule!r} {wish} it',
+    allowed=f'set with schedule {" or ".join(users)}, unset with any other',
+    cure=f'{way_out}, or --{selector}=…',
   )

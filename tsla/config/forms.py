@@ -13,7 +13,7 @@ from typing import Any
 import ml_collections
 from flax import traverse_util
 
-from tsla.config.schema import FIELDS, check_field_name, check_value
+from tsla.config.schema import FIELDS, Section, check_field_name, check_value
 from tsla.errors import InputError
 
 
@@ -25,16 +25,13 @@ def default_config() -> ml_collections.ConfigDict:
     >>> config.smoothing.schedule, config.optimizer.momentum
     ('none', 0.9)
   """
-  nested: dict[str, Any] = {}
-  for name, field in FIELDS.items():
-    *section, leaf = name.split('.')
-    place = nested.setdefault(section[0], {}) if section else nested
-    place[leaf] = field.default
+  flat = {name: field.default for name, field in FIELDS.items()}
+  nested = traverse_util.unflatten_dict(flat, sep='.')
   return ml_collections.ConfigDict(nested).lock()
 
 
-def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """The config as `{'section.field': value}`, JSON-ready."""
+def flatten(config: Section) -> dict[str, Any]:
+  """A section, or a whole config, as `{'section.field': value}`, JSON-ready."""
   flat = traverse_util.flatten_dict(config.to_dict(), sep='.')
   return {n: list(v) if isinstance(v, tuple) else v for n, v in flat.items()}
 
@@ -51,7 +48,6 @@ def unflatten(flat: Mapping[str, Any]) -> ml_collections.ConfigDict:
   """
   config = default_config()
   for name, value in flat.items():
-    check_field_name(name)
     check_value(name, value)
   config.update_from_flattened_dict(
     {n: tuple(v) if isinstance(v, list) else v for n, v in flat.items()}
@@ -62,10 +58,8 @@ def unflatten(flat: Mapping[str, Any]) -> ml_collections.ConfigDict:
 def identity(flat: dict[str, Any]) -> dict[str, Any]:
   """The fields that make a run this run, where they differ from the default.
 
-  So a field that a later version adds changes no run that does not use it.
-
-  Args:
-    flat: as from `flatten`, also one that an earlier version wrote.
+  So a field that a later version adds changes no run that does not use it, and
+  `flat` may be what `flatten` made in an earlier version.
 
   Example:
     >>> config = default_config()
@@ -97,25 +91,24 @@ def config_hash(config: ml_collections.ConfigDict) -> str:
   return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def set_text(config: ml_collections.ConfigDict, name: str, text: str) -> None:
-  """Sets a field as `--config.NAME=TEXT` would; `validate` judges the value.
+def parse_text(name: str, text: str) -> Any:
+  """The value that `--config.NAME=TEXT` means; `check_value` judges it.
 
   Raises:
     InputError: there is no such field, or the text is not of its type.
 
   Example:
-    >>> config = default_config()
-    >>> set_text(config, 'optimizer.milestone_epochs', '(30, 60)')
-    >>> config.optimizer.milestone_epochs
+    >>> parse_text('optimizer.milestone_epochs', '(30, 60)')
     (30, 60)
   """
   check_field_name(name)
   field = FIELDS[name]
   kind = type(field.default)
+  if kind is str:
+    return text
   try:
-    if kind is not str:
-      text = ast.literal_eval(text.title() if kind is bool else text)
-    value = kind(text) if (kind, type(text)) == (float, int) else text
+    value = ast.literal_eval(text.title() if kind is bool else text)
+    value = kind(value) if (kind, type(value)) == (float, int) else value
     if type(value) is not kind:
       raise ValueError
   except (SyntaxError, ValueError):
@@ -124,4 +117,4 @@ def set_text(config: ml_collections.ConfigDict, name: str, text: str) -> None:
       allowed=field.allowed,
       cure=f'--config.{name}=…',
     ) from None
-  config.update_from_flattened_dict({name: value})
+  return value

@@ -8,17 +8,13 @@ from tsla.config.forms import flatten
 from tsla.data import batches, datasets
 from tsla.errors import InputError
 from tsla.models import pretrained
-from tsla.sweep import plan
+from tsla.runs.directory import read_saved
 from tsla.sweep.plan import PlannedRun
 from tsla.training.build import check_fits
 
 
 def check_inputs(runs: Sequence[PlannedRun], workdir: pathlib.Path) -> None:
   """Prepares missing sets and reads every file that a run will read.
-
-  Args:
-    runs: a plan.
-    workdir: the sweep's folder.
 
   Raises:
     InputError: data, weights and configs do not fit together, or a run that has
@@ -28,21 +24,19 @@ def check_inputs(runs: Sequence[PlannedRun], workdir: pathlib.Path) -> None:
   for run in runs:
     config = run.config
     for name in ('model', 'teacher'):
-      section = config[name]
-      if section.weights and section.weights not in loaded:
-        loaded[section.weights] = pretrained.read_state_dict(
-          section.weights, section.weights_sha256, f'config.{name}.weights'
-        )
+      path, sha256 = config[name].weights, config[name].weights_sha256
+      if path and path not in loaded:
+        field = f'config.{name}.weights'
+        loaded[path] = pretrained.read_state_dict(path, sha256, field)
     key = str(flatten(config.data))
     if key not in loaded:
       loaded[key] = datasets.load_dataset(config.data)
     dataset = loaded[key]
     check_fits(config, dataset, memory=None)
-    durations.resolve(
-      config,
-      batches.steps_per_epoch(len(dataset.train.labels), config.batch_size),
-    )
-    begun = plan.begun_run(run, workdir)
+    examples = len(dataset.train.labels)
+    per_epoch = batches.steps_per_epoch(examples, config.batch_size)
+    durations.resolve(config, per_epoch)
+    begun = read_saved(workdir / run.directory)
     if begun and begun.fingerprint != dataset.fingerprint:
       raise InputError(
         f'{workdir / run.directory}: was trained on other data',

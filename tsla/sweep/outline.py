@@ -65,14 +65,7 @@ def _saving(what: str, runs: Sequence[PlannedRun]) -> str:
 def write(
   workdir: pathlib.Path, table: Table, runs: Sequence[PlannedRun], command: str
 ) -> None:
-  """Writes the plan into the sweep's folder, for the report.
-
-  Args:
-    workdir: the folder; made if it is missing.
-    table: what was planned.
-    runs: its runs.
-    command: what trains them.
-  """
+  """Writes the plan, and the command that trains it, into its folder."""
   order = {row.name: place for place, row in enumerate(table.rows)}
   content = {
     'name': table.name,
@@ -109,27 +102,25 @@ def read(workdir: pathlib.Path) -> dict[str, Any]:
     NewerFormat: a newer version of the program wrote it.
     DamagedFile: it cannot be read, or is not what `write` writes.
   """
-  path = workdir / _NAME
-  table = files.read_object(path, newest=_FORMAT)
-  types = {'name': str, 'title': str, 'command': str, 'rows': list}
-  files.check_fields(f'{path}: ', table, **types, runs=list)
+  where = f'{workdir / _NAME}: '
+  table = files.read_object(workdir / _NAME, newest=_FORMAT)
+  types = {'name': str, 'title': str, 'command': str}
+  files.check_fields(where, table, **types, rows=list, runs=list)
   names, runs = table['rows'], table['runs']
-  if not all(isinstance(name, str) for name in names) or not (
-    0 < len(names) == len(set(names))
-  ):
+  strings = all(isinstance(name, str) for name in names)
+  if not strings or not 0 < len(names) == len(set(names)):
     raise files.DamagedFile(
-      f'{path}: rows = {names!r}, not some different names'
+      f'{where}rows = {names!r}, not some different names'
     )
   for index, run in enumerate(runs):
-    where = f'{path}: runs[{index}].'
+    place = f'{where}runs[{index}].'
     types = {'row': str, 'seed': int, 'directory': str, 'epochs': int}
-    files.check_fields(where, run, **types, first_epoch=int)
-    if run['row'] not in names:
-      raise files.DamagedFile(f'{where}row = {run["row"]!r} is not one of rows')
-    if pathlib.PurePath(run['directory']).name != run['directory']:
-      raise files.DamagedFile(
-        f'{where}directory = {run["directory"]!r}: no name'
-      )
+    files.check_fields(place, run, **types, first_epoch=int)
+    row, directory = run['row'], run['directory']
+    if row not in names:
+      raise files.DamagedFile(f'{place}row = {row!r} is not one of rows')
+    if pathlib.PurePath(directory).name != directory:
+      raise files.DamagedFile(f'{place}directory = {directory!r}: no name')
   if len({(run['row'], run['seed']) for run in runs}) < len(runs):
-    raise files.DamagedFile(f'{path}: a row has two runs of one seed')
+    raise files.DamagedFile(f'{where}a row has two runs of one seed')
   return table

@@ -15,17 +15,10 @@ def find_devices() -> tuple[str, int]:
 
   A process of its own asks, which lets them go again: the runs need them.
   """
-  result = subprocess.run(
-    [
-      sys.executable,
-      '-c',
-      'import jax; print(jax.default_backend(), jax.local_device_count())',
-    ],
-    capture_output=True,
-    text=True,
-    check=True,
-  )
-  platform, count = result.stdout.split()[-2:]
+  code = 'import jax; print(jax.default_backend(), jax.local_device_count())'
+  command = [sys.executable, '-c', code]
+  said = subprocess.check_output(command, stderr=subprocess.PIPE, text=True)
+  platform, count = said.split()[-2:]
   return platform, int(count)
 
 
@@ -62,13 +55,10 @@ def environment(
       'TPU_CHIPS_PER_PROCESS_BOUNDS': '1,1,1',
       'TPU_PROCESS_BOUNDS': '1,1,1',
     }
-  visible = inherited.get('CUDA_VISIBLE_DEVICES') or ','.join(
-    map(str, range(devices))
-  )
+  every = ','.join(map(str, range(devices)))
+  visible = inherited.get('CUDA_VISIBLE_DEVICES') or every
   variables = {'CUDA_VISIBLE_DEVICES': visible.split(',')[device]}
-  sharing = -(-jobs // devices)
+  sharing, name = -(-jobs // devices), 'XLA_PYTHON_CLIENT_MEM_FRACTION'
   if sharing > 1:  # a process would take three quarters of the memory
-    fraction = f'{0.9 / sharing:.2f}'
-    name = 'XLA_PYTHON_CLIENT_MEM_FRACTION'
-    variables[name] = inherited.get(name) or fraction
+    variables[name] = inherited.get(name) or f'{0.9 / sharing:.2f}'
   return variables

@@ -19,8 +19,8 @@ from typing import Any
 
 import ml_collections
 
-from tsla.config import forms as config_lib
 from tsla.config.checks import validate
+from tsla.config.forms import config_hash
 from tsla.errors import InputError
 from tsla.runs.checkpoint import open_checkpoints
 from tsla.runs.directory import read_run, read_saved, state_of
@@ -79,12 +79,7 @@ class PlannedRun:
 def plan(
   table: Table, seeds: Sequence[int], workdir: str | os.PathLike
 ) -> list[PlannedRun]:
-  """Every run of a table, those that others need first.
-
-  Args:
-    table: the rows.
-    seeds: one run a row and seed.
-    workdir: the sweep's folder; teachers are looked for there.
+  """Every run of a table, one a row and seed, those that others need first.
 
   Raises:
     InputError: two rows of one name, a teacher that is no other row, a config
@@ -141,28 +136,21 @@ def _alone(
   try:
     validate(config)
   except InputError as error:
-    raise InputError(
-      f'row {row.name!r}: {error.problem}',
-      allowed=error.allowed,
-      cure=error.cure,
-    ) from error
+    problem = f'row {row.name!r}: {error.problem}'
+    raise InputError(problem, allowed=error.allowed, cure=error.cure) from error
   slug = re.sub(r'[^a-z0-9.]+', '-', row.name.lower()).strip('-')
-  return PlannedRun(
-    row=row.name,
-    seed=seed,
-    directory=f'{slug}-seed{seed}-{_hash(config, teacher)}',
-    config=config,
-    teacher=teacher,
-  )
+  run = PlannedRun(row.name, seed, '', config, teacher=teacher)
+  directory = f'{slug}-seed{seed}-{_hash(run)}'
+  return dataclasses.replace(run, directory=directory)
 
 
-def _hash(config: ml_collections.ConfigDict, teacher: str, **end: Any) -> str:
+def _hash(run: PlannedRun, **end: Any) -> str:
   """Names what makes a run, wherever the sweep's folder lies."""
-  config = config.copy_and_resolve_references()
+  config = run.config.copy_and_resolve_references()
   config.smoothing.update(end)
-  if teacher:  # its folder's name says what it is
-    config.teacher.run = teacher
-  return config_lib.config_hash(config)
+  if run.teacher:  # its folder's name says what it is
+    config.teacher.run = run.teacher
+  return config_hash(config)
 
 
 def _share(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
@@ -171,31 +159,22 @@ def _share(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
   for run in runs:
     kind = run.directory
     if run.config.smoothing.schedule in ('constant', 'two_stage'):
-      kind = _hash(run.config, run.teacher, **ENDLESS)
+      kind = _hash(run, **ENDLESS)
     kinds[kind].append(run)
   shared = []
   for members in kinds.values():
     trunk = max(members, key=lambda run: run.end_of_smoothing)
-    branches = [
-      dataclasses.replace(
-        run,
-        trunk=trunk.directory,
-        first_epoch=int(run.end_of_smoothing),
-      )
-      for run in members
-      if run is not trunk and _can_fork(run, trunk)
-    ]
     kept = {*trunk.config.checkpoint_keep_epochs}
-    kept |= {run.first_epoch for run in branches}
+    for run in members:
+      end = run.end_of_smoothing
+      if end >= 1 and end.is_integer() and end < trunk.end_of_smoothing:
+        run = dataclasses.replace(
+          run, trunk=trunk.directory, first_epoch=int(end)
+        )
+        kept.add(run.first_epoch)
+      shared.append(run)
     trunk.config.checkpoint_keep_epochs = tuple(sorted(kept))
-    forked = {run.row for run in branches}
-    shared += [run for run in members if run.row not in forked] + branches
   return shared
-
-
-def _can_fork(run: PlannedRun, trunk: PlannedRun) -> bool:
-  end = run.end_of_smoothing
-  return end >= 1 and end.is_integer() and end < trunk.end_of_smoothing
 
 
 def _with_stages(runs: Sequence[PlannedRun]) -> Iterator[PlannedRun]:
@@ -218,10 +197,7 @@ def resolve_fork(run: PlannedRun, workdir: pathlib.Path) -> PlannedRun:
   which smoothing ends, and what it saved may be damaged. Until there trunk and
   branch are the same, so any epoch before it serves, and without one the run is
   trained alone.
-
-  Args:
-    run: as planned; it is returned as it is while its trunk goes on.
-    workdir: the sweep's folder.
+  While its trunk goes on, the run is returned as it is.
   """
   if begun := read_saved(workdir / run.directory):
     trunk, _, epoch = begun.config.init.fork_from.rpartition('@')

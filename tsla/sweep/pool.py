@@ -64,10 +64,7 @@ def run_all(
         if stopping and outcome.exit_code > 128:
           continue  # it has saved, and goes on another time
         progress.say(worker.run, outcome.text)
-        if outcome.exit_code == 0:
-          queue.finish(worker.run)
-        else:
-          queue.fail(worker.run, outcome.text)
+        queue.end(worker.run, outcome.text if outcome.exit_code else None)
 
 
 class _Queue:
@@ -78,20 +75,15 @@ class _Queue:
     pairs = zip(runs, states, strict=True)
     self.waiting = [run for run, state in pairs if state != 'done']
     self.failures: dict[str, str] = {}
-    self._runs = {run.directory: run for run in runs}
-    self._places = {run.directory: i for i, run in enumerate(runs)}
+    self._runs = {run.directory: run for run in self.waiting}
+    self._places = list(self._runs)
     self._workdir = workdir
-    waiting = {run.directory: run.needs for run in self.waiting}
-    self._order = graphlib.TopologicalSorter(
-      {
-        directory: [need for need in needs if need in waiting]
-        for directory, needs in waiting.items()
-      }
-    )
-    self._order.prepare()
+    self._order = graphlib.TopologicalSorter()
     self._ready: list[str] = []
-    for run in self.waiting:  # of an earlier try
-      directory.note_failure(workdir / run.directory)
+    for name, run in self._runs.items():
+      self._order.add(name, *(need for need in run.needs if need in self._runs))
+      directory.note_failure(workdir / name)  # of an earlier try
+    self._order.prepare()
 
   def next(self) -> PlannedRun | None:
     """Takes the first run that needs nothing unfinished; None: there is none.
@@ -103,37 +95,31 @@ class _Queue:
       self._ready += self._order.get_ready()
       if not self._ready:
         return None
-      directory = min(self._ready, key=self._places.__getitem__)
-      self._ready.remove(directory)
-      run = self._runs[directory]
+      name = min(self._ready, key=self._places.index)
+      self._ready.remove(name)
+      run = self._runs[name]
       if run.teacher not in self.failures:
         return run
-      teacher = self._runs[run.teacher].label
-      self.fail(run, f'needs {teacher}, which failed')
+      self.end(run, f'needs {self._runs[run.teacher].label}, which failed')
 
-  def finish(self, run: PlannedRun) -> None:
-    """Lets those that need it go ahead."""
-    self._order.done(run.directory)
-
-  def fail(self, run: PlannedRun, reason: str) -> None:
-    """Notes the reason, also in the run's folder, for the report."""
-    self.failures[run.directory] = reason
-    directory.note_failure(self._workdir / run.directory, reason)
+  def end(self, run: PlannedRun, failure: str | None = None) -> None:
+    """Lets those that need it go ahead; notes in its folder why it failed."""
+    if failure is not None:
+      self.failures[run.directory] = failure
+      directory.note_failure(self._workdir / run.directory, failure)
     self._order.done(run.directory)
 
 
-class _Progress:
+class _Progress(tqdm):
   """A bar over the epochs of all runs, and a line for each that ends."""
 
   def __init__(self, runs: Sequence[PlannedRun], workdir: pathlib.Path):
-    self._workdir = workdir
-    self._runs = list(runs)
-    self._total = outline.trained_epochs(runs)
+    self._folders = [(run, workdir / run.directory) for run in runs]
     self._ended = 0
     self._started = time.monotonic()
     self._first = self._epochs()
-    self._bar = tqdm(
-      total=self._total,
+    super().__init__(
+      total=outline.trained_epochs(runs),
       initial=self._first,
       unit=' epochs',
       disable=not sys.stderr.isatty(),
@@ -141,43 +127,27 @@ class _Progress:
       '{elapsed} ETA {remaining}  {postfix}',
     )
 
-  def __enter__(self) -> '_Progress':
-    return self
-
-  def __exit__(self, *exception: object) -> None:
-    self._bar.close()
-
   def show(self, running: Sequence[PlannedRun]) -> None:
     """Moves the bar to where the runs are."""
-    self._bar.set_postfix_str(
-      ', '.join(r.label for r in running), refresh=False
-    )
-    self._bar.n = self._epochs()
-    self._bar.refresh()
+    labels = ', '.join(run.label for run in running)
+    self.set_postfix_str(labels, refresh=False)
+    self.n = self._epochs()
+    self.refresh()
 
   def say(self, run: PlannedRun, text: str) -> None:
     """A line that stays: how a run ended."""
     self._ended += 1
     done, passed = self._epochs(), time.monotonic() - self._started
-    speed = (done - self._first) / passed
-    left = '--:--'
+    speed, left = (done - self._first) / passed, '--:--'
     if speed > 0:
-      left = tqdm.format_interval((self._total - done) / speed)
-    tqdm.write(
-      f'[{self._ended}/{len(self._runs)}, ETA {left}] {run.label}: {text}',
-      file=sys.stderr,
-    )
+      left = tqdm.format_interval((self.total - done) / speed)
+    place = f'[{self._ended}/{len(self._folders)}, ETA {left}]'
+    tqdm.write(f'{place} {run.label}: {text}', file=sys.stderr)
 
   def _epochs(self) -> float:
     """Epochs trained of those that are the runs' own."""
-    return round(
-      sum(
-        max(
-          0.0,
-          directory.epochs_done(self._workdir / run.directory)
-          - run.first_epoch,
-        )
-        for run in self._runs
-      ),
-      1,
+    own = (
+      max(0.0, directory.epochs_done(folder) - run.first_epoch)
+      for run, folder in self._folders
     )
+    return round(sum(own), 1)

@@ -1,16 +1,18 @@
 """A table: rows that are trained on the same seeds and compared."""
 
 import dataclasses
-import difflib
 import importlib.util
 import os
 import pathlib
 
 import ml_collections
 
-from tsla.config import forms as config_lib
+from tsla.config.checks import check_file
+from tsla.config.forms import parse_text
 from tsla.config.schema import FIELDS
 from tsla.errors import InputError
+
+_EXAMPLE = '--table=configs/sweeps/digits.py'
 
 # How the fields of `smoothing` that end it are set where it has no end.
 ENDLESS = {
@@ -52,7 +54,7 @@ class Table:
   rows: tuple[Row, ...]
 
 
-def load(path: str | os.PathLike) -> Table:
+def load_table(path: str | os.PathLike) -> Table:
   """Reads a table file: a Python file with a `get_table()`.
 
   Raises:
@@ -60,14 +62,7 @@ def load(path: str | os.PathLike) -> Table:
       used.
   """
   path = pathlib.Path(path)
-  if not path.is_file():
-    known = [str(file) for file in path.parent.glob('[a-z]*.py')]
-    near = difflib.get_close_matches(str(path), known, n=1, cutoff=0.0)
-    raise InputError(
-      f'--table={path}: no such file',
-      allowed=', '.join(sorted(known)),
-      cure=f'--table={(near or ["configs/sweeps/digits.py"])[0]}',
-    )
+  check_file(path, 'table', f'{path.parent}/[a-z]*.py', _EXAMPLE)
   try:
     spec = importlib.util.spec_from_file_location(f'table_{path.stem}', path)
     module = importlib.util.module_from_spec(spec)
@@ -79,7 +74,7 @@ def load(path: str | os.PathLike) -> Table:
     raise InputError(
       f'--table={path}: {type(error).__name__}: {error}',
       allowed='FILE.py with a get_table() that returns a Table',
-      cure='--table=configs/sweeps/digits.py',
+      cure=_EXAMPLE,
     ) from error
   if not isinstance(table, Table):
     raise InputError(
@@ -101,28 +96,28 @@ def adapt(table: Table, fields: dict[str, str], epochs: int | None) -> Table:
     InputError: a field that is not there, that rows differ in, or whose value
       is not allowed.
   """
+  for name, text in fields.items():
+    if name == 'epochs':
+      raise InputError(
+        f'--config.epochs={text}: would leave the drop epochs where they are',
+        allowed='--epochs=E, which keeps the proportions',
+        cure=f'--epochs={text}',
+      )
+    if name == 'seed' or name.removeprefix('smoothing.') in ENDLESS:
+      raise InputError(
+        f'--config.{name}={text}: the table itself sets it, a row each',
+        allowed='fields that are the same for all rows',
+        cure='--seeds=N, or a table file of your own',
+      )
+  values = {name: parse_text(name, text) for name, text in fields.items()}
   rows = []
   for row in table.rows:
     config = row.config.copy_and_resolve_references()
-    for name, text in fields.items():
-      if name == 'epochs':
-        raise InputError(
-          f'--config.epochs={text}: would leave the drop epochs where they are',
-          allowed='--epochs=E, which keeps the proportions',
-          cure=f'--epochs={text}',
-        )
-      if name == 'seed' or name.removeprefix('smoothing.') in ENDLESS:
-        raise InputError(
-          f'--config.{name}={text}: the table itself sets it, a row each',
-          allowed='fields that are the same for all rows',
-          cure='--seeds=N, or a table file of your own',
-        )
-      config_lib.set_text(config, name, text)
-    if epochs is not None:
-      _rescale(config, epochs)
-    rows.append(dataclasses.replace(row, config=config))
+    config.update_from_flattened_dict(values)
+    row = dataclasses.replace(row, config=config)
+    rows.append(row if epochs is None else _rehearsal(row, epochs))
   changes = [
-    f'{name} = {text}' for name, text in fields.items() if FIELDS[name].identity
+    f'{n} = {text}' for n, text in fields.items() if FIELDS[n].identity
   ]
   name, title = table.name, ', '.join([table.title, *changes])
   if epochs is not None:  # nothing that was published compares with it
@@ -130,29 +125,28 @@ def adapt(table: Table, fields: dict[str, str], epochs: int | None) -> Table:
   return Table(name, title, tuple(rows))
 
 
-def _rescale(config: ml_collections.ConfigDict, epochs: int) -> None:
+def _rehearsal(row: Row, epochs: int) -> Row:
+  """The row at another length; all that it has in epochs scales with it."""
+  config = row.config.copy_and_resolve_references()
   ratio = epochs / config.epochs
-  for section, what in (
+  for section, stem in (
     ('smoothing', 'drop'),
+    ('smoothing', 'min'),
+    ('smoothing', 'max'),
     ('optimizer', 'warmup'),
     ('optimizer', 'milestone'),
   ):
-    if config[section][f'{what}_steps'] not in (-1, ()):
+    options, field = config[section], f'{stem}_epochs'
+    if options.get(f'{stem}_steps', -1) not in (-1, ()):
       raise InputError(
-        f'--epochs={epochs}: a row has {section}.{what}_steps',
-        allowed=f'with {what}_epochs or {what}_percent',
+        f'--epochs={epochs}: a row has {section}.{stem}_steps',
+        allowed=f'with {field} or {stem}_percent',
       )
-  for section, field in (
-    ('smoothing', 'drop_epochs'),
-    ('smoothing', 'min_epochs'),
-    ('smoothing', 'max_epochs'),
-    ('optimizer', 'warmup_epochs'),
-  ):
-    if config[section][field] != -1:
-      config[section][field] = round(config[section][field] * ratio, 6)
-  config.optimizer.milestone_epochs = tuple(
-    round(epoch * ratio, 6) for epoch in config.optimizer.milestone_epochs
-  )
+    if field == 'milestone_epochs':
+      options[field] = tuple(round(e * ratio, 6) for e in options[field])
+    elif options[field] != -1:
+      options[field] = round(options[field] * ratio, 6)
   kept = {round(epoch * ratio) for epoch in config.checkpoint_keep_epochs}
   config.checkpoint_keep_epochs = tuple(sorted(kept - {0}))
   config.epochs = epochs
+  return dataclasses.replace(row, config=config)

@@ -18,8 +18,7 @@ from tsla.sweep.plan import PlannedRun
 from tsla.training.loop import train_and_evaluate
 from tsla.training.reporter import Diverged
 
-# A pipe holds little while nobody reads it.
-_MOST_CHARACTERS = 500
+_MOST_CHARACTERS = 500  # a pipe holds little while nobody reads it
 
 
 class Outcome(NamedTuple):
@@ -30,12 +29,7 @@ class Outcome(NamedTuple):
 
 
 def train(run: PlannedRun, workdir: pathlib.Path) -> Outcome:
-  """Trains a run to its end, or from where it was stopped.
-
-  Args:
-    run: one of the plan.
-    workdir: the sweep's folder.
-  """
+  """Trains a run to its end, also from where it was stopped."""
   keep_compiled()
   split_cores(run.config.model.name, run.config.batch_size)
   run = plan.resolve_fork(run, workdir)
@@ -55,13 +49,8 @@ class Worker:
   """A run in a process of its own.
 
   It writes to a file what it has to say, leaves Ctrl-C to the parent, and ends
-  when the parent does, however that happens.
-
-  Args:
-    run: one of the plan.
-    workdir: the sweep's folder.
-    slot: its place among the runs that run at a time.
-    variables: what its environment has in addition.
+  when the parent does, however that happens. `slot` is its place among the runs
+  that run at a time; `variables` are added to its environment.
   """
 
   def __init__(
@@ -77,18 +66,11 @@ class Worker:
     # A fork of a process that runs XLA would hang; a new one is spawned.
     context = multiprocessing.get_context('spawn')
     self._outcome, sender = context.Pipe(duplex=False)
-    self._process = context.Process(
-      target=_work,
-      args=(run, workdir, self.log, sender, variables),
-      name=run.directory,
-    )
+    args = (run, workdir, self.log, sender, variables)
+    self._process = context.Process(target=_work, args=args, name=run.directory)
     self._process.start()
+    self.ended = self._process.sentinel  # becomes ready at the end
     sender.close()
-
-  @property
-  def ended(self) -> int:
-    """What becomes ready, for `multiprocessing.connection.wait`."""
-    return self._process.sentinel
 
   @property
   def has_ended(self) -> bool:
