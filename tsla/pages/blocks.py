@@ -1,7 +1,4 @@
-"""What a page is made of, before it is Markdown or HTML.
-
-All text here is plain: the templates' environments escape it.
-"""
+"""What a page is made of; all text is plain, the templates escape it."""
 
 import base64
 from collections.abc import Iterator, Sequence

@@ -49,11 +49,8 @@ def plain_log_ticks(axes: Axes) -> None:
   """Puts the few numbers on a log axis that a reader looks for."""
   low, high = axes.get_ylim()
   # The fewer decades, the more ticks between the powers of ten.
-  subs = next(
-    subs
-    for least, subs in ((100, (1,)), (10, (1, 2, 5)), (0, (1, 1.5, 2, 3, 5, 7)))
-    if high / low > least
-  )
+  ticks = {100: (1,), 10: (1, 2, 5), 0: (1, 1.5, 2, 3, 5, 7)}
+  subs = next(subs for least, subs in ticks.items() if high / low > least)
   axes.yaxis.set_major_locator(LogLocator(subs=subs))
   axes.yaxis.set_minor_locator(NullLocator())
   axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f'{y:g}'))

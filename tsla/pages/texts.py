@@ -3,18 +3,18 @@
 import pathlib
 import tomllib
 from collections.abc import Callable
+from typing import Any
 
 
 def read_texts(module: str) -> Callable[..., str]:
-  """What gives a text by its name, with values in place of its {fields}.
+  """What gives a text of `X.toml`, beside `X.py`, by its name.
 
-  Args:
-    module: the path of `X.py`, whose texts are in `X.toml`; each becomes one
-      line, whatever its lines in the file.
+  A text is one line, with values in place of its {fields}.
   """
-  content = pathlib.Path(module).with_suffix('.toml').read_text('utf-8')
-  texts = {
-    name: ' '.join(text.strip().split('\n'))
-    for name, text in tomllib.loads(content).items()
-  }
-  return lambda name, **values: texts[name].format(**values)
+  path = pathlib.Path(module).with_suffix('.toml')
+  texts = tomllib.loads(path.read_text('utf-8'))
+
+  def text(name: str, **values: Any) -> str:
+    return texts[name].strip().replace('\n', ' ').format(**values)
+
+  return text
