@@ -48,8 +48,8 @@ def make_demo(tmp_path, monkeypatch):
 
 def test_make_demo_trains_three_seeds_of_six_rows(make_demo, capsys):
   said, asked = make_demo('exit 0')
-  assert asked[:2] == ['-m', 'tsla.commands.sweep']
-  assert sweep.main([*asked[2:], '--dry_run']) == 0
+  assert asked[:3] == ['-m', 'tsla', 'sweep']
+  assert sweep.main([*asked[3:], '--dry_run']) == 0
   title, _, *rows = capsys.readouterr().out.splitlines()
   assert title == 'Digits, ResNet-8: 6 rows × 3 seeds = 18 runs'
   assert [row.split()[:2] for row in rows[:6]] == [

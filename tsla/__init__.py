@@ -1,9 +1,8 @@
 """TSLA: label smoothing that is dropped on time, for JAX and optax.
 
-This page is what a training loop of your own needs: the loss, the schedules of
-θ, the smoothing labels and the optax transformation that owns θ, all that
-`tsla.smoothing` exports. The first name asked for loads JAX and optax, nothing
-else; `import tsla` alone loads neither, so that `tsla --help` answers at once.
+All that `tsla.smoothing` exports is here, for a training loop of your own: the
+loss, the schedules of θ, the smoothing labels and the optax transformation that
+owns θ. `import tsla` alone loads no JAX, so that `tsla --help` answers at once.
 """
 
 import importlib

@@ -27,8 +27,7 @@ def main(argv: Sequence[str]) -> int:
   name, *rest = argv or ['--help']
   if name in ('-h', '--help'):
     print('tsla COMMAND, or python -m tsla COMMAND:\n')
-    for known, what in COMMANDS.items():
-      print(f'  {known:<9}{what}')
+    print(*(f'  {known:<9}{COMMANDS[known]}' for known in COMMANDS), sep='\n')
     print('\n`tsla COMMAND --help` says more; training: python main.py --help')
     return 0
   if name not in COMMANDS:

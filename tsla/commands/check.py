@@ -1,34 +1,31 @@
-"""`python -m tsla check WORKDIR`: verifies all checkpoints of a run.
+"""Reads all checkpoints of a run back and says which are whole.
 
 Exit codes: 0 all are whole, 1 one is damaged, 2 there are none.
 """
 
 import pathlib
-import sys
 from collections.abc import Sequence
 
+from tsla.commands.parser import Parser, command
 from tsla.errors import InputError
 from tsla.runs import checkpoint, manifest
 from tsla.runs.directory import RunRecord
 
 
+@command
 def main(argv: Sequence[str]) -> int:
   """Runs the command line; returns the exit code."""
-  if len(argv) != 1 or argv[0].startswith('-'):
-    print(__doc__)
-    return 0 if argv in (['-h'], ['--help']) else 2
-  folder = RunRecord(pathlib.Path(argv[0])).checkpoints
-  try:
-    found = checkpoint.check(folder)
-  except InputError as error:
-    print(error, file=sys.stderr)
-    return 2
+  parser = Parser('check', __doc__)
+  parser.add_argument('workdir', type=pathlib.Path, help="the run's directory")
+  folder = RunRecord(parser.parse_args(argv).workdir).checkpoints
+  found = checkpoint.check(folder)
   if not found:
-    print(f'{folder}: no checkpoints', file=sys.stderr)
-    return 2
+    raise InputError(f'{folder}: no checkpoints')
+  damaged = False
   for step, saved in found.items():
     if isinstance(saved, manifest.Damaged):
-      print(f'update {step:>9,}  damaged: {saved}')
+      damaged, what = True, f'damaged: {saved}'
     else:
-      print(f'update {step:>9,}  whole: {len(saved.arrays)} arrays')
-  return int(any(isinstance(s, manifest.Damaged) for s in found.values()))
+      what = f'whole: {len(saved.arrays)} arrays'
+    print(f'update {step:>9,}  {what}')
+  return int(damaged)

@@ -14,7 +14,6 @@ class Parser(argparse.ArgumentParser):
   """argparse that raises `InputError`; `--help` still raises SystemExit(0)."""
 
   def __init__(self, name: str, description: str | None):
-    """For the command `name`; `--help` begins with the description."""
     super().__init__(
       prog=f'python -m tsla {name}',
       description=description,
@@ -45,10 +44,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def command(main: Callable[[Sequence[str]], int]) -> Callable[..., int]:
-  """Wraps a `main(argv)`: an `InputError` is printed to stderr, 2 returned.
-
-  Without an argument it takes the process's.
-  """
+  """A main that prints an `InputError` and returns 2; argv may be left out."""
 
   @functools.wraps(main)
   def wrapped(argv: Sequence[str] | None = None) -> int:

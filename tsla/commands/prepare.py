@@ -16,13 +16,10 @@ from tsla.data.prepare import prepare
 def main(argv: Sequence[str]) -> int:
   """Runs the command line; returns the exit code."""
   parser = Parser('prepare', __doc__)
-  parser.add_argument('name', help=', '.join(sorted(BUILDERS)))
-  parser.add_argument('--data_dir', default='', help="'' = TFDS's default")
-  parser.add_argument(
-    '--archive',
-    action='append',
-    help='an archive that was fetched by hand; once for each',
-  )
+  add = parser.add_argument
+  add('name', help=', '.join(sorted(BUILDERS)))
+  add('--data_dir', default='', help="'' = TFDS's default")
+  add('--archive', action='append', help='one fetched by hand; once for each')
   args = parser.parse_args(argv)
   print(prepare(args.name, args.data_dir, args.archive))
   return 0

@@ -26,10 +26,9 @@ from tsla.errors import InputError
 from tsla.report.write import write_report
 from tsla.runs import directory
 from tsla.sweep import outline, plan, pool, worker
-from tsla.sweep import table as table_lib
 from tsla.sweep.inputs import check_inputs
 from tsla.sweep.plan import PlannedRun
-from tsla.sweep.table import Table
+from tsla.sweep.table import adapt, load_table
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -39,14 +38,9 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
   add('--workdir', required=True, metavar='DIR', help='folder of all its runs')
   add('--seeds', type=int, default=5, metavar='N', help='0 to N-1; default 5')
   add('--jobs', type=int, default=1, metavar='K', help='runs at a time')
-  add(
-    '--epochs',
-    type=int,
-    metavar='E',
-    help='a rehearsal: E epochs a run, what is given in epochs in proportion',
-  )
-  mode = parser.add_mutually_exclusive_group()
-  add = mode.add_argument
+  text = 'a rehearsal: E epochs a run, what is given in epochs in proportion'
+  add('--epochs', type=int, metavar='E', help=text)
+  add = parser.add_mutually_exclusive_group().add_argument
   add('--dry_run', action='store_true', help='print the plan, train nothing')
   add('--list', action='store_true', help='print one command a run, in order')
   add('--only', type=int, metavar='I', help='train run I of --list, here')
@@ -68,12 +62,10 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def _command(args: argparse.Namespace) -> str:
   """The shell command that trains the same table."""
-  flags = [
-    f'--{name}={getattr(args, name)}'
-    for name in ('table', 'workdir', 'seeds', 'epochs')
-    if getattr(args, name) is not None
-  ]
-  flags += [f'--config.{name}={text}' for name, text in args.fields.items()]
+  names = ('table', 'workdir', 'seeds', 'epochs')
+  given = {name: getattr(args, name) for name in names}
+  given |= {f'config.{name}': text for name, text in args.fields.items()}
+  flags = [f'--{name}={v}' for name, v in given.items() if v is not None]
   return 'python -m tsla sweep ' + shlex.join(flags)
 
 
@@ -81,53 +73,23 @@ def _train_one(
   index: int, runs: Sequence[PlannedRun], workdir: pathlib.Path, again: str
 ) -> int:
   if not 0 <= index < len(runs):
-    raise InputError(
-      f'--only={index}: no such run',
-      allowed=f'0 to {len(runs) - 1}',
-      cure=f'{again} --list',
-    )
+    allowed, cure = f'0 to {len(runs) - 1}', f'{again} --list'
+    raise InputError(f'--only={index}: no such run', allowed=allowed, cure=cure)
   run = runs[index]
   for place, other in enumerate(runs):
     state = directory.state_of(workdir / other.directory)
     serves = plan.ENDED if other.directory == run.trunk else ('done',)
     if other.directory in run.needs and state not in serves:
-      raise InputError(
-        f'--only={index}: {run.label} needs {other.label}, which is {state}',
-        cure=f'{again} --only={place}',
-      )
-  directory.note_failure(workdir / run.directory)
+      problem = f'{run.label} needs {other.label}, which is {state}'
+      cure = f'{again} --only={place}'
+      raise InputError(f'--only={index}: {problem}', cure=cure)
+  folder = workdir / run.directory
+  directory.note_failure(folder)
   outcome = worker.train(run, workdir)
   if outcome.exit_code in (2, 3):
-    directory.note_failure(workdir / run.directory, outcome.text)
+    directory.note_failure(folder, outcome.text)
   print(outcome.text, file=sys.stderr)
   return outcome.exit_code
-
-
-def _train_all(
-  table: Table,
-  runs: Sequence[PlannedRun],
-  workdir: pathlib.Path,
-  jobs: int,
-  again: str,
-) -> int:
-  if any(directory.state_of(workdir / r.directory) != 'done' for r in runs):
-    check_inputs(runs, workdir)
-  # The runs need the accelerator for themselves.
-  jax.config.update('jax_platforms', 'cpu')
-  failures, signum = pool.run_all(runs, workdir, jobs)
-  if signum:
-    print(
-      f'saved and stopped; go on with\n  {again} --jobs={jobs}', file=sys.stderr
-    )
-    return 128 + signum
-  for run in runs:
-    if run.directory in failures:
-      print(f'failed: {run.label}: {failures[run.directory]}', file=sys.stderr)
-  resolved = [plan.resolve_fork(run, workdir) for run in runs]
-  outline.write(workdir, table, resolved, again)
-  markdown, page = write_report([workdir], workdir)
-  print(f'report: {page}, {markdown}')
-  return 1 if failures else 0
 
 
 @command
@@ -135,9 +97,7 @@ def main(argv: Sequence[str]) -> int:
   """Runs the command line; returns the exit code."""
   args = _parse(argv)
   again = _command(args)
-  table = table_lib.adapt(
-    table_lib.load_table(args.table), args.fields, args.epochs
-  )
+  table = adapt(load_table(args.table), args.fields, args.epochs)
   workdir = pathlib.Path(args.workdir).absolute()
   runs = plan.plan(table, range(args.seeds), workdir)
   if args.list:
@@ -152,4 +112,19 @@ def main(argv: Sequence[str]) -> int:
   if args.dry_run:
     return 0
   outline.write(workdir, table, resolved, again)
-  return _train_all(table, runs, workdir, args.jobs, again)
+  check_inputs(runs, workdir)
+  # The runs need the accelerator for themselves.
+  jax.config.update('jax_platforms', 'cpu')
+  failures, signum = pool.run_all(runs, workdir, args.jobs)
+  if signum:
+    text = f'saved and stopped; go on with\n  {again} --jobs={args.jobs}'
+    print(text, file=sys.stderr)
+    return 128 + signum
+  for run in runs:
+    if run.directory in failures:
+      print(f'failed: {run.label}: {failures[run.directory]}', file=sys.stderr)
+  resolved = [plan.resolve_fork(run, workdir) for run in runs]
+  outline.write(workdir, table, resolved, again)
+  markdown, page = write_report([workdir], workdir)
+  print(f'report: {page}, {markdown}')
+  return 1 if failures else 0

@@ -28,17 +28,10 @@ def main(argv: Sequence[str]) -> int:
     text = f'{meaning}; default %(default)g'
     add(f'--{name}', type=float, default=default, help=text)
   add(
-    '--rho',
-    type=float,
-    help='ρ, the correlation of the two errors; without it the table holds for '
-    'any',
+    '--rho', type=float, help='ρ, correlation of the two errors; default: any'
   )
-  add(
-    '--out',
-    type=pathlib.Path,
-    help='also simulate a problem with every constant known (a minute or two, '
-    'whatever the flags above) and write theory.html and its figures there',
-  )
+  text = 'also simulate the problem of the defaults and write theory.html there'
+  add('--out', type=pathlib.Path, help=f'{text} (a minute or two)')
   args = vars(parser.parse_args(argv))
   out, epsilon = args.pop('out'), args.pop('epsilon')
   print(complexity_table(Problem(**args), epsilon))

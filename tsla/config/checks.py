@@ -13,10 +13,10 @@ from tsla.config.schema import FIELDS, check_value
 from tsla.errors import InputError
 
 
-def check_file(path: pathlib.Path, flag: str, others: str, cure: str) -> None:
-  """Raises InputError if there is no `path`, with the nearest that is one.
+def check_file(path: pathlib.Path, flag: str, others: str) -> None:
+  """Raises InputError, with the nearest of the others, if there is no `path`.
 
-  It is one of those that match `others`; without any, `cure` is what to do.
+  `others` is a pattern, such as 'configs/*.py'.
   """
   if path.is_file():
     return
@@ -26,7 +26,7 @@ def check_file(path: pathlib.Path, flag: str, others: str, cure: str) -> None:
   raise InputError(
     f'--{flag}={path}: no such file',
     allowed=', '.join(known),
-    cure=f'--{flag}={near[0]}' if near else cure,
+    cure=f'--{flag}={near[0]}' if near else 'run in the folder of main.py',
   )
 
 

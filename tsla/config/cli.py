@@ -15,23 +15,17 @@ from tsla.config.schema import FIELDS, check_field_name
 from tsla.errors import InputError
 
 _EXAMPLE = 'python main.py --config=configs/digits_tsla.py'
-_NO_CONFIGS = 'run in the folder of main.py'
-_DEFINE = {
-  str: flags.DEFINE_string,
-  int: flags.DEFINE_integer,
-  bool: flags.DEFINE_boolean,
-}
+_text = flags.DEFINE_string
+_whole = flags.DEFINE_integer
+_switch = flags.DEFINE_boolean
 _FLAGS = {
-  'workdir': (str, "the run's directory; default: runs/CONFIG-HASH"),
-  'allow_changed_config': (
-    bool,
-    'go on with the run in --workdir although its config was another',
-  ),
-  'distributed': (bool, 'join the other processes of a pod slice or Slurm job'),
-  'coordinator': (str, 'HOST:PORT of process 0, to join processes by hand'),
-  'num_processes': (int, 'how many share the run, with --coordinator'),
-  'process_index': (int, 'which this one is, from 0, with --coordinator'),
-  'debug': (bool, 'show where in the code bad input was found'),
+  'workdir': (_text, "the run's directory; default: runs/CONFIG-HASH"),
+  'allow_changed_config': (_switch, 'go on with a run of another config'),
+  'distributed': (_switch, 'join the processes of a pod slice or Slurm job'),
+  'coordinator': (_text, 'HOST:PORT of process 0, to join processes by hand'),
+  'num_processes': (_whole, 'how many share the run, with --coordinator'),
+  'process_index': (_whole, 'which this one is, from 0, with --coordinator'),
+  'debug': (_switch, 'show where in the code bad input was found'),
 }
 _BY_HAND = ('coordinator', 'num_processes', 'process_index')
 
@@ -55,8 +49,7 @@ def parse(argv: Sequence[str]) -> CommandLine:
   """
   for argument in argv[1:]:
     if file := re.match(r'--?config=([^:]+)', argument):
-      path = pathlib.Path(file[1])
-      check_file(path, 'config', 'configs/[a-z]*_*.py', _NO_CONFIGS)
+      check_file(pathlib.Path(file[1]), 'config', 'configs/[a-z]*_*.py')
     if field := re.match(r'--?(?:no)?config\.([\w.]+)', argument):
       check_field_name(field[1])
   values = flags.FlagValues()
@@ -64,8 +57,8 @@ def parse(argv: Sequence[str]) -> CommandLine:
   config_flags.DEFINE_config_file(
     'config', flag_values=values, sys_argv=list(argv)
   )
-  for name, (kind, meaning) in _FLAGS.items():
-    _DEFINE[kind](name, None, meaning, flag_values=values)
+  for name, (define, meaning) in _FLAGS.items():
+    define(name, None, meaning, flag_values=values)
   try:
     rest = values(argv)[1:]
     config = values.config

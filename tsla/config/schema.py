@@ -5,6 +5,7 @@ import difflib
 import math
 import operator
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import ml_collections
@@ -104,18 +105,14 @@ def _channels(default: float, meaning: str, *, open_low: bool = False) -> Field:
   return Field((default,), meaning, words, check)
 
 
-def _path(meaning: str, **more: bool) -> Field:
-  words = 'a path of a local or mounted disk'
-  return Field('', meaning, words, lambda v: '://' not in v, **more)
-
-
-def _text(meaning: str, default: str = '', **more: bool) -> Field:
-  return Field(default, meaning, 'any text', lambda v: True, **more)
-
-
-def _switch(default: bool, meaning: str, **more: bool) -> Field:
-  return Field(default, meaning, 'true or false', lambda v: True, **more)
-
+_switch = partial(Field, allowed='true or false', check=lambda v: True)
+_text = partial(Field, allowed='any text', check=lambda v: True)
+_path = partial(
+  Field,
+  '',
+  allowed='a path of a local or mounted disk',
+  check=lambda v: '://' not in v,
+)
 
 FIELDS: dict[str, Field] = {
   'seed': _whole(0, 'initialisation, batch order, augmentation', 0, 2**32 - 1),
@@ -146,7 +143,7 @@ FIELDS: dict[str, Field] = {
   ),
   'init.fork_from': _path('RUN@EPOCH: begin as that run was after that epoch'),
   'data.name': _text(
-    'digits, cifar100, any prepared TFDS set, folder or npz', 'digits'
+    'digits', 'digits, cifar100, any prepared TFDS set, folder or npz'
   ),
   'data.path': _path(
     "TFDS data_dir ('' = ~/tensorflow_datasets), image folder, .npz",
@@ -187,7 +184,9 @@ FIELDS: dict[str, Field] = {
   'model.weights': _path(
     "torchvision's or timm's weights to start from, .safetensors or .pth"
   ),
-  'model.weights_sha256': _text("that file's SHA-256, checked if it is given"),
+  'model.weights_sha256': _text(
+    '', "that file's SHA-256, checked if it is given"
+  ),
   'smoothing.schedule': _choice(
     'theta over time; two_stage is TSLA, constant is LSR, reversed smooths '
     'after s, rising to the end; auto: a rule finds s',
@@ -241,7 +240,7 @@ FIELDS: dict[str, Field] = {
     'or a file of its weights, as model.weights', identity=False
   ),
   'teacher.weights_sha256': _text(
-    "that file's SHA-256, checked if it is given", identity=False
+    '', "that file's SHA-256, checked if it is given", identity=False
   ),
   'teacher.view': _choice(
     'what it sees: each augmented image, or once each image as it is',

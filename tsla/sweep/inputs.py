@@ -8,7 +8,7 @@ from tsla.config.forms import flatten
 from tsla.data import batches, datasets
 from tsla.errors import InputError
 from tsla.models import pretrained
-from tsla.runs.directory import read_saved
+from tsla.runs.directory import read_saved, state_of
 from tsla.sweep.plan import PlannedRun
 from tsla.training.build import check_fits
 
@@ -16,10 +16,14 @@ from tsla.training.build import check_fits
 def check_inputs(runs: Sequence[PlannedRun], workdir: pathlib.Path) -> None:
   """Prepares missing sets and reads every file that a run will read.
 
+  Where all runs are finished, there is nothing to read.
+
   Raises:
     InputError: data, weights and configs do not fit together, or a run that has
       begun did so on other data.
   """
+  if all(state_of(workdir / run.directory) == 'done' for run in runs):
+    return
   loaded = {}
   for run in runs:
     config = run.config

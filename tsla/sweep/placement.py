@@ -31,16 +31,10 @@ def environment(
 ) -> dict[str, str]:
   """What a run's process gets in addition, so that it uses its own device.
 
-  Args:
-    slot: the place of the run among those that run, in 0 .. jobs - 1.
-    jobs: runs at a time; beyond `devices` they share, in turn.
-    platform: 'cpu', 'gpu' or 'tpu'.
-    devices: of this machine.
-    inherited: the environment of the sweep; devices it hides stay hidden.
-
-  Returns:
-    Variables; none on CPUs, where all runs share the cores, and none for one
-    run at a time, which takes every device.
+  Nothing on CPUs, whose cores all runs share, nor for one run at a time, which
+  takes every device. The run in place `slot`, from 0, of `jobs` at a time gets
+  one of the `devices`; beyond these they share, in turn. What the `inherited`
+  environment of the sweep hides stays hidden.
 
   Example:
     >>> environment(5, 6, 'gpu', 4, {'CUDA_VISIBLE_DEVICES': '2,3,6,7'})

@@ -24,12 +24,7 @@ _GRACE_SECONDS = 40.0  # longer than a run has to save
 def run_all(
   runs: Sequence[PlannedRun], workdir: pathlib.Path, jobs: int
 ) -> tuple[dict[str, str], int]:
-  """Trains what is not finished yet.
-
-  Args:
-    runs: a plan, those that others need first.
-    workdir: the sweep's folder.
-    jobs: runs at a time.
+  """Trains what is not finished yet of a plan, `jobs` runs at a time.
 
   Returns:
     The reason, by folder, of each run that failed, and the number of the
@@ -37,8 +32,7 @@ def run_all(
   """
   queue = _Queue(runs, workdir)
   devices = find_devices() if jobs > 1 else ('', 0)
-  running: list[Worker] = []
-  stopping = False
+  running, stopping = list[Worker](), False
   with (
     watch_signals(lambda: None, _GRACE_SECONDS) as requested,
     _Progress(queue.waiting, workdir) as progress,

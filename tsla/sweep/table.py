@@ -12,8 +12,6 @@ from tsla.config.forms import parse_text
 from tsla.config.schema import FIELDS
 from tsla.errors import InputError
 
-_EXAMPLE = '--table=configs/sweeps/digits.py'
-
 # How the fields of `smoothing` that end it are set where it has no end.
 ENDLESS = {
   'schedule': 'constant',
@@ -62,7 +60,7 @@ def load_table(path: str | os.PathLike) -> Table:
       used.
   """
   path = pathlib.Path(path)
-  check_file(path, 'table', f'{path.parent}/[a-z]*.py', _EXAMPLE)
+  check_file(path, 'table', f'{path.parent}/[a-z]*.py')
   try:
     spec = importlib.util.spec_from_file_location(f'table_{path.stem}', path)
     module = importlib.util.module_from_spec(spec)
@@ -74,7 +72,7 @@ def load_table(path: str | os.PathLike) -> Table:
     raise InputError(
       f'--table={path}: {type(error).__name__}: {error}',
       allowed='FILE.py with a get_table() that returns a Table',
-      cure=_EXAMPLE,
+      cure='--table=configs/sweeps/digits.py',
     ) from error
   if not isinstance(table, Table):
     raise InputError(
