@@ -1,1 +1,4 @@
-"""Everything that becomes arrays: data sets, batches, augmentation."""
+"""Everything that becomes arrays: data sets, batches, augmentation.
+
+Nothing here knows a network, a loss or a run.
+"""
