@@ -31,7 +31,7 @@ class Dataset:
     class_names: the K names, by label.
     fingerprint: SHA-256 over images, labels, shapes and class names; equal for
       equal content, whatever it was read from.
-    held_out: what of the training set is not trained on.
+    held_out: what of the training set is not trained on; None: nothing.
   """
 
   name: str

@@ -137,10 +137,8 @@ class FolderSource:
     class_names, files = self._list()
     examples = {}
     for split, found in files.items():
-      where, read = (
-        os.path.join(self.path, split),
-        functools.partial(iter, found),
-      )
+      where = os.path.join(self.path, split)
+      read = functools.partial(iter, found)
       examples[split] = Examples(where, len(found), 3, (), read)
     return class_names, examples
 
@@ -193,12 +191,11 @@ def find_tfds(name: str, path: str, *, download: bool) -> TfdsSource:
   if versions:
     return TfdsSource(name, root, versions[max(versions)])
   known = [*sorted(BUILDERS), 'folder', 'npz']
+  another = 'or a TFDS set that lies there as array_record'
   near = prepare.nearest(name, known, '--config.data.name=')
   raise InputError(
     where,
-    allowed=', '.join(
-      [*known, 'or a TFDS set that lies there as array_record']
-    ),
+    allowed=', '.join([*known, another]),
     cure=near or f'--config.data.path=DIR, where DIR holds {name}',
   )
 
