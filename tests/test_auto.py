@@ -99,7 +99,7 @@ def test_each_rule_says_what_its_name_does(rule, first, second, fires):
   for each in (first, second):
     state = tsla.observe(state, seen(**each), tsla.constant(0.4), rule=-1)
     _, state = tx.update(PARAMS, state)
-  assert (int(auto.firings(state)[rule]) == 1) == fires
+  assert (int(auto.auto_state(state).memory.firings[rule]) == 1) == fires
   assert float(tsla.current_theta(state)) == pytest.approx(0.4)
 
 
@@ -110,7 +110,10 @@ def test_an_observation_at_the_same_count_replaces_the_last():
   twice = switch.observe(once, FIRES)
   for a, b in zip(jax.tree.leaves(once), jax.tree.leaves(twice), strict=True):
     np.testing.assert_array_equal(a, b)
-  assert int(auto.firings(switch.observe(twice, QUIET))['delta']) == 0
+  assert (
+    int(auto.auto_state(switch.observe(twice, QUIET)).memory.firings['delta'])
+    == 0
+  )
   # A decision too: it was made on what is no longer so.
   _, state = tx.update(PARAMS, once)
   assert float(tsla.current_theta(switch.observe(state, FIRES))) == 0

@@ -116,11 +116,8 @@ def _to_steps(
 
   Every duration of the package goes through here.
 
-  Args:
-    total: updates of the whole run.
-    steps_per_epoch: updates a pass over the training set.
-    name: of the fields without their units, as 'smoothing.drop'.
-    section: that they are in; -1, () and a unit that it lacks are unset.
+  `name` is the fields' without their units, as 'smoothing.drop'; in their
+  section -1, () and a unit that it lacks are unset.
   """
   scales = {'epochs': steps_per_epoch, 'steps': 1, 'percent': total / 100}
   stem = name.partition('.')[2]

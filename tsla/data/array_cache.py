@@ -27,10 +27,8 @@ def cached_array(
   Processes that ask at once wait for the first one; those that share no disk
   compute the same, each for itself.
 
-  Args:
-    kind: the folder of the user's cache.
-    facts: all that the array follows from, JSON-ready.
-    compute: makes the array; the same to the bit under the same facts.
+  It is kept in the user's cache, in the folder `kind`. The facts are all that
+  it follows from, to the bit, JSON-ready.
 
   Raises:
     InputError: the cache cannot be written.

@@ -50,10 +50,8 @@ def load_decoded(source: Source, size: int, *, skip_corrupt: bool) -> Decoded:
 
   Processes that ask at once wait for the first one.
 
-  Args:
-    source: where the encoded images are.
-    size: as of `images.decode_all`.
-    skip_corrupt: leave corrupt images out and say so on stderr.
+  `size` is as of `images.decode_all`; corrupt images that are skipped are named
+  on stderr.
 
   Raises:
     InputError: the source cannot be used; an image is corrupt and

@@ -23,13 +23,7 @@ def create_configured(
   *,
   axis_name: str | None = None,
 ) -> nn.Module:
-  """The network that the section `model` of a config names.
-
-  Args:
-    options: the section: `name`, `stem`, `width`, `dtype`.
-    num_classes: number of logits K.
-    axis_name: mapped axis over which BatchNorm is synchronised in training.
-  """
+  """The network that the section `model` of a config names, as of `create`."""
   return create(
     options.name,
     num_classes=num_classes,

@@ -23,11 +23,8 @@ _PAGE_WIDTH = 720
 def first_images(run: RunResult) -> np.ndarray:
   """The first images of epoch 0, augmented as the run did, not normalised.
 
-  Args:
-    run: one that has begun. Nothing is downloaded for it.
-
-  Returns:
-    `u8[B, H, W, C]`, B at most `COUNT`, in the order of the training.
+  `u8[B, H, W, C]`, B at most `COUNT`, in the order of the training, of a run
+  that has begun. Nothing is downloaded for it.
 
   Raises:
     InputError: its data set is not where it was, or another one is there.

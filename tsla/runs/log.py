@@ -23,10 +23,7 @@ Row = dict[str, Any]
 class RunLog:
   """Appends rows to `metrics.jsonl` and TensorBoard, or to nothing.
 
-  Args:
-    file: `metrics.jsonl`, None for the processes that do not write.
-    board: TensorBoard's file.
-    rows: what the log holds already.
+  `rows` are what the log holds already.
 
   Attributes:
     evaluations: step -> the values of its `eval` row.
@@ -88,11 +85,9 @@ def _line(row: Row) -> str:
 def read(path: pathlib.Path, *, mend: bool = False) -> list[Row]:
   """The rows of a log in order; none where there is no log.
 
-  Args:
-    path: a `metrics.jsonl`. A last row that is not whole is left out: its
-      process was killed, or is writing it.
-    mend: whether to leave out other lines that are no rows, such as a power cut
-      may leave, and go on from there.
+  A last row that is not whole is left out: its process was killed, or is
+  writing it. To mend is to leave out other lines that are no rows, too, such as
+  a power cut may leave.
 
   Raises:
     NewerFormat: the log is of a newer format.

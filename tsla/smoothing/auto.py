@@ -136,7 +136,7 @@ def adaptive_smoothing(
   Example:
     >>> import tsla
     >>> tx = adaptive_smoothing(tsla.constant(0.1))
-    >>> int(firings(tx.init(jnp.zeros(2)))['delta'])
+    >>> int(tx.init(jnp.zeros(2)).memory.firings['delta'])
     0
   """
   inner = label_smoothing(schedule)
@@ -299,15 +299,6 @@ def auto_state(opt_state: optax.OptState) -> AutoState:
       'transformation of one auto_two_stage in front of the optimiser.'
     )
   return states[0]
-
-
-def firings(opt_state: optax.OptState) -> dict[str, jax.Array]:
-  """i32[] by name: how often in a row each of `RULES` has fired by now.
-
-  Raises:
-    ValueError: as `auto_state`.
-  """
-  return auto_state(opt_state).memory.firings
 
 
 def _decided(scheduled: LabelSmoothingState, memory: Memory) -> jax.Array:

@@ -116,15 +116,7 @@ def residuals(
   labels: jax.typing.ArrayLike,
   y_hat: jax.typing.ArrayLike | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-  """The losses' gradients with respect to the logits, against y and against ŷ.
-
-  Args:
-    logits: f32[B, K].
-    labels: y, as for `smoothed_cross_entropy`.
-    y_hat: ŷ, as there.
-
-  Returns:
-    `softmax(z) − y` and `softmax(z) − ŷ`, f32[B, K].
+  """`softmax(z) − y` and `softmax(z) − ŷ`, f32[B, K]: the losses' gradients.
 
   Example:
     >>> r, r_hat = residuals(jnp.zeros((1, 2)), jnp.array([0]))

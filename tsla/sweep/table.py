@@ -85,10 +85,8 @@ def load_table(path: str | os.PathLike) -> Table:
 def adapt(table: Table, fields: dict[str, str], epochs: int | None) -> Table:
   """The table with fields set in all its rows, or at another length.
 
-  Args:
-    table: as its file has it.
-    fields: text by field name, as `--config.NAME=TEXT` of main.py has it.
-    epochs: length of every run; all that is given in epochs scales with it.
+  `fields` are texts by name, as `--config.NAME=TEXT` of main.py has them; all
+  that is given in epochs scales with the length of every run.
 
   Raises:
     InputError: a field that is not there, that rows differ in, or whose value

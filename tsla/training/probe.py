@@ -24,7 +24,8 @@ import numpy as np
 from tsla import smoothing
 from tsla.data import batches
 from tsla.data.pipeline import View, clean_view, train_view
-from tsla.smoothing import auto, rules
+from tsla.smoothing import rules
+from tsla.smoothing.auto import auto_state
 from tsla.smoothing.estimates import GradientStatistics
 from tsla.smoothing.last_layer import residuals
 from tsla.training import optimizer, step
@@ -174,7 +175,7 @@ def make_probe(
       statistics=statistics,
       theta=theta,
       next_theta=smoothing.current_theta(opt_state),
-      firings=auto.firings(opt_state),
+      firings=auto_state(opt_state).memory.firings,
       held_out_loss=held_out_loss,
     )
     return state.replace(opt_state=opt_state), found
