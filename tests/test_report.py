@@ -513,7 +513,7 @@ def test_the_sample_is_what_the_first_updates_train_on(tmp_path, monkeypatch):
 
   seen = []
 
-  def record(state, batch, *, axis_name):
+  def record(state, batch, *functions, axis_name):
     jax.debug.callback(lambda x: seen.append(np.asarray(x)), batch.images)
     row = step.TrainMetrics(*7 * [jnp.float32(0)])
     return state.replace(step=state.step + 1), row

@@ -163,9 +163,12 @@ def _tables_of_runs(paths: Iterable[pathlib.Path]) -> list[Results]:
     record = _read(path)
     fields, standing = record.fields, record.standing()
     trunk, _, epoch = str(fields.get('init.fork_from') or '').rpartition('@')
-    begin = int(epoch) if epoch.isdigit() else 0, pathlib.PurePath(trunk).name
+    trunk = pathlib.PurePath(trunk).name
+    first_epoch = int(epoch) if epoch.isdigit() else 0
     seed, epochs = fields['seed'], fields['epochs']
-    run = RunResult(str(path), seed, record, *standing, epochs, *begin)
+    run = RunResult(
+      str(path), seed, record, *standing, epochs, first_epoch, trunk
+    )
     rows = tables.setdefault(record.fingerprint, {})
     key, copy = _method(fields), 0
     while run.seed in {r.seed for r in rows.get((key, copy), ())}:
