@@ -43,8 +43,7 @@ def first_images(run: RunResult) -> np.ndarray:
 def contact_sheet(images: np.ndarray) -> Picture:
   """The images in rows of eight; large ones shrunk, small ones enlarged.
 
-  Args:
-    images: `u8[B, H, W, C]`, C = 1 or 3.
+  The images are `u8[B, H, W, C]`, C = 1 or 3.
   """
   height, width, channels = images.shape[1:]
   shrink = min(1.0, _LARGEST_SIDE / max(height, width))

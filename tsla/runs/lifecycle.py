@@ -52,10 +52,8 @@ def watch_signals(
   and run no Python for minutes. Outside the main thread, which alone may, no
   signal is watched.
 
-  Args:
-    give_up: called if the process has not left in time, just before it ends
-      without a save: what is on the disk then is the newest there is.
-    grace: seconds that it has.
+  If the process has not left after `grace` seconds, `give_up` is called and it
+  ends without a save: what is on the disk then is the newest there is.
   """
   requested = Requested()
   if threading.current_thread() is not threading.main_thread():
@@ -116,13 +114,9 @@ def watch_progress(
 ) -> Iterator[Callable[[], None]]:
   """Ends the process, exit code 4, when nothing was done for a while.
 
-  Args:
-    minutes: that long; 0: for ever.
-    stacks: a file that then gets the stack of every thread.
-    give_up: called before the process ends.
-
-  Yields:
-    A function to call whenever something was done.
+  It waits `minutes`, 0: for ever. The file `stacks` gets the stack of every
+  thread, and `give_up` is called. What is yielded is to be called whenever
+  something was done.
   """
   last = time.monotonic()
   left = threading.Event()

@@ -96,10 +96,7 @@ def digests(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
 
 
 def write(folder: pathlib.Path, arrays: dict[str, dict[str, Any]]) -> None:
-  """Brings the files of a saved state to the disk, and a manifest of them.
-
-  `arrays` are the `digests` of what was saved.
-  """
+  """Brings a saved state to the disk, with a manifest of it and its digests."""
   files = {}
   for path in sorted(folder.rglob('*')):
     if path.is_file():

@@ -131,11 +131,8 @@ def create(
   `d = ∇F + λ w`, `v ← m v + d`, `w ← w − η v` (with Nesterov `w ← w − η (d +
   m v)`), on every parameter. AdamW and LAMB decouple the decay.
 
-  Args:
-    options: the section `optimizer` of a config.
-    schedules: of θ and the learning rate.
-    probed: whether θ may be decided by what probes observe.
-    reset_momentum: whether momentum begins anew where smoothing ends.
+  In a run that is `probed` θ may be decided by what probes observe; with
+  `reset_momentum` momentum begins anew where smoothing ends.
   """
   rate = schedules.learning_rate
   match options.name:

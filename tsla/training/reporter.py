@@ -42,8 +42,7 @@ class Diverged(Exception):
 class Reporter:
   """Writes what a run does to its log and to the person watching.
 
-  `arrays` are the names of the state's arrays; `alive` is called whenever
-  something was done.
+  `alive` is called whenever something was done.
   """
 
   def __init__(
@@ -51,7 +50,7 @@ class Reporter:
     log: RunLog,
     progress: Progress,
     durations: Durations,
-    arrays: Sequence[str],
+    arrays: Sequence[str],  # their names in the state
     alive: Callable[[], None],
   ):
     self._log = log

@@ -40,10 +40,7 @@ def create(
   *,
   batch_size: int = 500,
 ) -> Source:
-  """The source of ŷ for a target: 'uniform', 'prior' or 'teacher'.
-
-  `batch_size` are the images a call where a teacher sees each image once.
-  """
+  """The source of ŷ for a target: 'uniform', 'prior' or 'teacher'."""
   match target:
     case 'uniform':
       return uniform()

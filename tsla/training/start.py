@@ -74,8 +74,7 @@ def find_start(
 def check_origin(options: Section, fork_from: str, epochs: int) -> None:
   """Raises InputError if what a new run begins with is not there.
 
-  That is the weights that the section `model` names, or another run's epoch. It
-  takes no data set, so that nobody waits for one in vain.
+  It takes no data set, so that nobody waits for one in vain.
   """
   if options.weights:
     pretrained.read_state_dict(options.weights, options.weights_sha256)

@@ -61,11 +61,7 @@ def load_teacher(
 
 
 def check_source(options: 'Section', data_name: str, view: View) -> None:
-  """Raises InputError if the run or the file of the teacher is of no use.
-
-  It takes no data set, so that nobody waits for one in vain. Arguments as of
-  `load_teacher`, and `data.name`.
-  """
+  """Raises InputError if the teacher is of no use, before a data set is read."""
   if options.run:
     _finished_run(options.run, data_name, view)
   elif options.weights:
