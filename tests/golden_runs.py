@@ -103,6 +103,7 @@ def read_rows(workdir):
   """The rows of a run's log, without what the clock says."""
   lines = (workdir / 'metrics.jsonl').read_text().splitlines()
   rows = [json.loads(line) for line in lines]
+  rows = [row for row in rows if row['kind'] != 'format']  # the log's own
   return [{k: v for k, v in r.items() if k not in CLOCK} for r in rows]
 
 

@@ -61,7 +61,7 @@ def load_teacher(
 
 
 def check_source(options: 'Section', data_name: str, view: View) -> None:
-  """Raises InputError if the teacher is of no use, before a data set is read."""
+  """Raises InputError if the teacher is of no use; reads no data set."""
   if options.run:
     _finished_run(options.run, data_name, view)
   elif options.weights:
