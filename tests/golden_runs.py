@@ -94,6 +94,10 @@ def read_state(workdir):
       if match := re.fullmatch(pattern, name):
         assert match.expand(plain) not in state, name
         state[match.expand(plain)] = np.asarray(array)
+  # Older states have the counts of the rules in one array.
+  counts = state.pop('rules/firings', ())
+  for rule, count in zip(('delta', 'mse', 'floor', 'plateau'), counts):
+    state[f'rules/firings/{rule}'] = count
   found = {name.partition('/')[0] for name in state}
   assert found >= {'params', 'statistics', 'momentum', 'theta', 'count'}, found
   return state
