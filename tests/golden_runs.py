@@ -96,7 +96,9 @@ def read_state(workdir):
         state[match.expand(plain)] = np.asarray(array)
   # Older states have the counts of the rules in one array.
   counts = state.pop('rules/firings', ())
-  for rule, count in zip(('delta', 'mse', 'floor', 'plateau'), counts):
+  for rule, count in zip(
+    ('delta', 'mse', 'floor', 'plateau'), counts, strict=False
+  ):
     state[f'rules/firings/{rule}'] = count
   found = {name.partition('/')[0] for name in state}
   assert found >= {'params', 'statistics', 'momentum', 'theta', 'count'}, found
