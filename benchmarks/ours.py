@@ -13,11 +13,10 @@ from flax import linen as nn
 
 import common
 from tsla.config.durations import Durations
-from tsla.data.pipeline import clean_view
+from tsla.data.pipeline import View, clean_view
 from tsla.models import resnet
 from tsla.runs.environment import split_cores
 from tsla.training import optimizer, parallel, step
-from tsla.training.build import view_of
 
 Namespace = types.SimpleNamespace
 
@@ -95,7 +94,10 @@ class Ours:
       optimizer.create, self.config.optimizer, probed=probe_every > 0
     )
     self.config.augment.flip = flip
-    self.view = view_of(self.config)
+    self.view = View(
+      *(size.pad, size.crop, flip),
+      *(self.config.data.mean, self.config.data.std, args.dtype),
+    )
     state = step.create_state(
       self.model,
       self.make_optimizer(optimizer.from_tables(tables)),

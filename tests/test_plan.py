@@ -333,3 +333,16 @@ def test_a_plan_is_read_as_it_was_written(tmp_path):
     ('TSLA', 0, 7),
     ('TSLA', 1, 7),
   ]
+
+
+def test_a_plan_of_a_newer_version_is_not_written_over(tmp_path):
+  table_file = tmp_path / 'table.json'
+  rows = Table('t', 'T', (Row('LSR', lsr()),))
+  runs = plan.plan(rows, [0], tmp_path)
+  table_file.write_text('{"format": 2}')
+  with pytest.raises(InputError, match='format 2, of a newer version'):
+    outline.write(tmp_path, rows, runs, 'command')
+  assert table_file.read_text() == '{"format": 2}'
+  table_file.write_text('{damaged')
+  outline.write(tmp_path, rows, runs, 'command')
+  assert outline.read(tmp_path)['title'] == 'T'

@@ -29,6 +29,7 @@ def main(argv: Sequence[str]) -> int:
     print('tsla COMMAND, or python -m tsla COMMAND:\n')
     print(*(f'  {known:<9}{COMMANDS[known]}' for known in COMMANDS), sep='\n')
     print('\n`tsla COMMAND --help` says more; training: python main.py --help')
+    print("All need the training requirements: pip install 'tsla[train]'")
     return 0
   if name not in COMMANDS:
     near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)

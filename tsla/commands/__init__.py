@@ -1,5 +1,6 @@
 """The commands of `tsla COMMAND`, a file each: flags in, a call, text out.
 
-A module has one `main(argv)` that returns the exit code. What a command does is
-written in the room it calls, and training's own command line in `tsla.config`.
+Each has one `main(argv)` that returns the exit code; `parser` has what they
+share. What a command does is written in the room it calls, and the command line
+of training in `tsla.config`.
 """

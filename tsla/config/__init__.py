@@ -1,4 +1,4 @@
 """The config of a run: its fields, their checks, its forms, its command line.
 
-Nothing here reads data or trains; a field is used where its name says.
+Nothing here reads data or trains.
 """

@@ -18,13 +18,7 @@ from tsla.errors import InputError
 
 
 def default_config() -> ml_collections.ConfigDict:
-  """All fields at their defaults, locked against unknown names.
-
-  Example:
-    >>> config = default_config()
-    >>> config.smoothing.schedule, config.optimizer.momentum
-    ('none', 0.9)
-  """
+  """All fields at their defaults, locked against unknown names."""
   flat = {name: field.default for name, field in FIELDS.items()}
   nested = traverse_util.unflatten_dict(flat, sep='.')
   return ml_collections.ConfigDict(nested).lock()

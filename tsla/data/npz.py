@@ -28,7 +28,10 @@ def read(path: str, size: int) -> tuple[Splits, list[str]]:
   """
   try:
     # NumPy leaves a damaged file open that it opened itself.
-    with open(path, 'rb') as opened, np.load(opened) as file:
+    with (
+      open(path, 'rb') as opened,
+      np.load(opened, allow_pickle=False) as file,
+    ):
       arrays = {key: file[key] for key in (*_NPZ, 'class_names') if key in file}
   except _DAMAGED as error:
     raise InputError(

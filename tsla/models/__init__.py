@@ -1,6 +1,6 @@
 """Networks: images in, float32 logits out; and files of their weights.
 
-A network costs one file and one name in `ARCHITECTURES`. Nothing here knows a
+Nothing here knows a
 data set, a run or a directory.
 """
 

@@ -22,7 +22,7 @@ from tsla.models.weight_files import (
 )
 
 __all__ = [
-  'Row',
+  'TensorRow',
   'load_network',
   'read_state_dict',
   'to_state_dict',
@@ -43,7 +43,7 @@ _LEAVES = {
 _STEMS = {3: 'cifar', 7: 'imagenet'}  # by the size of the first kernel
 
 
-class Row(NamedTuple):
+class TensorRow(NamedTuple):
   """What became of one tensor of the file."""
 
   name: str  # in the file
@@ -56,7 +56,7 @@ def to_variables(
   state_dict: Mapping[str, np.ndarray],
   like: Mapping[str, Any],
   field: str = 'config.model.weights',
-) -> tuple[dict[str, Any], list[Row]]:
+) -> tuple[dict[str, Any], list[TensorRow]]:
   """Fills a flax ResNet's variables from a state dict.
 
   Floating-point numbers of any width become `like`'s dtype. The head `fc` of
@@ -100,18 +100,18 @@ def to_variables(
     if keep_head and name.startswith('fc.'):
       action = f'not used: {array.shape[0]} classes, the network has '
       action += f'{leaf.shape[-1]} and keeps its own head'
-      rows.append(Row(name, array.shape, '', action))
+      rows.append(TensorRow(name, array.shape, '', action))
       continue
     try:
       flat[path], action = _convert(array, leaf)
     except ValueError as error:
       misfits.append(f'{name} {error}')
       continue
-    rows.append(Row(name, array.shape, '/'.join(path), action))
+    rows.append(TensorRow(name, array.shape, '/'.join(path), action))
   for name, array in state_dict.items():
     if name.endswith('.num_batches_tracked'):
       action = 'not used: flax counts no batches'
-      rows.append(Row(name, array.shape, '', action))
+      rows.append(TensorRow(name, array.shape, '', action))
     elif name not in wanted:
       misfits.append(f'{name!r} is not in the network')
   if misfits:
@@ -213,7 +213,7 @@ def load_network(
   sha256: str = '',
   field: str = 'config.model.weights',
   dtype: jax.typing.DTypeLike = jnp.float32,
-) -> tuple[nn.Module, dict[str, Any], list[Row]]:
+) -> tuple[nn.Module, dict[str, Any], list[TensorRow]]:
   """The whole network that a file was saved from, by its names and shapes.
 
   Args:

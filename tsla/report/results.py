@@ -16,7 +16,7 @@ from tsla import files
 from tsla.config import forms as config_lib
 from tsla.errors import InputError
 from tsla.runs.directory import CONFIG, RunRecord, read_record
-from tsla.runs.log import Row
+from tsla.runs.log import LogRow
 from tsla.sweep import outline
 
 _FIELDS = ('seed', 'epochs', 'batch_size', 'eval_every_epochs')
@@ -40,12 +40,12 @@ class RunResult:
     """Whether its numbers count."""
     return self.state == 'done'
 
-  def rows(self, kind: str) -> list[Row]:
+  def rows(self, kind: str) -> list[LogRow]:
     """The rows of its log of one kind, in the order of the updates."""
     return self.record.log.get(kind, [])
 
   @property
-  def test(self) -> Row:
+  def test(self) -> LogRow:
     """The last evaluation; only a run that is done has one for certain."""
     return self.rows('eval')[-1]
 

@@ -1,4 +1,4 @@
 """A run on disk and as a process: its directory, log, checkpoints and end.
 
-Nothing here knows a network, a loss or a data set.
+Nothing here computes: no network, no loss, no data set.
 """

@@ -31,7 +31,7 @@ from tsla import files
 from tsla.config import forms as config_lib
 from tsla.errors import InputError
 from tsla.runs import environment, log, retention
-from tsla.runs.log import Row, RunLog
+from tsla.runs.log import LogRow, RunLog
 
 CONFIG_FORMAT = 1
 CONFIG, _DATA, _STATUS = 'config.json', 'data.json', 'status.json'
@@ -54,7 +54,6 @@ class RunRecord:
     fields: of its `config.json`; empty where no run has begun.
     status: of its `status.json`: state, step, and the last test when done.
     fingerprint: SHA-256 of its data set, '' if unknown.
-    teacher: SHA-256 of its teacher, '' where it has none.
     rows: of its log, in order.
     environment: what its `environment.json` says.
     failure: why a sweep gave it up, in a line; '' if it did not.
@@ -64,14 +63,13 @@ class RunRecord:
   fields: dict[str, Any] = dataclasses.field(default_factory=dict)
   status: dict[str, Any] = dataclasses.field(default_factory=dict)
   fingerprint: str = ''
-  teacher: str = ''
-  rows: tuple[Row, ...] = ()
+  rows: tuple[LogRow, ...] = ()
   environment: dict[str, Any] = dataclasses.field(default_factory=dict)
   failure: str = ''
 
   @property
   def config(self) -> ml_collections.ConfigDict:
-    """The config; fields of later versions have their defaults.
+    """The config; fields that it lacks have their defaults.
 
     Raises:
       InputError: an unknown field, or a value that it may not hold.
@@ -84,9 +82,9 @@ class RunRecord:
     return self.path / _CHECKPOINTS
 
   @functools.cached_property
-  def log(self) -> dict[str, list[Row]]:
+  def log(self) -> dict[str, list[LogRow]]:
     """The rows of its log by kind: train, eval, probe and switch."""
-    log: dict[str, list[Row]] = {}
+    log: dict[str, list[LogRow]] = {}
     for row in self.rows:
       log.setdefault(row['kind'], []).append(row)
     return log
@@ -127,7 +125,6 @@ def read_record(path: pathlib.Path) -> RunRecord:
     fields=_read(path, CONFIG),
     status=_read(path, _STATUS),
     fingerprint=str(data.get('fingerprint', '')),
-    teacher=str(data.get('teacher', '')),
     rows=tuple(log.read(path / _LOG)),
     environment=_read(path, _ENVIRONMENT),
     failure=failure.strip().split('\n')[0],
@@ -175,8 +172,10 @@ def read_saved(path: pathlib.Path) -> RunRecord | None:
   """A run that has saved something; None where there is none yet."""
   try:
     run = read_run(path, str(path))
-  except InputError:  # it ended before it wrote all of it
-    return None
+  except InputError as error:
+    if isinstance(error.__cause__, files.NewerFormat):
+      raise
+    return None  # it ended before it wrote all of it
   return run if retention.saved_steps(run.checkpoints) else None
 
 
@@ -195,7 +194,7 @@ def note_failure(path: pathlib.Path, reason: str = '') -> None:
   note = path / _FAILURE
   if reason:
     path.mkdir(parents=True, exist_ok=True)
-    note.write_text(reason + '\n')
+    files.write_whole(note, reason + '\n')
   else:
     note.unlink(missing_ok=True)
 

@@ -29,11 +29,6 @@ def describe(root: pathlib.Path = _ROOT) -> dict[str, str | int | bool | None]:
   Among it are the `device_count` of all processes, the `cpu_count` that this
   one may use, and of the code in `root` the `git_revision` and `git_dirty`, ''
   and None where it lies in no checkout or there is no git.
-
-  Example:
-    >>> here = describe()
-    >>> here['jax'] == jax.__version__, here['device_count'] > 0
-    (True, True)
   """
   device = jax.devices()[0]
   revision, dirty = _git(root)

@@ -7,7 +7,7 @@ written before formats had versions.
 import json
 import math
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
 from tensorboardX import SummaryWriter
@@ -17,7 +17,7 @@ from tsla import files
 FORMAT = 1
 _HEADER = {'kind': files.FORMAT, 'step': 0, files.FORMAT: FORMAT}
 
-Row = dict[str, Any]
+LogRow = dict[str, Any]
 
 
 class RunLog:
@@ -34,7 +34,7 @@ class RunLog:
     self,
     file: TextIO | None,
     board: SummaryWriter | None,
-    rows: Iterable[Row] = (),
+    rows: Sequence[LogRow] = (),
   ):
     self._file = file
     self._board = board
@@ -72,17 +72,17 @@ class RunLog:
       self.probes.add(step)
 
 
-def to_text(rows: Iterable[Row]) -> str:
+def to_text(rows: Iterable[LogRow]) -> str:
   """The whole log that holds these rows; empty without a row."""
   lines = ''.join(map(_line, rows))
   return lines and _line(_HEADER) + lines
 
 
-def _line(row: Row) -> str:
+def _line(row: LogRow) -> str:
   return json.dumps(row) + '\n'
 
 
-def read(path: pathlib.Path, *, mend: bool = False) -> list[Row]:
+def read(path: pathlib.Path, *, mend: bool = False) -> list[LogRow]:
   """The rows of a log in order; none where there is no log.
 
   A last row that is not whole is left out: its process was killed, or is
@@ -96,7 +96,7 @@ def read(path: pathlib.Path, *, mend: bool = False) -> list[Row]:
   if not path.exists():
     return []
   *lines, _ = files.read_text(path).split('\n')
-  rows: list[Row] = []
+  rows: list[LogRow] = []
   for number, line in enumerate(lines, start=1):
     try:
       where = f'{path}: line {number}: '

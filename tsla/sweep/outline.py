@@ -1,6 +1,7 @@
 """A plan in words for a person, and as `table.json` for the report."""
 
 import collections
+import contextlib
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -65,7 +66,9 @@ def _saving(what: str, runs: Sequence[PlannedRun]) -> str:
 def write(
   workdir: pathlib.Path, table: Table, runs: Sequence[PlannedRun], command: str
 ) -> None:
-  """Writes the plan, and the command that trains it, into its folder."""
+  """Writes the plan and its command; raises NewerFormat over a newer one."""
+  with contextlib.suppress(files.DamagedFile):  # it is written anew
+    files.read_object(workdir / _NAME, newest=_FORMAT)
   order = {row.name: place for place, row in enumerate(table.rows)}
   content = {
     'name': table.name,

@@ -24,6 +24,7 @@ class Compiled(NamedTuple):
   """What the loop calls; the data and the devices are inside."""
 
   state: step.TrainState  # before the first update
+  tables: optimizer.Tables  # θ and the learning rate at every update
   # (state, length) -> state after `length` updates and their metrics; the
   # state that goes in is gone afterwards.
   train_chunk: Callable[
@@ -66,9 +67,9 @@ def build(
 ) -> Compiled:
   """Places the data on the devices and compiles nothing yet.
 
-  `check_fits` has passed; `teacher` is what `load_teacher` made of config and
-  data set.
+  `check_fits` has passed; `teacher` is what `load_teacher` made.
   """
+  tables = tables_of(config, durations)
   view, axis = view_of(config), devices.axis_name
   make = _make_optimizer(config.optimizer, config.smoothing, durations)
   apply = create_configured(
@@ -85,7 +86,7 @@ def build(
           dataset.train.images, dataset.train.labels, source.arrays
         ),
         np.uint32(config.seed),
-        tables_of(config, durations),
+        tables,
       ),
       step.Examples(dataset.test.images, dataset.test.labels),
     )
@@ -130,7 +131,8 @@ def build(
       return measure(state, inputs, slots, config.variance.num_batches)
 
   return Compiled(
-    state=devices.replicate(first_state(config, dataset, durations)),
+    state=devices.replicate(first_state(config, dataset, durations, tables)),
+    tables=tables,
     train_chunk=lambda state, length: chunk(state, train, slots, length),
     evaluate=lambda state: metrics.finalize(
       sums(state, test, eval_slots, eval_size)
@@ -140,10 +142,13 @@ def build(
 
 
 def first_state(
-  config: ml_collections.ConfigDict, dataset: Dataset, durations: Durations
+  config: ml_collections.ConfigDict,
+  dataset: Dataset,
+  durations: Durations,
+  tables: optimizer.Tables,
 ) -> step.TrainState:
   """The state before the first update; under `jax.eval_shape` its shapes."""
-  schedules = optimizer.from_tables(tables_of(config, durations))
+  schedules = optimizer.from_tables(tables)
   make = _make_optimizer(config.optimizer, config.smoothing, durations)
   return step.create_state(
     create_configured(config.model, dataset.num_classes),

@@ -96,7 +96,11 @@ def train_and_evaluate(
     config,
     batches.steps_per_epoch(len(dataset.train.labels), config.batch_size),
   )
-  shapes = jax.eval_shape(lambda: first_state(config, dataset, durations))
+  shapes = jax.eval_shape(
+    lambda: first_state(
+      *(config, dataset, durations), tables_of(config, durations)
+    )
+  )
   check_space(directory.checkpoints, shapes)
 
   with (
@@ -112,8 +116,8 @@ def train_and_evaluate(
   ):
     run = build(config, dataset, durations, devices, teacher)
     start = find_start(
-      *(config, run.state, tables_of(config, durations), checkpoints),
-      *(durations, dataset.fingerprint),
+      *(config, run.state, run.tables),
+      *(checkpoints, durations, dataset.fingerprint),
     )
     directory.begin(start.step, durations.total_steps)
     progress = Progress(

@@ -1,4 +1,4 @@
-"""The only file that names devices: mapping, placing, gathering.
+"""How the devices of a run share its work: placing, mapping, gathering.
 
 Both modes take and return the same unreplicated state, so a checkpoint does
 not know how many devices wrote it:

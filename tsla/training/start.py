@@ -90,7 +90,7 @@ def _resume(
   except AnotherState as error:
     raise InputError(
       f'the checkpoint of update {step:,}: {error}',
-      allowed='the network and the optimiser that it was saved with',
+      allowed='the network, optimiser and version that it was saved with',
       cure='another --workdir, or the config that is there',
     ) from error
 

@@ -135,7 +135,7 @@ def train_step(
   Args:
     state: the state before.
     batch: float images `[B, H, W, C]`, `i32[B]` labels and ŷ.
-    apply: the network's.
+    apply: of the network.
     tx: applies the gradient; it owns θ.
     learning_rate: what `tx` uses, for the log.
     axis_name: mapped axis whose devices each hold a part of the batch; every
