@@ -80,7 +80,7 @@ def _check_together(flat: Mapping[str, Any]) -> None:
     (
       rule and not flat['variance.every_epochs'],
       ('variance.every_epochs', 'smoothing.schedule'),
-      '1 or more: the rule sees what is probed',
+      '1 or more: else the rule would see nothing',
     ),
     (
       rule == 'plateau' and not flat['data.held_out'],
