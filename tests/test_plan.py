@@ -60,6 +60,7 @@ def test_the_paper_s_tables_cost_what_sharing_leaves(name, tmp_path, capsys):
   runs = plan.plan(loaded, range(5), tmp_path)
   assert len(runs) == 5 * rows
   assert {run.config.epochs for run in runs} == {epochs}
+  assert {run.config.seed for run in runs} == set(range(5))
   trained = {
     target: sum(
       run.config.epochs - run.first_epoch
@@ -263,10 +264,10 @@ def test_a_rehearsal_scales_every_duration():
 
 def test_fields_are_set_in_all_rows():
   loaded = table.load_table('configs/sweeps/digits.py')
-  adapted = table.adapt(
-    loaded, {'model.width': '8', 'data.mean': '(0.1,)'}, None
-  )
+  fields = {'model.width': '8', 'data.mean': '(0.1,)', 'augment.flip': 'true'}
+  adapted = table.adapt(loaded, fields, None)
   assert {row.config.model.width for row in adapted.rows} == {8}
+  assert {row.config.augment.flip for row in adapted.rows} == {True}
   assert {row.config.data.mean for row in adapted.rows} == {(0.1,)}
   assert {row.config.model.width for row in loaded.rows} == {16}
 

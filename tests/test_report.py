@@ -460,6 +460,9 @@ def test_the_page_needs_nothing_but_itself_and_stays_small(tmp_path):
   _, text = report(folder)
   assert 'data:image/png' in text  # so many curves are smaller as a bitmap
   assert len(text.encode()) < 500_000
+  (keys, *_) = re.findall(r'<ul class="keys">(.*?)</ul>', text)
+  lines = re.findall(r'<li><svg[^>]*><line(.*?)/></svg>row', keys)
+  assert len(set(lines)) == 11, 'a line of its own for each row'
   page = Page(text)
   assert page.loaded
   for address in page.loaded:
