@@ -267,7 +267,7 @@ def test_slurm_gets_one_array_a_stage(write_table, tmp_path):
     (['--epochs=-3'], '--epochs=-3'),
     (['--config.epochs'], "'--config.epochs': not a flag"),
     (['--nonsense=1'], "'--nonsense=1': not a flag"),
-    (['--nonsense'], '--only, --help\n'),
+    (['--nonsense'], '--list, --only\n'),
     (['--dryrun'], 'next: --dry_run'),
     (['--config.epochs=3'], 'next: --epochs=3'),
     (['--config.epoch=3'], r'--config.epochs=…'),
