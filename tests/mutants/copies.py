@@ -15,14 +15,19 @@ from collections.abc import Iterator, Sequence
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PYTEST = ('-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-p', 'no:xdist')
 
+_CRASHES = {
+  *(signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL),
+  signal.SIGSEGV,
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
   """What became of the tests.
 
   Attributes:
-    word: 'passed', 'failed', 'crashed', 'timed out', or 'pytest exit N' where
-      no test was judged.
+    word: 'passed', 'failed', 'crashed', 'timed out', or 'pytest exit N' and
+      'killed by signal N' where no test was judged.
     seconds: that they took.
     output: of pytest.
   """
@@ -105,8 +110,8 @@ def run_tests(
 def _word(code: int | None, output: str) -> str:
   if code is None:
     return 'timed out'
-  if code < 0:
-    return 'crashed'
+  if code < 0:  # what others send, as where memory ends, is no crash
+    return 'crashed' if -code in _CRASHES else f'killed by signal {-code}'
   # A change that breaks an import ends pytest with 2, with node ids with 4.
   if code == 1 or (code in (2, 4) and 'ERROR collecting' in output):
     return 'failed'
