@@ -25,6 +25,14 @@ from tsla.smoothing.losses import (
   smoothed_cross_entropy,
   smoothed_kl,
 )
+from tsla.smoothing.method import (
+  Method,
+  Seen,
+  Target,
+  Task,
+  penalised,
+)
+from tsla.smoothing.methods import METHODS
 from tsla.smoothing.momentum import reset_momentum
 from tsla.smoothing.rules import Observation
 from tsla.smoothing.schedules import (
@@ -46,11 +54,16 @@ from tsla.smoothing.transform import (
 from tsla.smoothing.variance import gradient_statistics
 
 __all__ = [
+  'METHODS',
   'AutoState',
   'Estimate',
   'GradientStatistics',
   'LabelSmoothingState',
+  'Method',
   'Observation',
+  'Seen',
+  'Target',
+  'Task',
   'adaptive_smoothing',
   'auto_two_stage',
   'class_prior',
@@ -66,6 +79,7 @@ __all__ = [
   'linear_rise',
   'none',
   'observe',
+  'penalised',
   'piecewise',
   'reset_momentum',
   'smoothed_cross_entropy',

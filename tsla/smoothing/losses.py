@@ -69,8 +69,8 @@ def smoothed_cross_entropy(
   Reference:
     arXiv:2006.11653, LSR.
   """
-  batch = _canonical(logits, labels, theta, y_hat, where)
-  return _zero_masked(_smoothed(batch), where)
+  batch = canonical(logits, labels, theta, y_hat, where)
+  return zero_masked(_smoothed(batch), where)
 
 
 def hard_cross_entropy(
@@ -98,8 +98,8 @@ def hard_cross_entropy(
     >>> round(float(loss[0]), 4)
     0.2395
   """
-  hard, _ = _cross_entropies(_canonical(logits, labels, 0.0, None, where))
-  return _zero_masked(hard, where)
+  hard, _ = _cross_entropies(canonical(logits, labels, 0.0, None, where))
+  return zero_masked(hard, where)
 
 
 def smoothed_kl(
@@ -136,7 +136,7 @@ def smoothed_kl(
     >>> abs(float(kl[0])) < 1e-6
     True
   """
-  batch = _canonical(logits, labels, theta, y_hat, where)
+  batch = canonical(logits, labels, theta, y_hat, where)
   y = batch.labels
   if _is_index(y):
     y = jax.nn.one_hot(y, batch.logits.shape[-1], dtype=batch.theta.dtype)
@@ -148,7 +148,7 @@ def smoothed_kl(
   theta = batch.theta[..., None]
   target = (1 - theta) * y + theta * smooth
   kl = _smoothed(batch) + xlogy(target, target).sum(-1)
-  return _zero_masked(kl, where)
+  return zero_masked(kl, where)
 
 
 def convert_theta(
@@ -196,13 +196,14 @@ class _Batch(NamedTuple):
   y_hat: jax.Array | None  # f32[..., K], no mass on masked classes
 
 
-def _canonical(
+def canonical(
   logits: jax.typing.ArrayLike,
   labels: jax.typing.ArrayLike,
   theta: jax.typing.ArrayLike,
   y_hat: jax.typing.ArrayLike | None,
   where: jax.typing.ArrayLike | None,
 ) -> _Batch:
+  """The arguments of a loss, checked, cast, masked as `where` says."""
   z = jnp.asarray(logits)
   if z.ndim == 0 or not jnp.issubdtype(z.dtype, jnp.floating):
     raise ValueError(
@@ -276,9 +277,10 @@ def _smoothed(batch: _Batch) -> jax.Array:
   return (1 - theta) * hard + theta * smooth
 
 
-def _zero_masked(
+def zero_masked(
   loss: jax.Array, where: jax.typing.ArrayLike | None
 ) -> jax.Array:
+  """0 for the examples that `where` masks."""
   return loss if where is None else jnp.where(jnp.asarray(where), loss, 0)
 
 
