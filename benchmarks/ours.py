@@ -9,13 +9,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import linen as nn
 
 import common
-from tsla.config.durations import Durations
+from tsla import smoothing
 from tsla.data.pipeline import View, clean_view
 from tsla.models import resnet
 from tsla.runs.environment import split_cores
+from tsla.smoothing.method import UNIFORM, Method, Target, Task
+from tsla.smoothing.methods import METHODS
+from tsla.smoothing.rules import RULES
 from tsla.training import optimizer, parallel, step
 
 Namespace = types.SimpleNamespace
@@ -30,15 +34,12 @@ def config(args: argparse.Namespace, probe_every: int = 0) -> Namespace:
     data=Namespace(mean=(0.5,), std=(0.25,)),
     augment=Namespace(pad=size.pad, crop=size.crop, flip=True),
     model=Namespace(name=size.model, dtype=args.dtype),
-    smoothing=Namespace(schedule='two_stage', theta=0.1, reset_momentum=False),
     variance=Namespace(every_epochs=probe_every, augment=True, mode='exact'),
     optimizer=Namespace(
       name='sgd',
-      learning_rate=0.01,
       momentum=0.9,
       nesterov=False,
       weight_decay=5e-4,
-      schedule='cosine',
     ),
   )
 
@@ -49,8 +50,8 @@ class Ours:
   Args:
     args: parsed options.
     epochs: of the run that the schedules are for.
-    make_y_hat: as `step.make_train_chunk` takes it; uniform by default.
-    y_hat: its arrays.
+    method: what the loss is of; label smoothing by default.
+    target: where ŷ comes from, if not from the method; uniform by default.
     probe_every: of the config; more than 0: the state can be probed.
     block: of the network, in place of its own.
     flip: whether images are mirrored.
@@ -60,8 +61,8 @@ class Ours:
     self,
     args: argparse.Namespace,
     epochs: int = 100,
-    make_y_hat: Callable[..., Any] = lambda arrays, images, indices: None,
-    y_hat: Any = (),
+    method: Method | None = None,
+    target: Target = UNIFORM,
     probe_every: int = 0,
     block: type[nn.Module] | None = None,
     flip: bool = True,
@@ -83,39 +84,44 @@ class Ours:
       self.model = self.model.clone(block=block)
     self.steps_per_epoch = args.examples // args.batch
     total = epochs * self.steps_per_epoch
-    durations = Durations(self.steps_per_epoch, total, total // 2, (), 0)
     tables = optimizer.tabulate(
-      optimizer.create_schedules(
-        self.config.smoothing, self.config.optimizer, durations
+      optimizer.Schedules(
+        smoothing.two_stage(0.1, total // 2),
+        optax.cosine_decay_schedule(0.01, total),
       ),
       total,
     )
     self.make_optimizer = functools.partial(
-      optimizer.create, self.config.optimizer, probed=probe_every > 0
+      optimizer.create,
+      self.config.optimizer,
+      rules=RULES if probe_every else None,
     )
     self.config.augment.flip = flip
     self.view = View(
       *(size.pad, size.crop, flip),
       *(self.config.data.mean, self.config.data.std, args.dtype),
     )
+    images, labels = common.data(args)
+    method = method or METHODS['label_smoothing']()
+    if method.target is not None:
+      target = method.target(Task(size.classes, len(labels), labels))
     state = step.create_state(
       self.model,
       self.make_optimizer(optimizer.from_tables(tables)),
       seed=0,
       image_shape=(size.side, size.side, size.channels),
+      target=target.state,
     )
-    images, labels = common.data(args)
     inputs = step.Inputs(
-      step.Examples(images, labels, y_hat),
-      np.uint32(0),
-      tables,
+      step.Examples(images, labels), np.uint32(0), tables, target.arrays
     )
     self.state = self.devices.replicate(state)
     self.inputs = self.devices.replicate(inputs)
     self.slots = self.devices.slots(args.batch)
     self._chunk = self.devices.map(
       step.make_train_chunk(
-        *(self.model.apply, self.make_optimizer, self.view, make_y_hat),
+        *(self.model.apply, self.make_optimizer, self.view),
+        *(method.loss, target),
         batch_size=args.batch,
         axis_name=axis,
       ),
@@ -154,7 +160,7 @@ class Ours:
 
   def first(self, count: int) -> step.Examples:
     """The first `count` training examples, to be evaluated on."""
-    images, labels, _ = self.inputs.examples
+    images, labels = self.inputs.examples
     return step.Examples(images[:count], labels[:count])
 
   def evaluate(self, examples: step.Examples) -> Any:
@@ -183,7 +189,7 @@ class Ours:
   ) -> tuple[step.TrainState, step.TrainMetrics]:
     """As `step.make_train_chunk`'s, without the data's part of the work."""
     images = clean_view(self.view, inputs.examples.images[slots])
-    batch = step.Examples(images, inputs.examples.labels[slots])
+    batch = step.Batch(images, inputs.examples.labels[slots])
     schedules = optimizer.from_tables(inputs.tables)
     tx = self.make_optimizer(schedules)
     return jax.lax.scan(

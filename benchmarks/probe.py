@@ -18,6 +18,9 @@ import numpy as np
 
 import common
 import ours
+from tsla.smoothing.method import UNIFORM
+from tsla.smoothing.methods import METHODS
+from tsla.smoothing.rules import RULES
 from tsla.training import probe, step
 
 _COMPARED = ('sigma2', 'delta', 'theta_star', 'mse_ratio', 'cosine')
@@ -35,7 +38,7 @@ def path_of(args: argparse.Namespace) -> ours.Ours:
   path = ours.Ours(args, probe_every=1, flip=False)  # digits: left and right
   path.inputs = path.inputs._replace(
     examples=path.devices.replicate(
-      step.Examples(images, labels.astype(np.int32), ())
+      step.Examples(images, labels.astype(np.int32))
     )
   )
   return path
@@ -45,12 +48,12 @@ def probe_of(path: ours.Ours, mode: str, batches: int) -> Any:
   """() -> what a probe finds at the path's state, which is not decided on."""
   options = copy.deepcopy(path.config.variance)
   options.mode = mode
-  decision = probe.decision('', min_step=0, patience=1)
+  method = METHODS['label_smoothing']()
+  decision = probe.decision('', RULES, method, min_step=0, patience=1)
   inputs = probe.Inputs(path.inputs, None, path.devices.replicate(decision))
   call = path.devices.map(
     probe.make_probe(
-      *(path.model.apply, path.view, lambda arrays, images, indices: None),
-      options,
+      *(path.model.apply, path.view, method, UNIFORM, RULES, options),
       batch_size=path.args.batch,
       axis_name=path.devices.axis_name,
     ),

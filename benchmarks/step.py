@@ -2,13 +2,14 @@
 
 `forward`, `gradient` and `update` are cumulative. `plain` is the real path with
 integer cross-entropy; `uniform`, `cached` and `teacher` are label smoothing
-with ŷ uniform, looked up, and predicted from each augmented image.
+with ŷ uniform, looked up, and predicted from each augmented image; the other
+methods have their own names.
 
   python benchmarks/step.py --size=cifar --batch=256
 """
 
+import functools
 from typing import Any
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ def parts(path: ours.Ours) -> common.Contenders:
   examples = path.inputs.examples
   side = common.SIZES[path.args.size].side
   images = examples.images[: path.args.batch, :side, :side]
-  batch = step.Examples(
+  batch = step.Batch(
     (images / 255 - 0.5).astype(path.args.dtype),
     examples.labels[: path.args.batch],
   )
@@ -65,48 +66,52 @@ def parts(path: ours.Ours) -> common.Contenders:
   }
 
 
-def with_plain_loss(args: Any) -> ours.Ours:
-  """The real path whose loss is optax's for integer labels; compiled here."""
-
-  def plain(
-    logits: jax.Array, labels: jax.Array, theta: jax.Array, y_hat: Any
-  ) -> jax.Array:
-    del theta, y_hat
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-
-  with mock.patch.object(smoothing, 'smoothed_cross_entropy', plain):
-    path = ours.Ours(args)
-    path.two_late(path.train)
-  return path
+def plain(
+  logits: jax.Array, labels: jax.Array, theta: Any, y_hat: Any
+) -> jax.Array:
+  """Optax's loss for integer labels: a method without smoothing."""
+  del theta, y_hat
+  return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
 def main() -> None:
   """Measures all in turn; ratios are to `plain`."""
   args = common.parse(common.arguments(__doc__))
-  plain, uniform = with_plain_loss(args), ours.Ours(args)
+  uniform = ours.Ours(args)
   classes = common.SIZES[args.size].classes
-  cached = ours.Ours(
-    args,
-    make_y_hat=lambda arrays, images, picked: arrays[picked],
-    y_hat=np.full((args.examples, classes), 1 / classes, np.float16),
-  )
+  rows = np.full((args.examples, classes), 1 / classes, np.float16)
   variables = {
     'params': uniform.state.params,
     'batch_stats': uniform.state.batch_stats,
   }
   apply = uniform.model.apply
-  teacher = ours.Ours(
-    args,
-    make_y_hat=lambda variables, images, picked: smoothing.teacher(
-      apply(variables, images, train=False)
+  paths = {
+    'plain': ours.Ours(args, method=smoothing.Method(plain)),
+    'uniform': uniform,
+    'cached': ours.Ours(
+      args,
+      target=smoothing.Target(lambda rows, _, seen: rows[seen.indices], rows),
     ),
-    y_hat=jax.tree.map(np.asarray, variables),
-  )
+    'teacher': ours.Ours(
+      args,
+      target=smoothing.Target(
+        lambda variables, _, seen: smoothing.teacher(
+          apply(variables, seen.images, train=False)
+        ),
+        jax.tree.map(np.asarray, variables),
+      ),
+    ),
+    **{
+      name: ours.Ours(args, method=make())
+      for name, make in smoothing.METHODS.items()
+      if name != 'label_smoothing'
+    },
+  }
   contenders = {
-    'plain': lambda: plain.two_late(plain.train),
-    'uniform': lambda: uniform.two_late(uniform.train),
-    'cached': lambda: cached.two_late(cached.train),
-    'teacher': lambda: teacher.two_late(teacher.train),
+    **{
+      name: functools.partial(path.two_late, path.train)
+      for name, path in paths.items()
+    },
     **parts(uniform),
   }
   seconds = common.in_turn(contenders, args.rounds)
@@ -114,7 +119,7 @@ def main() -> None:
   for name, times in seconds.items():
     each = float(np.median(times)) / (2 * args.steps)
     figures[name] = {'milliseconds': round(1e3 * each, 4)}
-    if name in ('uniform', 'cached', 'teacher'):
+    if name in paths and name != 'plain':
       figures[name] |= common.ratio(times, seconds['plain'])
   common.record('step', args, uniform.device, figures)
 

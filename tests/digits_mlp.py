@@ -81,7 +81,7 @@ def exact(g, h, theta, *, batch_size, distinct=False):
     + 2 * theta * (1 - theta) * rho
     + theta**2 * (variance + bias2)
   )
-  grid = np.linspace(0, 1, 100_001)
+  grid = np.linspace(-1, 2, 300_001)
   curve = (
     (1 - grid) ** 2 * sigma2
     + 2 * grid * (1 - grid) * rho

@@ -100,6 +100,9 @@ def read_state(workdir):
     ('delta', 'mse', 'floor', 'plateau'), counts, strict=False
   ):
     state[f'rules/firings/{rule}'] = count
+  # And −1 where no θ is followed.
+  if not state.pop('rules/follows', True):
+    state['rules/followed'] = np.float32(-1)
   found = {name.partition('/')[0] for name in state}
   assert found >= {'params', 'statistics', 'momentum', 'theta', 'count'}, found
   return state

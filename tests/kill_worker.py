@@ -2,7 +2,7 @@
 
 Half of the kills fall on a change of the run's directory, counted by Python's
 audit events; the others on a moment of the clock, so inside of compiled calls,
-the compiler and the writing threads.
+the compiler and the writing threads. The last argument is the method.
 """
 
 import json
@@ -56,6 +56,7 @@ def main():
   rng = random.Random(int(sys.argv[3]))
   config = small_config(write_digits_npz(folder / 'digits.npz'))
   config.log_every_steps = 2
+  config.smoothing.method = sys.argv[4]
   child(config, folder / 'first')  # fills the compilation cache
   _, seconds = child(config, folder / 'whole')
   changes = int((folder / 'events').read_text())

@@ -49,7 +49,7 @@ def train(config, dataset, devices, updates):
     losses.append(float(row.compute()['loss']))
   test = run.evaluate(state)
   state = jax.tree.map(np.asarray, state)
-  state = state.params, state.batch_stats, state.opt_state
+  state = state.params, state.batch_stats, state.opt_state, state.target
   return state, losses, test, found
 
 
@@ -73,6 +73,9 @@ def main():
   npz = write_digits_npz(path, train=80, test=37)
   config = small_config(npz)
   config.data.held_out = 0.2
+  if sys.argv[2] == 'online':  # its state must be of the whole batch
+    config.smoothing.method = 'online'
+    config.smoothing.theta = 0.5
   if sys.argv[2] == 'probed':
     config.variance.every_epochs = 1
     config.variance.num_batches = 3

@@ -1,7 +1,7 @@
 """One of several processes that train one run together.
 
 With a place and a signal it sends itself that signal when its update `place` is
-reported; the exit code is that of main.py.
+reported; the exit code is that of main.py. A last argument is the method.
 """
 
 import json
@@ -13,6 +13,7 @@ from unittest import mock
 import faults
 from support import small_config
 
+from tsla.errors import InputError
 from tsla.runs import manifest
 from tsla.runs.checkpoint import Checkpoints
 from tsla.runs.lifecycle import Interrupted
@@ -21,13 +22,15 @@ from tsla.training.reporter import Reporter
 
 
 def main():
-  address, count, index, npz, workdir, place, signum = sys.argv[1:]
+  address, count, index, npz, workdir, place, signum, *method = sys.argv[1:]
   if int(count) > 1:
     parallel.join(address, int(count), int(index))
   config = small_config(npz)
   config.epochs = 8  # 32 updates, the switch at update 16
   config.smoothing.drop_epochs = 4.0
   config.parallel = 'jit'
+  if method:
+    (config.smoothing.method,) = method
   chunk, seen = Reporter.chunk, {}
   save = Checkpoints.save
 
@@ -49,6 +52,9 @@ def main():
       loop.train_and_evaluate(config, workdir)
     except Interrupted as stop:
       sys.exit(stop.exit_code)
+    except InputError as error:
+      print(error)
+      sys.exit(2)
   print(
     json.dumps({'rows': faults.rows(pathlib.Path(workdir)), 'end': seen[32]})
   )

@@ -1,7 +1,8 @@
 """Runs stopped, killed or forked, in either stage, against one left alone.
 
 With 'probed' each is probed, and with 'brief', which leaves out most of them;
-with 'auto' a rule ends the smoothing of each, so that none can be forked.
+with 'auto' a rule ends the smoothing of each, so that none can be forked. What
+follows is the method.
 """
 
 import json
@@ -65,6 +66,7 @@ def main():
   config = small_config(write_digits_npz(folder / 'digits.npz', train_size))
   config.log_every_steps = 2
   kind = sys.argv[2]
+  config.smoothing.method = (sys.argv[3:] or ['label_smoothing'])[0]
   if kind != 'plain':
     config.variance.every_epochs = 1
     config.variance.num_batches = 3

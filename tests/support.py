@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from sklearn.datasets import load_digits
 
 from tsla.config.forms import default_config
-from tsla.training import smoothing_label, teacher
+from tsla.training import teacher
 from tsla.training.build import view_of
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -55,21 +55,26 @@ def small_config(npz):
   return config
 
 
+def changed(config, **fields):
+  """A copy with `section__name` set."""
+  other = config.copy_and_resolve_references()
+  for name, value in fields.items():
+    *section, leaf = name.split('__')
+    (other[section[0]] if section else other)[leaf] = value
+  return other
+
+
 def teacher_of(config, dataset):
   """The teacher of a run, as the loop loads it."""
   return teacher.load_teacher(config.teacher, dataset, view_of(config))
 
 
-def y_hat_of(config, dataset, network=None):
-  """The source of a run's smoothing label, as `build` makes it."""
-  if network is not None:
-    options = config.teacher
-    network = network._replace(
-      temperature=options.temperature, view=options.view
-    )
-  return smoothing_label.create(
-    *(config.smoothing.target, dataset, view_of(config), network),
-    batch_size=config.eval_batch_size,
+def teacher_target(config, dataset, network):
+  """The target of a run that `network` teaches, as `build` makes it."""
+  options = config.teacher
+  network = network._replace(temperature=options.temperature, view=options.view)
+  return teacher.teacher_target(
+    network, dataset, view_of(config), config.eval_batch_size
   )
 
 

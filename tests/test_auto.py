@@ -70,9 +70,37 @@ def test_nothing_is_decided_before_min_step_and_all_by_max_step():
 
 def test_optimal_follows_up_and_down_and_between_observations():
   switch = tsla.auto_two_stage(0.4, 'optimal')
-  best = [seen(theta_star=v) for v in (0.0, 0.7, 1.0)]
+  best = [seen(theta_star=v) for v in (-0.2, 0.7, 1.3)]
   best.insert(2, None)
   assert thetas(switch, best) == [0, 0.7, 0.7, 1]
+  # Within the bounds of the method, which may be below 0; −1 is a θ too.
+  switch = tsla.auto_two_stage(0.4, 'optimal', lowest=-2.0, highest=1.1)
+  best = [seen(theta_star=v) for v in (-1.0, -3.0, 1.3)]
+  assert thetas(switch, best) == [-1, -2, 1.1]
+
+
+def test_a_rule_of_ones_own_is_asked_by_name():
+  rules = tsla.smoothing.rules.RULES | {
+    'short': lambda seen, memory: seen.statistics.grad_norm.value < 0.4
+  }
+  switch = tsla.auto_two_stage(0.4, 'short', patience=1, rules=rules)
+  assert thetas(switch, [QUIET, seen(grad_norm=0.3)]) == [0.4, 0]
+
+
+def test_momentum_and_theta_know_smoothing_below_zero():
+  switch = tsla.auto_two_stage(-0.4, 'optimal', lowest=-1.0)
+  assert thetas(switch, [seen(theta_star=-0.2)]) == [-0.2]
+  tx = tsla.reset_momentum(
+    optax.chain(
+      tsla.label_smoothing(tsla.two_stage(-0.1, drop_step=1)),
+      optax.sgd(1.0, momentum=0.5),
+    )
+  )
+  state, updates = tx.init(jnp.zeros(())), []
+  for _ in range(3):
+    update, state = tx.update(jnp.ones(()), state)
+    updates.append(float(update))
+  assert updates == [-1, -1, -1.5]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +185,7 @@ def test_another_schedule_takes_no_decision_back():
     ({'rule': 'dleta'}, "rule = 'dleta' must be one of delta, mse"),
     ({'min_step': 5, 'max_step': 5}, 'min_step = 5 and max_step = 5'),
     ({'patience': 0}, 'patience = 0'),
-    ({'theta': 1.5}, 'theta = 1.5'),
+    ({'theta': float('inf')}, 'theta = inf'),
   ],
 )
 def test_what_cannot_be_is_refused(kwargs, message):

@@ -94,9 +94,16 @@ BAD = {
   'unknown schedule': (set_to('smoothing.schedule', 'tsla'), 'two_stage'),
   'address as path': (set_to('data.path', 'gs://b/d'), 'mounted'),
   # fields against each other
-  'theta without schedule': (
-    ['--config=configs/digits_baseline.py', '--config.smoothing.theta=0.1'],
-    'smoothing.schedule',
+  'schedule without theta': (
+    [
+      '--config=configs/digits_baseline.py',
+      '--config.smoothing.schedule=constant',
+    ],
+    '--config.smoothing.theta=0.1',
+  ),
+  'theta beyond the method': (
+    [*set_to('smoothing.method', 'online'), '--config.smoothing.theta=-0.1'],
+    '0 to 1',
   ),
   'drop after the end': ([DIGITS + ':40'], 'before epoch 30'),
   'drop not a number': ([DIGITS + ':soon'], "'soon': the s of TSLA(s)"),
@@ -105,9 +112,9 @@ BAD = {
     set_to('optimizer.milestone_epochs', '(9, 5)'),
     'rising epochs',
   ),
-  'milestones nobody uses': (
-    set_to('optimizer.milestone_epochs', '(5, 9)'),
-    'has no use for it',
+  'milestones missing': (
+    set_to('optimizer.schedule', 'step'),
+    '--config.optimizer.milestone_epochs=…',
   ),
   'too many updates': (set_to('epochs', 2**30), 'at most'),
   'two beginnings': (
@@ -119,13 +126,46 @@ BAD = {
   ),
   'teacher of two places': (
     [DIGITS, TEACHER, '--config.teacher.run=a', '--config.teacher.weights=b'],
-    'exactly one with target teacher',
+    'needs exactly one',
   ),
   'no such teacher file': (
     [DIGITS, TEACHER, '--config.teacher.weights=nowhere.pth'],
     'nowhere.pth',
   ),
   'teacher not named': ([DIGITS, TEACHER], 'WORKDIR_OF_A_FINISHED_RUN'),
+  # files of one's own
+  'no such file of a method': (
+    set_to('smoothing.method', '{F}/none.py:soft'),
+    'No such file',
+  ),
+  'a method that does not run': (
+    set_to('smoothing.method', '{F}/raises.py:get_config'),
+    'line 2: ZeroDivisionError',
+  ),
+  'a method with a syntax error': (
+    set_to('smoothing.method', '{F}/syntax.py:soft'),
+    'SyntaxError',
+  ),
+  'another name in it': (
+    set_to('smoothing.method', '{F}/raises.py:soft'),
+    '{F}/raises.py:get_config',
+  ),
+  'no method': (
+    set_to('smoothing.method', '{F}/small.py:get_config'),
+    'returned ConfigDict',
+  ),
+  'no network': (
+    set_to('model.name', '{F}/empty.py:vit'),
+    "no function 'vit'",
+  ),
+  'unknown option': (
+    set_to('smoothing.options', 'tau=3'),
+    "no option 'tau'",
+  ),
+  'no list of options': (
+    set_to('model.options', 'depth'),
+    'NAME=VALUE',
+  ),
   # devices
   'pmap or what': (set_to('parallel', 'vmap'), 'auto, pmap, jit'),
   'batch not divisible': (
@@ -332,7 +372,7 @@ def test_bad_input_is_three_lines_and_exit_code_2(outcomes, name):
     pytest.skip('only root may mount a small disk')
   assert code == 2, error
   assert 1 <= len(error.strip().splitlines()) <= 3, error
-  assert BAD[name][1] in error
+  assert BAD[name][1].replace('{F}/', '') in error
   assert 'Traceback' not in error
   # Nothing; to see whether a file's arrays fit, the network is drawn.
   drawn = name in ('NaN weights', 'weights of another network')

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
+from tsla.config import durations
 from tsla.config.forms import default_config
 from tsla.data.datasets import Dataset, Split
 from tsla.errors import InputError
-from tsla.training.build import check_fits
+from tsla.training import parallel
+from tsla.training.build import build, check_fits
 
 
 @pytest.fixture
@@ -38,3 +40,74 @@ def test_what_does_not_fit_is_named(dataset, field, value, memory, message):
   with pytest.raises(InputError) as error:
     check_fits(config, dataset, memory)
   assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ('method', 'value', 'allowed'),
+  [
+    ('label_smoothing', '1.5', '-inf to 1 with'),
+    ('label_smoothing', 'float("nan")', '-inf to 1 with'),
+    ('max_suppression', '-0.1', '0 to inf with'),
+  ],
+)
+def test_a_schedule_that_leaves_the_method_s_bounds_is_refused(
+  dataset, tmp_path, method, value, allowed
+):
+  path = tmp_path / 'mine.py'
+  path.write_text(f"""
+import jax.numpy as jnp
+
+def wild(theta, durations):
+  return lambda count: jnp.where(count > 3, {value}, theta)
+""")
+  config = default_config()
+  config.smoothing.schedule, config.smoothing.theta = f'{path}:wild', 0.1
+  config.smoothing.method = method
+  config.batch_size = 50
+  steps = durations.resolve(config, steps_per_epoch=2)
+  with pytest.raises(InputError, match='theta from') as error:
+    build(config, dataset, steps, parallel.choose('jit', 50))
+  assert f'allowed: {allowed}' in str(error.value)
+  assert len(str(error.value).splitlines()) <= 3
+
+
+@pytest.mark.parametrize(
+  ('network', 'mode', 'message'),
+  [
+    ('wide', 'exact', r'gives float32\[2, 4\] for 2 images of 2 classes'),
+    ('plain', 'last_layer', 'sows no features'),
+    ('plain', 'exact', None),
+  ],
+)
+def test_a_network_that_does_not_fit_is_refused_before_it_trains(
+  dataset, tmp_path, network, mode, message
+):
+  path = tmp_path / 'mine.py'
+  path.write_text("""
+import flax.linen as nn
+
+class Net(nn.Module):
+  classes: int
+
+  @nn.compact
+  def __call__(self, images, train):
+    return nn.Dense(self.classes)(images.reshape(len(images), -1))
+
+def wide(num_classes):
+  return Net(2 * num_classes)
+
+def plain(num_classes):
+  return Net(num_classes)
+""")
+  config = default_config()
+  config.model.name = f'{path}:{network}'
+  config.variance.every_epochs, config.variance.mode = 1, mode
+  config.variance.num_batches = 3
+  config.batch_size = 25
+  steps = durations.resolve(config, steps_per_epoch=4)
+  if message is None:
+    build(config, dataset, steps, parallel.choose('jit', 25))
+    return
+  with pytest.raises(InputError, match=message) as error:
+    build(config, dataset, steps, parallel.choose('jit', 25))
+  assert len(str(error.value).splitlines()) <= 3

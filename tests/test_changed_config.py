@@ -1,28 +1,23 @@
 """A run whose config is changed: refused, or gone on with when allowed."""
 
+import hashlib
 import json
 import shutil
 
 import faults
 import numpy as np
 import pytest
-from support import bad_weights, small_config, write_digits_npz
+from support import bad_weights, changed, small_config, write_digits_npz
 
+from tsla.config import tables
 from tsla.errors import InputError
-from tsla.runs.directory import RunDirectory
+from tsla.runs.directory import RunDirectory, read_run
+from tsla.sweep import plan, worker
+from tsla.sweep.table import Row, Table
 from tsla.training import loop
 from tsla.training.reporter import Diverged
 
 pytestmark = pytest.mark.usefixtures('compile_once')
-
-
-def changed(config, **fields):
-  """A copy with `section__name` set."""
-  other = config.copy_and_resolve_references()
-  for name, value in fields.items():
-    *section, leaf = name.split('__')
-    (other[section[0]] if section else other)[leaf] = value
-  return other
 
 
 @pytest.fixture(scope='module')
@@ -160,3 +155,137 @@ def test_a_run_that_diverged_early_may_go_on_at_another_rate(config, tmp_path):
   loop.train_and_evaluate(config, tmp_path, allow_changed_config=True)
   loop.train_and_evaluate(config, tmp_path / 'alone')
   assert faults.rows(tmp_path) == faults.rows(tmp_path / 'alone')
+
+
+OWN = """
+import optax
+from flax import linen as nn
+import tsla
+
+
+def soft(strength: float = 1.0):
+  def penalty(z, labels, y_hat, kept):
+    return strength * z.max(-1)
+  return tsla.Method(tsla.penalised(penalty))
+
+
+def ramp(theta, durations):
+  return tsla.two_stage(theta, durations.at('smoothing.drop'))
+
+
+class Net(nn.Module):
+  classes: int
+
+  @nn.compact
+  def __call__(self, x, *, train):
+    return nn.Dense(self.classes, name='fc')(x.reshape(len(x), -1))
+
+
+def net(num_classes):
+  return Net(num_classes)
+"""
+
+
+@pytest.fixture
+def own(config, tmp_path):
+  """The config of a run with a method and a network of one's own."""
+  (tmp_path / 'mine.py').write_text(OWN)
+  return changed(
+    config,
+    epochs=2,
+    checkpoint_keep_epochs=(1,),
+    model__name=f'{tmp_path}/mine.py:net',
+    smoothing__method=f'{tmp_path}/mine.py:soft',
+    smoothing__schedule='constant',
+  )
+
+
+def test_a_run_with_an_edited_file_is_refused_by_name(own, tmp_path):
+  mine, run = tmp_path / 'mine.py', tmp_path / 'run'
+  result = loop.train_and_evaluate(own, run)
+  kept = json.loads((run / 'data.json').read_text())['parts']
+  digest = hashlib.sha256(OWN.encode()).hexdigest()
+  assert kept == {'smoothing.method': digest, 'model.name': digest}
+  for field in kept:
+    assert (run / f'parts/{field}.py').read_text() == OWN
+  mine.write_text(OWN + '# edited\n')
+  message = (
+    f'another smoothing.method: {mine}:soft was edited since\n.*SHA-256 '
+    f'{digest[:12]}… there, (?!{digest[:12]}).* here\n'
+    f'.*{run}/parts/smoothing.method.py'
+  )
+  for stop in (False, True):
+    if stop:  # after 4 of 8 updates
+      (run / 'status.json').write_text('{"state": "running", "step": 4}')
+      shutil.rmtree(run / 'checkpoints/8')
+    for allow in (False, True):
+      refused(own, run, message, allow_changed_config=allow)
+  (tmp_path / 'moved.py').write_text(OWN)  # it is its content that counts
+  moved = changed(
+    own,
+    model__name=f'{tmp_path}/moved.py:net',
+    smoothing__method=f'{tmp_path}/moved.py:soft',
+  )
+  assert loop.train_and_evaluate(moved, run) == result
+
+
+def test_a_fork_from_a_run_with_another_file_is_refused(own, tmp_path):
+  mine, trunk = tmp_path / 'mine.py', tmp_path / 'trunk'
+  loop.train_and_evaluate(own, trunk)
+  branch = changed(
+    own,
+    init__fork_from=f'{trunk}@1',
+    smoothing__schedule=f'{mine}:ramp',
+    smoothing__drop_epochs=1.0,
+  )
+  loop.train_and_evaluate(branch, tmp_path / 'branch')
+  rows = [r for r in faults.rows(tmp_path / 'branch') if r['kind'] == 'train']
+  assert [round(r['theta'], 6) for r in rows] == [0.4] * 4 + [0.0] * 4
+  # Its own schedule may be in another file: what counts is theta.
+  other = tmp_path / 'other.py'
+  other.write_text(OWN + '# edited\n')
+  branch.smoothing.schedule = f'{other}:ramp'
+  loop.train_and_evaluate(branch, tmp_path / 'again')
+  # The trunk is read although the file that it named is another one now.
+  mine.write_text(OWN.replace('z.max(-1)', 'z.min(-1)'))
+  with pytest.raises(
+    InputError,
+    match=r'@1.: config.smoothing.method = .* is '
+    'another file there: SHA-256',
+  ):
+    loop.train_and_evaluate(branch, tmp_path / 'edited')
+  assert not (tmp_path / 'edited').exists()
+
+
+def test_a_sweep_takes_no_trunk_and_no_run_with_an_edited_file(own, tmp_path):
+  two_stage = changed(
+    own, smoothing__schedule='two_stage', smoothing__drop_epochs=1.0
+  )
+  rows = (Row('LSR', own), Row('TSLA', two_stage))
+  table, workdir = Table('t', 'T', rows), tmp_path / 'sweep'
+  trunk, branch = plan.plan(table, [0], workdir)
+  assert branch.trunk == trunk.directory
+  assert worker.train(trunk, workdir).exit_code == 0
+  (tmp_path / 'mine.py').write_text(OWN + '# edited\n')
+  outcome = worker.train(branch, workdir)
+  assert outcome.exit_code == 2 and 'edited meanwhile' in outcome.text
+  assert not (workdir / branch.directory).exists()
+  anew, _ = plan.plan(table, [0], workdir)
+  assert anew.directory != trunk.directory
+
+
+def test_a_run_is_read_when_its_files_are_gone(own, tmp_path):
+  teacher = tmp_path / 'teacher'
+  loop.train_and_evaluate(own, teacher)
+  (tmp_path / 'mine.py').unlink()
+  student = changed(
+    own,
+    model__name='resnet8',
+    smoothing__method='label_smoothing',
+    smoothing__target='teacher',
+    teacher__run=str(teacher),
+  )
+  loop.train_and_evaluate(student, tmp_path / 'student')
+  config = read_run(teacher, 'where').config
+  assert config.model.name == f'{teacher}/parts/model.name.py:net'
+  assert tables.method_of(config.smoothing).lowest == 0

@@ -89,7 +89,7 @@ def test_baseline_lsr_tsla_and_every_seed_and_rate_are_one_program(
   assert not large & set(result['later'])
   # They were different runs all the same.
   rows = result['rows']
-  assert [round(row['next_theta'], 6) for row in rows] == [0, 0.1, 0.1, 0] * 2
+  assert [round(row['theta'], 6) for row in rows] == [0, 0.1, 0.1, 0.075] * 2
   rates = [round(row['learning_rate'], 6) for row in rows]
   assert rates == [0.1] * 4 + [0.05] * 4
   # LSR and TSLA(2) are the same in epoch one.

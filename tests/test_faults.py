@@ -21,7 +21,7 @@ def outcome(worker, *args, timeout, **options):
 
 def test_kill_9_at_random_moments_ends_with_the_same_bits(tmp_path):
   result = outcome(
-    *('kill_worker.py', tmp_path, KILLS, 0),
+    *('kill_worker.py', tmp_path, KILLS, 0, 'label_smoothing'),
     cache=tmp_path / 'cache',
     timeout=60 * KILLS,
   )

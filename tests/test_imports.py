@@ -10,6 +10,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 FLOORS = (
   'tsla.errors',
   'tsla.files',
+  'tsla.programs',
   'tsla.smoothing',
   'tsla.data',
   'tsla.models',

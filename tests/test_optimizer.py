@@ -10,6 +10,7 @@ import optax
 import pytest
 
 import tsla
+from tsla.config import tables
 from tsla.config.durations import Durations
 from tsla.config.forms import default_config
 from tsla.training import optimizer
@@ -18,14 +19,9 @@ GOLDEN = pathlib.Path(__file__).parent / 'golden' / 'torch_training.json'
 
 
 def durations(**changes):
-  fields = {
-    'steps_per_epoch': 1,
-    'total_steps': 10,
-    'drop_step': None,
-    'milestones': (),
-    'warmup_steps': 0,
-  }
-  return Durations(**fields | changes)
+  total = changes.pop('total_steps', 10)
+  steps = {name.replace('__', '.'): step for name, step in changes.items()}
+  return Durations(steps_per_epoch=1, total_steps=total, steps=steps)
 
 
 def create(config, steps):
@@ -48,7 +44,7 @@ def test_sgd_step_schedule_and_smoothed_loss_are_pytorch_s_in_float64(form):
   config.optimizer.schedule = 'step'
   config.optimizer.decay_factor = 0.2
   with jax.enable_x64(True):
-    tx, rate = create(config, durations(milestones=(3, 6)))
+    tx, rate = create(config, durations(optimizer__milestone=(3, 6)))
     params = jax.tree.map(jnp.asarray, dict(golden['start']), is_leaf=is_list)
     state = tx.init(params)
     for step, expected in enumerate(golden['runs'][form]):
@@ -76,8 +72,8 @@ def test_cosine_ends_at_zero_and_warmup_rises_to_it_linearly():
   config = default_config()
   config.optimizer.schedule = 'cosine'
   config.optimizer.learning_rate = 0.5
-  rate = optimizer.learning_rate_schedule(
-    config.optimizer, durations(total_steps=100, warmup_steps=4)
+  rate = tables.learning_rate(
+    config.optimizer, durations(total_steps=100, optimizer__warmup=(4,))
   )
   steps = np.arange(101)
   expected = 0.25 * (1 + np.cos(np.pi * steps / 100))
@@ -92,7 +88,7 @@ def test_every_base_optimiser_carries_theta_and_descends(name):
   config.optimizer.learning_rate = 0.01
   config.smoothing.schedule = 'two_stage'
   config.smoothing.theta = 0.4
-  tx, _ = create(config, durations(drop_step=2))
+  tx, _ = create(config, durations(smoothing__drop=(2,)))
   params, thetas = {'w': jnp.ones(3)}, []
   state = tx.init(params)
   for _ in range(4):
@@ -136,8 +132,8 @@ def test_config_names_the_smoothing_schedule(schedule, expected):
   config = default_config()
   config.smoothing.schedule = schedule
   config.smoothing.theta = 0.4
-  theta = optimizer.smoothing_schedule(
-    config.smoothing, durations(drop_step=4, max_step=3)
+  theta = tables.theta_schedule(
+    config.smoothing, durations(smoothing__drop=(4,), smoothing__max=(3,))
   )
   np.testing.assert_allclose([theta(i) for i in range(5)], expected, atol=1e-7)
 
@@ -149,7 +145,7 @@ def test_the_momentum_of_a_run_is_reset_where_its_config_says_so():
   config.smoothing.schedule, config.smoothing.theta = 'two_stage', 0.4
   for reset, expected in ((False, [1, 1.5, 1.75]), (True, [1, 1.5, 1])):
     config.smoothing.reset_momentum = reset
-    tx, _ = create(config, durations(drop_step=2))
+    tx, _ = create(config, durations(smoothing__drop=(2,)))
     params, moved = jnp.zeros(()), []
     state = tx.init(params)
     for _ in range(3):

@@ -13,7 +13,12 @@ from tsla.training import parallel
 
 
 @pytest.mark.parametrize(
-  'kind', ['plain', pytest.param('probed', marks=pytest.mark.slow)]
+  'kind',
+  [
+    'online',
+    pytest.param('plain', marks=pytest.mark.slow),
+    pytest.param('probed', marks=pytest.mark.slow),
+  ],
 )
 def test_one_device_is_pmap_on_8_is_jit_on_8_and_a_lost_pmean_would_show(
   tmp_path, kind

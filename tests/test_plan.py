@@ -114,6 +114,7 @@ def test_without_lsr_the_longest_smoothing_is_the_trunk():
   [
     ('smoothing.theta', 0.2),
     ('smoothing.target', 'prior'),
+    ('smoothing.reset_momentum', True),
     ('batch_size', 16),
     ('optimizer.momentum', 0.8),
     ('model.width', 8),
@@ -308,7 +309,7 @@ def test_a_table_that_cannot_be_is_explained(rows, message):
     (None, r'no such file\n.*\n.*other\.py'),
     ('def get_table(:', 'SyntaxError'),
     ('1 / 0', 'ZeroDivisionError'),
-    ('x = 1', 'AttributeError'),
+    ('x = 1', "no function 'get_table'"),
     ('def get_table(): return 3', 'returned int'),
   ],
 )

@@ -1,5 +1,6 @@
 """The probe in training: its numbers, its rows, what it leaves alone."""
 
+import functools
 import json
 
 import jax
@@ -10,6 +11,7 @@ import pytest
 from digits_mlp import exact
 from support import small_config, write_digits_npz
 
+import tsla
 from tsla.config import durations
 from tsla.config.checks import validate
 from tsla.data import batches, datasets
@@ -86,16 +88,18 @@ def gradients(config):
   images = (dataset.train.images / 255 - 0.5) / 0.5
   apply = create_configured(config.model, 10).apply
 
-  def loss(params, image, target):
+  def loss(params, image, target, strength):
     variables = {'params': params, 'batch_stats': stats}
-    logits = apply(variables, image[None], train=False)
-    return optax.softmax_cross_entropy(logits[0], target)
+    (logits,) = apply(variables, image[None], train=False)
+    hard = optax.softmax_cross_entropy(logits, target)
+    return hard + strength * (jnp.sort(logits)[-1] - logits.mean())
 
-  gradient = jax.jit(jax.vmap(jax.grad(loss), in_axes=(None, 0, 0)))
+  gradient = jax.jit(jax.vmap(jax.grad(loss), in_axes=(None, 0, 0, None)))
 
-  def flat(targets):
+  def flat(targets, strength=0.0):
     targets = np.broadcast_to(targets, (COUNT, 10))
-    tree = gradient(params, jnp.float32(images), jnp.float32(targets))
+    images32, targets = jnp.float32(images), jnp.float32(targets)
+    tree = gradient(params, images32, targets, strength)
     last = tree.pop('fc')
     leaves = [*jax.tree.leaves(tree), *jax.tree.leaves(last)]
     return np.concatenate(
@@ -107,6 +111,7 @@ def gradients(config):
     'true': flat(np.eye(10)[labels]),
     'uniform': flat(np.full(10, 0.1)),
     'prior': flat(np.bincount(labels, minlength=10) / COUNT),
+    'max_suppression': flat(np.eye(10)[labels], strength=1.0),
     'last': params['fc']['kernel'].size + 10,
   }
 
@@ -125,28 +130,35 @@ def of_batches(g, h, seed):
 
 
 @pytest.mark.parametrize(
-  ('target', 'theta'), [('uniform', THETA), ('prior', 0.0)]
+  ('kind', 'theta'),
+  [('uniform', THETA), ('prior', 0.0), ('max_suppression', 1.5)],
 )
 def test_a_row_is_what_per_example_gradients_say(
-  config, gradients, target, theta
+  config, gradients, kind, theta
 ):
   """Of a run without smoothing too: its target is measured all the same."""
+  field = 'method' if kind in tsla.METHODS else 'target'
   config = changed(
     config,
-    smoothing__target=target,
+    **{f'smoothing__{field}': kind},
     smoothing__theta=theta,
     smoothing__schedule='constant' if theta else 'none',
   )
   state, after, row, _ = probed(config)
-  g, h = gradients['true'], gradients[target]
+  g, h = gradients['true'], gradients[kind]
   for name, expected in of_batches(g, h, seed=0).items():
     assert row[name] == pytest.approx(expected, rel=1e-3), name
   # All of the set is in the mini-batches, so the means are exact.
   truth = exact(g, h, theta, batch_size=SIZE, distinct=True)
   for name in ('bias2', 'grad_norm2', 'smoothed_grad_norm2', 'cosine'):
     assert row[name] == pytest.approx(truth[name], rel=1e-3), name
-  for name in ('sigma2', 'rho', 'delta', 'theta_star'):
-    assert abs(row[name] - truth[name]) < 4 * row[f'{name}_error'], name
+  for name in ('sigma2', 'rho', 'delta', 'theta_star', 'mse_ratio'):
+    if name == 'delta' and field == 'method':  # at θ = 1 of another R: of no
+      names = (name, 'theta_paper', f'{name}_error')  # meaning
+      assert all(np.isnan(row[name]) for name in names)
+      assert row['rule_delta'] == 0
+      continue
+    assert abs(row[name] - truth[name]) <= 4 * row[f'{name}_error'], name
   assert row['theta'] == np.float32(theta)
   if not theta:
     assert row['mse_ratio'] == 1
@@ -255,10 +267,13 @@ def test_the_mapping_says_which_rule_and_when(config):
     ),
     steps_per_epoch=4,
   )
-  assert (steps.min_step, steps.max_step) == (4, 12)
-  decided = probe.decision('floor', min_step=steps.min_step, patience=3)
-  assert [int(x) for x in decided] == [2, 4, 3]
-  assert int(probe.decision('', 0, 1).rule) == -1
+  assert (steps.at('smoothing.min'), steps.at('smoothing.max')) == (4, 12)
+  method = tsla.METHODS['online']()
+  named = functools.partial(
+    probe.decision, rules=rules.RULES, method=method, min_step=4, patience=3
+  )
+  assert [float(x) for x in named('floor')] == [2, 4, 3, 0, 1]
+  assert [int(named(rule).rule) for rule in ('', 'optimal')] == [-1, 4]
 
 
 AUTO = {'smoothing.schedule': 'auto', 'smoothing.rule': 'delta'}
@@ -267,15 +282,18 @@ AUTO = {'smoothing.schedule': 'auto', 'smoothing.rule': 'delta'}
 @pytest.mark.parametrize(
   ('fields', 'message'),
   [
-    ({'smoothing.schedule': 'auto'}, r"rule = '' with"),
-    ({'smoothing.rule': 'delta'}, r"rule = 'delta' with .* 'constant'"),
-    (AUTO | {'variance.every_epochs': 0}, r'the rule would see nothing'),
-    (AUTO | {'smoothing.rule': 'plateau'}, r'held_out = 0.0'),
+    ({'smoothing.schedule': 'auto'}, r"rule is not set, .* = 'auto' needs it"),
+    (AUTO | {'variance.every_epochs': 0}, r'(?s)every_epochs is .*epochs=1'),
+    (AUTO | {'smoothing.rule': 'plateau'}, r'(?s)held_out is .*held_out=0.1'),
+    (
+      AUTO | {'smoothing.method': 'max_suppression'},
+      r"(?s)rule = 'delta' with max_suppression.*smoothing.rule=mse",
+    ),
+    (AUTO | {'smoothing.theta': -0.1}, r'(?s)theta = -0.1.*rule=mse'),
     (AUTO | {'init.fork_from': 'run@1'}, r'decisions are not'),
     (AUTO | {'smoothing.min_epochs': 3.0, 'smoothing.max_epochs': 3.0}, 'min_'),
     (AUTO | {'smoothing.max_epochs': 0.0}, 'nothing could be decided'),
     (AUTO | {'smoothing.max_epochs': 4.0}, 'at or after the end'),
-    ({'smoothing.min_epochs': 1.0}, 'with schedule auto'),
     ({'variance.num_batches': 2}, 'num_batches = 2'),
     ({'variance.num_batches': 5}, '3 to 4'),
     ({'batch_size': 32, 'variance.num_batches': 3}, 'of a third'),

@@ -32,13 +32,14 @@ def free_address():
   return f'127.0.0.1:{held.getsockname()[1]}'
 
 
-def begin(shared, workdir, count, signals):
+def begin(shared, workdir, count, signals, methods=((), ())):
   """Starts all processes; `signals` has (update, signal) by index."""
   address = free_address()
   return [
     faults.start(
       *('process_worker.py', address, count, index),
       *(shared / 'digits.npz', workdir, *signals.get(index, (-1, 0))),
+      *methods[index],
       cache=shared / f'cache{count}',
       devices=4 // count,
     )
@@ -109,3 +110,32 @@ def test_when_one_is_killed_the_other_ends_and_the_run_resumes(
   other.communicate(timeout=300)  # alone it would wait for ever
   assert other.returncode != 0
   assert train(shared, tmp_path / 'run', 2) == together
+
+
+OWN = """
+import tsla
+
+def soft():
+  return tsla.Method(tsla.penalised(lambda z, labels, y_hat, kept: z.max(-1)))
+"""
+
+
+@pytest.mark.parametrize('edited', [False, True])
+def test_a_method_of_one_s_own_is_the_same_in_all_processes(
+  shared, tmp_path, edited
+):
+  """As if each had it on a machine of its own."""
+  methods = []
+  for index in range(2):
+    path = tmp_path / str(index) / 'mine.py'
+    path.parent.mkdir()
+    path.write_text(OWN + '# edited\n' * (edited and index))
+    methods.append([f'{path}:soft'])
+  workers = begin(shared, tmp_path / 'run', 2, {}, methods)
+  for code, output, error in end(workers):
+    assert code == 2 * edited, error[-3000:]
+    if edited:
+      said = [x for x in output.splitlines() if '[Gloo]' not in x]
+      assert 'mine.py:soft: not the same in all processes' in said[0]
+      assert len(said) == 3 and said[1].startswith('  allowed: ')
+  assert (tmp_path / 'run').exists() != edited

@@ -31,13 +31,7 @@ def clock(monkeypatch):
 
 
 def progress(**options):
-  durations = Durations(
-    steps_per_epoch=10,
-    total_steps=100,
-    drop_step=None,
-    milestones=(),
-    warmup_steps=0,
-  )
+  durations = Durations(steps_per_epoch=10, total_steps=100)
   return Progress(durations, batch_size=32, first_step=0, **options)
 
 

@@ -100,15 +100,13 @@ def test_a_concrete_theta_is_checked_inside_jit_too():
   theta, drop = jnp.float32(0.25), jnp.int32(2)
   f = jax.jit(lambda count: tsla.two_stage(theta, drop)(count))
   assert [float(f(count)) for count in (1, 2)] == [0.25, 0]
-  outside = jnp.float32(1.5)
-  with pytest.raises(ValueError, match=r'theta = .*1\.5'):
-    jax.jit(lambda count: tsla.constant(outside)(count))(0)
+  infinite = jnp.float32(jnp.inf)
+  with pytest.raises(ValueError, match=r'theta = .*inf'):
+    jax.jit(lambda count: tsla.constant(infinite)(count))(0)
 
 
-@pytest.mark.parametrize(
-  'theta', [-0.01, 1.01, np.nan, np.inf, '0.1', None, [0.1]]
-)
-def test_a_theta_outside_0_to_1_is_refused(theta):
+@pytest.mark.parametrize('theta', [np.nan, -np.inf, '0.1', None, [0.1]])
+def test_a_theta_that_is_no_finite_number_is_refused(theta):
   for make in (
     tsla.constant,
     lambda theta: tsla.two_stage(theta, 3),

@@ -7,13 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support import small_config, teacher_of, write_digits_npz, y_hat_of
+from support import small_config, teacher_of, teacher_target, write_digits_npz
 
+import tsla
 from tsla.data import datasets
 from tsla.errors import InputError
 from tsla.models.pretrained import to_state_dict, write_safetensors
 from tsla.runs.directory import RunDirectory
-from tsla.training import loop, smoothing_label, teacher
+from tsla.training import loop, teacher
 
 
 @pytest.fixture(scope='module')
@@ -63,6 +64,11 @@ def softmax(logits):
   return exp / exp.sum(-1, keepdims=True)
 
 
+def y_hat(target, images, indices):
+  seen = tsla.Seen(labels=None, indices=indices, images=images)
+  return target.y_hat(target.arrays, target.state, seen)
+
+
 def test_the_teacher_s_softmax_in_evaluation_mode_is_y_hat(taught, network):
   dataset = datasets.load_dataset(taught.data)
   model, variables, *_ = network
@@ -72,20 +78,20 @@ def test_the_teacher_s_softmax_in_evaluation_mode_is_y_hat(taught, network):
   assert expected.max() > 0.15  # it has learnt something: not uniform
   indices = jnp.array([3, 60, 0])
 
-  source = y_hat_of(taught, dataset, network)
-  got = source.y_hat(source.arrays, images[indices], indices)
+  target = teacher_target(taught, dataset, network)
+  got = y_hat(target, images[indices], indices)
   np.testing.assert_allclose(got, expected[indices], rtol=1e-5)
   # Another image than the index says: the augmented view is what counts.
-  other = source.y_hat(source.arrays, images[indices + 1], indices)
+  other = y_hat(target, images[indices + 1], indices)
   np.testing.assert_allclose(other, expected[indices + 1], rtol=1e-5)
 
   clean = taught.copy_and_resolve_references()
   clean.teacher.view = 'clean'
   clean.eval_batch_size = 24  # does not divide the 64 images
-  source = y_hat_of(clean, dataset, network)
-  assert source.arrays.shape == (64, 10)
-  assert source.arrays.dtype == jnp.float16
-  got = source.y_hat(source.arrays, images[indices + 1], indices)
+  target = teacher_target(clean, dataset, network)
+  assert target.arrays.shape == (64, 10)
+  assert target.arrays.dtype == jnp.float16
+  got = y_hat(target, images[indices + 1], indices)
   np.testing.assert_allclose(got, expected[indices], atol=1e-3)
 
 
@@ -109,7 +115,7 @@ def test_clean_labels_are_kept_and_never_taken_for_others(
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
   rng = np.random.default_rng(0)
   monkeypatch.setattr(
-    smoothing_label,
+    teacher,
     '_on_clean_images',
     lambda *args: rng.random((64, 10)).astype(np.float16),
   )
@@ -119,7 +125,7 @@ def test_clean_labels_are_kept_and_never_taken_for_others(
     config.teacher.view = 'clean'
     config.update_from_flattened_dict(of_config)
     dataset = datasets.load_dataset(config.data)
-    return y_hat_of(
+    return teacher_target(
       config,
       dataclasses.replace(
         dataset, fingerprint=fingerprint or dataset.fingerprint
@@ -176,23 +182,14 @@ def test_a_run_s_network_is_the_same_teacher_as_a_file(
 
 def test_no_gradient_flows_into_the_teacher(taught, network):
   dataset = datasets.load_dataset(taught.data)
-  source = y_hat_of(taught, dataset, network)
+  target = teacher_target(taught, dataset, network)
   images = normalised(dataset.train.images[:4])
   grads = jax.jit(
-    jax.grad(lambda v: source.y_hat(v, images, jnp.arange(4))[0, 0])
-  )(source.arrays)
+    jax.grad(
+      lambda v: y_hat(target._replace(arrays=v), images, jnp.arange(4))[0, 0]
+    )
+  )(target.arrays)
   assert all(float(jnp.abs(leaf).max()) == 0 for leaf in jax.tree.leaves(grads))
-
-
-def test_prior_is_the_training_set_s_class_frequencies(config):
-  dataset = datasets.load_dataset(config.data)
-  prior = config.copy_and_resolve_references()
-  prior.smoothing.target = 'prior'
-  source = y_hat_of(prior, dataset)
-  expected = np.bincount(dataset.train.labels, minlength=10) / 64
-  assert expected.std() > 0  # not uniform
-  got = source.y_hat(source.arrays, None, None)
-  np.testing.assert_allclose(got, expected, rtol=1e-6)
 
 
 def test_a_run_uses_the_teacher_until_the_switch(student_run):

@@ -112,7 +112,8 @@ def test_what_is_not_there_is_named_before_the_data_set_is_built(
   config.model.weights = ''
   config[section][name] = value
   if section == 'teacher':
-    config.smoothing.target = 'teacher'
+    config.smoothing.target, config.smoothing.theta = 'teacher', 0.1
+    config.smoothing.schedule = 'constant'
   monkeypatch.setattr('tsla.data.datasets.load_dataset', None)
   with pytest.raises(InputError, match=f'config.{field} = .nowhere'):
     train_and_evaluate(config, tmp_path / 'run')

@@ -11,13 +11,16 @@ import optax
 import pytest
 from support import small_config, write_digits_npz
 
+import tsla
 from tsla.config import durations
 from tsla.config.forms import default_config
-from tsla.data import datasets
+from tsla.data import batches, datasets
 from tsla.models import resnet
-from tsla.training import optimizer, parallel, smoothing_label
+from tsla.smoothing.method import UNIFORM
+from tsla.training import optimizer, parallel
 from tsla.training.build import tables_of, view_of
 from tsla.training.step import (
+  Batch,
   Examples,
   Inputs,
   TrainState,
@@ -65,7 +68,7 @@ def chunk_of(config, axis_name=None):
     MODEL.clone(axis_name=axis_name).apply,
     functools.partial(optimizer.create, config.optimizer),
     view_of(config),
-    smoothing_label.uniform().y_hat,
+    *(tsla.smoothed_cross_entropy, UNIFORM),
     batch_size=config.batch_size,
     axis_name=axis_name,
   )
@@ -73,7 +76,7 @@ def chunk_of(config, axis_name=None):
 
 def run_inputs(config, dataset):
   return Inputs(
-    Examples(dataset.train.images, dataset.train.labels, ()),
+    Examples(dataset.train.images, dataset.train.labels),
     np.uint32(config.seed),
     tables_of(config, durations.resolve(config, steps_per_epoch=4)),
   )
@@ -81,7 +84,7 @@ def run_inputs(config, dataset):
 
 def float_batch(dataset):
   images = (dataset.train.images[:16] / 255 - 0.5) / 0.5
-  return Examples(
+  return Batch(
     jnp.asarray(images, jnp.float32), jnp.asarray(dataset.train.labels[:16])
   )
 
@@ -184,7 +187,7 @@ def test_a_chunk_is_its_updates_one_by_one(setting):
   found = row.compute()
   means = ('loss', 'hard_loss', 'accuracy')
   expected = {name: np.mean([row[name] for row in rows]) for name in means}
-  expected |= {'smoothed': DROP / 4, 'theta': 0, 'next_theta': 0}
+  expected |= {'theta': 0}
   expected['learning_rate'] = 0.1
   assert found == pytest.approx(expected, rel=1e-5)
 
@@ -217,21 +220,21 @@ def test_a_run_sees_the_examples_on_record_in_its_updates_and_rows():
     logits = jnp.broadcast_to(variables['params'], (4, 10))
     return logits, {'batch_stats': {'images': images}}
 
-  def next_class(arrays, images, picked):
-    return jax.nn.one_hot((picked + 1) % 10, 10)
+  def next_class(arrays, state, seen):
+    return jax.nn.one_hot((seen.indices + 1) % 10, 10)
 
   chunk = jax.jit(
     make_train_chunk(
       remember,
       functools.partial(optimizer.create, config.optimizer),
-      *(view_of(config), next_class),
+      *(view_of(config), tsla.smoothed_cross_entropy, tsla.Target(next_class)),
       batch_size=4,
     ),
     static_argnums=3,
   )
 
   images = np.arange(1, 61, dtype=np.uint8).reshape(10, 2, 3, 1)
-  examples = Examples(jnp.asarray(images), jnp.arange(10), ())
+  examples = Examples(jnp.asarray(images), jnp.arange(10))
   tables = tables_of(config, steps)
   weights = jnp.linspace(-2, 2, 10)
   start = TrainState(
@@ -259,3 +262,73 @@ def test_a_run_sees_the_examples_on_record_in_its_updates_and_rows():
     row = row.compute()
     for name, value in expected.items():
       np.testing.assert_allclose(row[name], value, rtol=1e-5, err_msg=name)
+
+
+def test_online_s_state_is_numpys_over_two_epochs():
+  """The network's logits are its weights, a row an example's index modulo 4."""
+  rng = np.random.default_rng(0)
+  weights = jnp.asarray(rng.normal(size=(4, 3)), jnp.float32)
+  labels = np.array([0, 1, 0, 1, 0, 1, 1, 1], np.int32)  # none of class 2
+  images = np.arange(8, dtype=np.uint8).reshape(8, 1, 1, 1)
+
+  def apply(variables, images, train, mutable):
+    places = jnp.round(images[:, 0, 0, 0] * 255).astype(jnp.int32) % 4
+    return variables['params'][places], {}
+
+  config = default_config()
+  config.epochs, config.batch_size = 3, 2
+  config.data.mean, config.data.std = (0.0,), (1.0,)
+  config.smoothing.schedule, config.smoothing.theta = 'constant', 0.5
+  steps = durations.resolve(config, steps_per_epoch=4)
+  target = tsla.METHODS['online']().target(tsla.Task(3, 8, labels))
+  chunk = jax.jit(
+    make_train_chunk(
+      apply,
+      functools.partial(optimizer.create, config.optimizer),
+      *(view_of(config), tsla.smoothed_cross_entropy, target),
+      batch_size=2,
+    ),
+    static_argnums=3,
+  )
+  inputs = Inputs(
+    Examples(jnp.asarray(images), jnp.asarray(labels)),
+    np.uint32(3),
+    tables_of(config, steps),
+  )
+  tx, _ = make_optimizer(config, steps)
+  start = TrainState(jnp.int32(0), weights, {}, tx.init(weights), target.state)
+  state, y_hat = start, np.full((3, 3), 1 / 3)
+  for epoch in range(3):
+    order = np.asarray(batches.epoch_order(3, epoch, 8))
+    sums, counts = np.zeros((3, 3)), np.zeros(3)
+    for step in range(4):
+      z = np.asarray(state.params, np.float64)
+      for place in order[2 * step : 2 * step + 2]:
+        p = np.exp(z[place % 4]) / np.exp(z[place % 4]).sum()
+        if p.argmax() == labels[place]:
+          sums[labels[place]] += p
+          counts[labels[place]] += 1
+      state, row = chunk(state, inputs, jnp.arange(2), 1)
+      p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+      losses = [
+        -(0.5 * np.eye(3)[y] + 0.5 * y_hat[y]) @ np.log(p[place % 4])
+        for place in order[2 * step : 2 * step + 2]
+        for y in [labels[place]]
+      ]
+      assert float(row.loss[0]) == pytest.approx(np.mean(losses), rel=1e-5)
+      if step < 3:
+        np.testing.assert_allclose(state.target.sums, sums, atol=1e-6)
+        np.testing.assert_array_equal(state.target.counts, counts)
+    met = counts[:, None] > 0
+    assert met.any() and not met.all()
+    y_hat = np.where(met, sums / np.maximum(counts[:, None], 1), 1 / 3)
+    np.testing.assert_allclose(state.target.y_hat, y_hat, atol=1e-6)
+    assert not np.asarray(state.target.sums).any()
+  # However the updates are cut into calls.
+  at_once = start
+  for _ in range(3):
+    at_once, _ = chunk(at_once, inputs, jnp.arange(2), 4)
+  for one, other in zip(
+    jax.tree.leaves(at_once), jax.tree.leaves(state), strict=True
+  ):
+    np.testing.assert_array_equal(one, other)

@@ -5,8 +5,9 @@ import hashlib
 import jax
 import numpy as np
 import pytest
-from support import WEIGHTS, bad_weights, teacher_of, y_hat_of
+from support import WEIGHTS, bad_weights, teacher_of, teacher_target
 
+import tsla
 from tsla.config import forms as config_lib
 from tsla.config.checks import validate
 from tsla.data.datasets import Dataset, Split
@@ -36,9 +37,10 @@ def test_y_hat_is_pytorchs_softmax(config, suffix):
   config.teacher.weights = str(WEIGHTS.with_suffix(suffix))
   config.teacher.temperature = 0.1
   network = teacher_of(config, dataset())
-  source = y_hat_of(config, dataset(), network)
+  target = teacher_target(config, dataset(), network)
   images = golden['images'].transpose(0, 2, 3, 1)
-  got = jax.jit(source.y_hat)(source.arrays, images, None)
+  seen = tsla.Seen(labels=None, indices=None, images=images)
+  got = jax.jit(target.y_hat)(target.arrays, target.state, seen)
   exp = np.exp(golden['logits'].astype(np.float64) / 0.1)
   expected = exp / exp.sum(-1, keepdims=True)
   assert np.abs(expected - 0.2).max() > 0.1  # not uniform
@@ -81,17 +83,18 @@ def test_the_sha256_is_checked(config):
     teacher_of(config, dataset())
 
 
-@pytest.mark.parametrize(
-  ('target', 'fields'),
-  [
-    ('teacher', {}),
-    ('teacher', {'run': 'a', 'weights': 'b'}),
-    ('uniform', {'run': 'a'}),
-    ('prior', {'weights': 'b'}),
-  ],
-)
-def test_a_teacher_comes_from_one_place(config, target, fields):
-  config.smoothing.target, config.teacher.weights = target, ''
+@pytest.mark.parametrize('fields', [{}, {'run': 'a', 'weights': 'b'}])
+def test_a_teacher_comes_from_one_place(config, fields):
+  config.teacher.weights = ''
   config.teacher.update(fields)
-  with pytest.raises(InputError, match='exactly one with target teacher'):
+  with pytest.raises(InputError, match='exactly one') as error:
     validate(config)
+  assert 'teacher.run=WORKDIR_OF_A_FINISHED_RUN' in str(error.value)
+
+
+@pytest.mark.parametrize('target', ['uniform', 'prior'])
+def test_a_teacher_that_no_target_asks_is_left_out(config, target):
+  config.smoothing.target, config.teacher.temperature = target, 2.0
+  normal = validate(config)
+  assert (normal.teacher.weights, normal.teacher.temperature) == ('', 1.0)
+  assert config.teacher.temperature == 2.0, 'the caller keeps its config'

@@ -279,7 +279,7 @@ def test_float32_keeps_small_differences_of_large_gradients(mean, noise, gap):
   )
   best = -cross / (square + (c.mean(0) ** 2).sum() - square / 40)
   np.testing.assert_allclose(found.sigma2.value, sigma2, rtol=1e-5)
-  np.testing.assert_allclose(found.theta_star.value, np.clip(best, 0, 1), 1e-3)
+  np.testing.assert_allclose(found.theta_star.value, best, 1e-3)
   np.testing.assert_allclose(found.rho.value, sigma2 + cross, rtol=1e-4)
   rows = (e * e).sum(1)  # Leaving row i out changes σ̂² by 40/39/38 of it.
   error = 39 / 40**0.5 * rows.std(ddof=1) * 40 / 39 / 38

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from tsla.commands.parser import command
 from tsla.errors import InputError
 
-# A module of `tsla.commands` each, imported when it is asked for.
+# A module of `tsla.commands` each, with _ for -, imported when it is asked for.
 COMMANDS = {
   'sweep': 'train a whole table, with a report',
   'report': 'report.md and report.html of finished runs',
   'prepare': 'fetch and build a data set',
   'weights': "convert torchvision's or timm's weights to .safetensors",
   'check': "read a run's checkpoints back and say which are whole",
+  'check-method': 'try a smoothing method before it trains a network',
   'theory': 'the steps that are proved for SGD, LSR and TSLA',
   'idx': 'make an .npz set of four files in the form of MNIST',
 }
@@ -27,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
   name, *rest = argv or ['--help']
   if name in ('-h', '--help'):
     print('tsla COMMAND, or python -m tsla COMMAND:\n')
-    print(*(f'  {known:<9}{COMMANDS[known]}' for known in COMMANDS), sep='\n')
+    print(*(f'  {known:<14}{COMMANDS[known]}' for known in COMMANDS), sep='\n')
     print('\n`tsla COMMAND --help` says more; training: python main.py --help')
     print("All need the training requirements: pip install 'tsla[train]'")
     return 0
@@ -41,8 +42,9 @@ def main(argv: Sequence[str]) -> int:
   # As `python -m` does: a table's file imports from the folder it is run in.
   if not {'', os.getcwd()} & set(sys.path):
     sys.path.insert(0, os.getcwd())
+  module = name.replace('-', '_')
   try:
-    return importlib.import_module(f'tsla.commands.{name}').main(rest)
+    return importlib.import_module(f'tsla.commands.{module}').main(rest)
   except ModuleNotFoundError as error:
     missing = (error.name or 'tsla').split('.')[0]
     if missing in {'tsla', *sys.stdlib_module_names}:

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 import jax
 
 from tsla.commands.parser import Parser, command
+from tsla.config.checks import notices
 from tsla.errors import InputError
 from tsla.report.write import write_report
 from tsla.runs import directory
@@ -100,6 +101,8 @@ def main(argv: Sequence[str]) -> int:
   table = adapt(load_table(args.table), args.fields, args.epochs)
   workdir = pathlib.Path(args.workdir).absolute()
   runs = plan.plan(table, range(args.seeds), workdir)
+  for line in notices(args.fields, [row.config for row in table.rows]):
+    print(line, file=sys.stderr)
   if args.list:
     outline.write(workdir, table, runs, again)
     for index, run in enumerate(runs):

@@ -2,14 +2,15 @@
 
 import difflib
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ml_collections
 
-from tsla.config import durations
+from tsla import models, programs
+from tsla.config import durations, forms, tables
 from tsla.config.forms import flatten
-from tsla.config.schema import FIELDS, check_value
+from tsla.config.schema import FIELDS, Section, check_value
 from tsla.errors import InputError
 
 
@@ -30,15 +31,20 @@ def check_file(path: pathlib.Path, flag: str, others: str) -> None:
   )
 
 
-def validate(config: ml_collections.ConfigDict) -> None:
+def validate(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   """Checks each field, and the fields against each other.
 
   What depends on the data set is checked when that is known, by
   `tsla.config.durations.resolve` and `tsla.training.build.check_fits`.
 
+  Returns:
+    The config in its normal form: a field that nothing uses has its default,
+    options are spelt in the one way.
+
   Raises:
     InputError: an unknown or missing field, a wrong type, a value out of range,
-      or fields that contradict each other.
+      fields that contradict each other, or a file of one's own that does not
+      run.
   """
   flat = flatten(config)
   for name, value in flat.items():
@@ -47,56 +53,99 @@ def validate(config: ml_collections.ConfigDict) -> None:
     if name not in flat:
       problem = f'config.{name}: missing'
       raise InputError(problem, cure='start from default_config()')
-  _check_together(flat)
-  durations.resolve(config)
-
-
-def _check_together(flat: Mapping[str, Any]) -> None:
-  """Raises InputError for fields that contradict each other."""
-  schedule, rule = flat['smoothing.schedule'], flat['smoothing.rule']
-  teachers = bool(flat['teacher.run']) + bool(flat['teacher.weights'])
-  for wrong, names, allowed in (
+  config = config.copy_and_resolve_references()
+  config.update_from_flattened_dict(
+    {name: FIELDS[name].default for name in forms.unused(flat)}
+  )
+  flat = flatten(config)
+  _check_needs(flat)
+  for names, allowed in (
     (
-      flat['model.weights'] and flat['init.fork_from'],
       ('model.weights', 'init.fork_from'),
       "one of the two, '' the other: a run begins in one place",
     ),
     (
-      teachers != (flat['smoothing.target'] == 'teacher'),
-      ('teacher.run', 'teacher.weights', 'smoothing.target'),
-      'exactly one with target teacher, WORKDIR_OF_A_FINISHED_RUN or FILE; '
-      'none with any other',
-    ),
-    (
-      (flat['smoothing.theta'] > 0) != (schedule != 'none'),
-      ('smoothing.theta', 'smoothing.schedule'),
-      'theta = 0 with schedule none, theta > 0 with any other',
-    ),
-    (
-      bool(rule) != (schedule == 'auto'),
-      ('smoothing.rule', 'smoothing.schedule'),
-      'a rule, such as delta, with schedule auto, none with any other',
-    ),
-    (
-      rule and not flat['variance.every_epochs'],
-      ('variance.every_epochs', 'smoothing.schedule'),
-      '1 or more: else the rule would see nothing',
-    ),
-    (
-      rule == 'plateau' and not flat['data.held_out'],
-      ('data.held_out', 'smoothing.rule'),
-      'more than 0, such as 0.1: the rule looks at the loss there',
-    ),
-    (
-      rule and flat['init.fork_from'],
-      ('init.fork_from', 'smoothing.schedule'),
+      ('smoothing.rule', 'init.fork_from'),
       "'', a run of its own: another run's decisions are not this one's",
     ),
   ):
-    if wrong:
-      *first, last = (f'{name} = {flat[name]!r}' for name in names)
+    if all(flat[name] for name in names):
       raise InputError(
-        f'config.{" and ".join(first)} with {last}',
+        ' with '.join(f'config.{name} = {flat[name]!r}' for name in names),
         allowed=allowed,
-        cure=' or '.join(f'--config.{name}=…' for name in names),
+        cure=' or '.join(f'--config.{name}=' for name in names),
       )
+  for name, options in (
+    ('model', {'': models.options_given(config.model)[1]}),
+    ('smoothing', tables.options_given(config.smoothing)[1]),
+  ):
+    config[name].options = programs.normal_form(options)
+  _check_theta(config.smoothing)
+  steps = durations.resolve(config)
+  if not programs.is_own(config.smoothing.schedule):  # it may make an array
+    tables.theta_schedule(config.smoothing, steps)
+  tables.rules_of(config.smoothing)
+  return config
+
+
+def _check_needs(flat: Mapping[str, Any]) -> None:
+  """Raises InputError for a field that is not set, and one chosen needs it."""
+  defaults = flatten(forms.default_config())
+  for field, entry in tables.chosen(flat).items():
+    for need in entry.needs:
+      names = (need,) if isinstance(need, str) else need
+      fields = [n for n in FIELDS if {n, FIELDS[n].duration} & {*names}]
+      given = [name for name in fields if flat[name] != defaults[name]]
+      if given and (len(given) == 1 or need in names):
+        continue  # several units of a duration are refused with their values
+      fields = fields[: len(names)]  # of a duration the first unit
+      units = ' (or _steps, _percent)' * bool(FIELDS[fields[0]].duration)
+      them, are = ('it', 'is') if need in names else ('exactly one', 'are')
+      raise InputError(
+        f'{" and ".join(f"config.{name}" for name in fields)}{units} {are} '
+        f'{"" if given else "not "}set, but {field} = {flat[field]!r} needs '
+        f'{them}',
+        allowed='; '.join(
+          f'{FIELDS[name].meaning} ({FIELDS[name].allowed})' for name in fields
+        ),
+        cure=' or '.join(
+          f'--config.{name}={FIELDS[name].example}' for name in fields
+        ),
+      )
+
+
+def _check_theta(smoothing: Section) -> None:
+  """Raises InputError for a θ or a rule that the method has no sense of."""
+  method, theta = tables.method_of(smoothing), smoothing.theta
+  if not method.lowest <= theta <= method.highest:
+    raise InputError(
+      f'config.smoothing.theta = {theta!r}: out of the bounds of '
+      f'smoothing.method = {smoothing.method!r}',
+      allowed=f'{method.lowest:g} to {method.highest:g}',
+      cure='--config.smoothing.theta=…',
+    )
+  if smoothing.rule == 'delta' and not (method.mixture and theta > 0):
+    raise InputError(
+      f"config.smoothing.rule = 'delta' with {smoothing.method} and theta = "
+      f'{theta!r}: delta asks about a mixture of labels at theta = 1',
+      allowed='a rule that compares the gradients at the theta in use',
+      cure='--config.smoothing.rule=mse',
+    )
+
+
+def notices(
+  names: Iterable[str], configs: Sequence[ml_collections.ConfigDict]
+) -> Iterator[str]:
+  """A line for each field that a command line sets and none of `configs` uses.
+
+  Those that it sets to their defaults are left out.
+  """
+  idle = set.intersection(*(forms.unused(flatten(c)) for c in configs))
+  flat = flatten(configs[0])
+  for name in sorted(idle.intersection(names)):
+    if flat[name] != flatten(forms.default_config())[name]:
+      user = tables.USERS[FIELDS[name].duration or name]
+      while user in idle:
+        user = tables.USERS[user]
+      not_used = f'is not used: {user} is {flat[user]!r}'
+      yield f'config.{name} = {flat[name]!r} {not_used}'

@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,7 +10,8 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from tsla.config.checks import check_file, validate
+from tsla.config import tables
+from tsla.config.checks import check_file, notices, validate
 from tsla.config.forms import config_hash
 from tsla.config.schema import FIELDS, check_field_name
 from tsla.errors import InputError
@@ -47,11 +49,13 @@ def parse(argv: Sequence[str]) -> CommandLine:
   Raises:
     InputError: whatever is wrong with it.
   """
+  given = []
   for argument in argv[1:]:
     if file := re.match(r'--?config=([^:]+)', argument):
       check_file(pathlib.Path(file[1]), 'config', 'configs/[a-z]*_*.py')
     if field := re.match(r'--?(?:no)?config\.([\w.]+)', argument):
       check_field_name(field[1])
+      given.append(field[1])
   values = flags.FlagValues()
   values.append_flag_values(flags.FLAGS)  # of libraries, such as --verbosity
   config_flags.DEFINE_config_file(
@@ -63,7 +67,7 @@ def parse(argv: Sequence[str]) -> CommandLine:
     rest = values(argv)[1:]
     config = values.config
     if config is not None:
-      validate(config)
+      asked, config = config, validate(config)
   except Exception as error:  # a config file may raise anything
     raise _explain(error) from error
   flags.FLAGS.mark_as_parsed()  # else absl's loggers wait for it
@@ -80,21 +84,23 @@ def parse(argv: Sequence[str]) -> CommandLine:
       allowed='a folder of a local or mounted disk',
       cure='mount it, and --workdir=FOLDER',
     )
+  for line in notices(given, [asked]):
+    print(line, file=sys.stderr)
   changed = bool(values.allow_changed_config)
   return CommandLine(config, pathlib.Path(workdir), changed, _processes(values))
 
 
 def help_text() -> str:
-  """Every flag; every field with type, default and meaning."""
-  return '\n'.join(
-    [f'  --{name}: {meaning}' for name, (_, meaning) in _FLAGS.items()]
-    + ['\nFields, with their defaults before the config file:']
-    + [
-      f'  --config.{name}: {type(field.default).__name__} = '
-      f'{field.default!r}\n      {field.meaning} ({field.allowed})'
-      for name, field in FIELDS.items()
+  """Every flag; every field with type, default and meaning; every option."""
+  lines = [f'  --{name}: {meaning}' for name, (_, meaning) in _FLAGS.items()]
+  lines.append('\nFields, with their defaults before the config file:')
+  for name, field in FIELDS.items():
+    lines += [
+      f'  --config.{name}: {type(field.default).__name__} = {field.default!r}',
+      f'      {field.meaning} ({field.allowed})',
+      *(f'      {text}' for text in tables.help_on_options(name)),
     ]
-  )
+  return '\n'.join(lines)
 
 
 def _processes(

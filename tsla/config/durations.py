@@ -1,19 +1,18 @@
 """Epochs, updates and percents of a config become updates, in one place."""
 
 import dataclasses
-import functools
 import itertools
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from tsla.errors import InputError
 
-if TYPE_CHECKING:  # else the standard library suffices
+if TYPE_CHECKING:  # else the standard library suffices for `Durations`
   import ml_collections
 
-  from tsla.config.schema import Section
-
+# Each duration has a field for every unit, of which one is set.
+UNITS = ('epochs', 'steps', 'percent')
 _MOST_STEPS = 2**31 - 1  # they are counted in int32
-_DECAYS = ('linear', 'cosine')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,15 +21,23 @@ class Durations:
 
   steps_per_epoch: int
   total_steps: int
-  drop_step: int | None  # end of smoothing; None where it has no end
-  milestones: tuple[int, ...]  # updates at which the rate is multiplied
-  warmup_steps: int
-  min_step: int = 0  # schedule auto: nothing is decided before
-  max_step: int | None = None  # and here smoothing ends; None: never
+  # By the name of the fields without their units, as 'smoothing.drop'; several
+  # only of milestones, none where the duration is not set.
+  steps: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
   keep_steps: tuple[int, ...] = ()  # whose checkpoints stay
   save_every: int = 0  # updates between checkpoints; 0: never, and so on
   eval_every: int = 0
   probe_every: int = 0
+
+  def at(self, name: str, unset: int | None = None) -> int | None:
+    """The update of a duration; `unset` where it is not set.
+
+    Example:
+      >>> durations = Durations(10, 100, {'smoothing.drop': (60,)})
+      >>> durations.at('smoothing.drop'), durations.at('smoothing.max')
+      (60, None)
+    """
+    return self.steps.get(name, (unset,))[0]
 
 
 def resolve(
@@ -44,17 +51,19 @@ def resolve(
       may be, for what is wrong whatever the size of the data set.
 
   Raises:
-    InputError: several units at once, a unit missing or superfluous, an event
-      at or after the end of the run.
+    InputError: several units at once, or an event at or after the end of the
+      run.
 
   Example:
     >>> from tsla.config.forms import default_config
     >>> config = default_config()
     >>> config.smoothing.schedule = 'two_stage'
     >>> config.smoothing.drop_epochs = 20.0
-    >>> resolve(config, steps_per_epoch=44).drop_step
+    >>> resolve(config, steps_per_epoch=44).at('smoothing.drop')
     880
   """
+  from tsla.config.schema import FIELDS  # needs more than Durations does
+
   steps_per_epoch = steps_per_epoch or _MOST_STEPS // config.epochs
   total = config.epochs * steps_per_epoch
   if total > _MOST_STEPS:
@@ -62,46 +71,17 @@ def resolve(
       f'config.epochs = {config.epochs}: {total} updates',
       allowed=f'at most {_MOST_STEPS} updates',
     )
-  smoothing, optimizer = config.smoothing, config.optimizer
-  steps = functools.partial(_to_steps, total, steps_per_epoch)
-  drop = steps('smoothing.drop', smoothing)
-  milestones = steps('optimizer.milestone', optimizer)
-  warmup = steps('optimizer.warmup', optimizer)
-  least, most = (steps(f'smoothing.{x}', smoothing) for x in ('min', 'max'))
-  schedule = smoothing.schedule
-  _match('smoothing.drop', drop, schedule, 'two_stage', *_DECAYS, 'reversed')
-  if schedule in _DECAYS and drop == (0,):
-    raise InputError(
-      f'config.smoothing.drop_* is update 0, but a {schedule} decay takes time',
-      allowed='1 update or more',
-      cure='--config.smoothing.drop_epochs=…',
-    )
-  _match('optimizer.milestone', milestones, optimizer.schedule, 'step')
-  bounds = (
-    f'config.smoothing.min_epochs = {smoothing.min_epochs} and '
-    f'max_epochs = {smoothing.max_epochs}'
-  )
-  if (least or most) and schedule != 'auto':
-    raise InputError(
-      f'{bounds} with smoothing.schedule = {schedule!r}',
-      allowed='with schedule auto',
-      cure='leave them out, or --config.smoothing.schedule=auto',
-    )
-  if most and most <= (least or (0,)):
-    raise InputError(
-      f'{bounds}: nothing could be decided',
-      allowed='min_epochs < max_epochs',
-      cure='--config.smoothing.max_epochs=…',
-    )
+  names = dict.fromkeys(field.duration for field in FIELDS.values())
+  steps = {
+    name: _to_steps(total, steps_per_epoch, name, config)
+    for name in names
+    if name
+  }
   kept = config.checkpoint_keep_epochs
   return Durations(
     steps_per_epoch=steps_per_epoch,
     total_steps=total,
-    drop_step=drop[0] if drop else None,
-    milestones=milestones,
-    warmup_steps=warmup[0] if warmup else 0,
-    min_step=least[0] if least else 0,
-    max_step=most[0] if most else None,
+    steps={name: found for name, found in steps.items() if found},
     keep_steps=tuple(steps_per_epoch * e for e in kept),
     save_every=config.checkpoint_every_epochs * steps_per_epoch,
     eval_every=config.eval_every_epochs * steps_per_epoch,
@@ -110,18 +90,18 @@ def resolve(
 
 
 def _to_steps(
-  total: int, steps_per_epoch: int, name: str, section: 'Section'
+  total: int,
+  steps_per_epoch: int,
+  name: str,
+  config: 'ml_collections.ConfigDict',
 ) -> tuple[int, ...]:
   """The duration that one of three fields sets, in updates; () if none does.
 
   Every duration of the package goes through here.
-
-  `name` is the fields' without their units, as 'smoothing.drop'; in their
-  section -1, () and a unit that it lacks are unset.
   """
-  scales = {'epochs': steps_per_epoch, 'steps': 1, 'percent': total / 100}
-  stem = name.partition('.')[2]
-  fields = [(unit, section.get(f'{stem}_{unit}', -1)) for unit in scales]
+  section, _, leaf = name.partition('.')
+  scales = dict(zip(UNITS, (steps_per_epoch, 1, total / 100), strict=True))
+  fields = [(unit, config[section][f'{leaf}_{unit}']) for unit in scales]
   given = [(unit, value) for unit, value in fields if value not in (-1, ())]
   if not given:
     return ()
@@ -148,20 +128,3 @@ def _to_steps(
       allowed='one update or more between them',
     )
   return steps
-
-
-def _match(
-  name: str, steps: tuple[int, ...], schedule: str, *users: str
-) -> None:
-  """A duration is set if, and only if, its section's schedule is a user."""
-  if bool(steps) == (schedule in users):
-    return
-  selector = f'config.{name.partition(".")[0]}.schedule'
-  found, wish = ('set', 'has no use for') if steps else ('not set', 'needs')
-  way_out = 'leave it out' if steps else f'--config.{name}_epochs=…'
-  raise InputError(
-    f'config.{name}_epochs (or _steps, _percent) is {found}, but {selector} = '
-    f'{schedule!r} {wish} it',
-    allowed=f'set with schedule {" or ".join(users)}, unset with any other',
-    cure=f'{way_out}, or --{selector}=…',
-  )

@@ -13,6 +13,8 @@ from typing import Any
 import ml_collections
 from flax import traverse_util
 
+from tsla import programs
+from tsla.config import tables
 from tsla.config.schema import FIELDS, Section, check_field_name, check_value
 from tsla.errors import InputError
 
@@ -49,11 +51,30 @@ def unflatten(flat: Mapping[str, Any]) -> ml_collections.ConfigDict:
   return config
 
 
+def unused(flat: Mapping[str, Any]) -> set[str]:
+  """The fields that other choices have a use for, and those of `flat` have not.
+
+  What `flat` lacks is the default.
+
+  Example:
+    >>> 'smoothing.drop_epochs' in unused({'smoothing.schedule': 'constant'})
+    True
+  """
+  entries = tables.chosen(flatten(default_config()) | flat)
+  used = {name for entry in entries.values() for name in entry.fields}
+  return {
+    name
+    for name, field in FIELDS.items()
+    if (field.duration or name) in tables.USERS.keys() - used
+  }
+
+
 def identity(flat: dict[str, Any]) -> dict[str, Any]:
   """The fields that make a run this run, where they differ from the default.
 
   So a field that a later version adds changes no run that does not use it, and
-  `flat` may be what `flatten` made in an earlier version.
+  `flat` may be what `flatten` made in an earlier version. Of `FILE.py:name`
+  only ':name' counts here: the content of the file makes the run.
 
   Example:
     >>> config = default_config()
@@ -62,10 +83,24 @@ def identity(flat: dict[str, Any]) -> dict[str, Any]:
     {'seed': 3}
   """
   defaults = flatten(default_config())
+  idle, own = unused(flat), own_files(flat)
   return {
-    name: value
+    name: ':' + value.rpartition(':')[2] if name in own else value
     for name, value in flat.items()
-    if name not in FIELDS or (FIELDS[name].identity and value != defaults[name])
+    if name not in FIELDS
+    or (FIELDS[name].identity and value != defaults[name] and name not in idle)
+  }
+
+
+def own_files(flat: Mapping[str, Any]) -> dict[str, str]:
+  """The fields that are used and hold `FILE.py:name`, with that."""
+  idle = unused(flat)
+  return {
+    name: text
+    for name, table in tables.TABLES.items()
+    if programs.FORM in table
+    and programs.is_own(text := str(flat.get(name, '')))
+    and name not in idle
   }
 
 
@@ -73,14 +108,20 @@ def config_hash(config: ml_collections.ConfigDict) -> str:
   """Eight hex digits that name this config's `identity`, data and teacher.
 
   A TFDS set is known by its name. Before they are read, a folder, an .npz and
-  a teacher are known by their paths only.
+  a teacher are known by their paths only; a file of one's own is known by its
+  content.
+
+  Raises:
+    InputError: such a file is not there.
   """
   flat = flatten(config)
   fields = identity(flat)
-  paths = ['teacher.run', 'teacher.weights']
+  paths = {'teacher.run', 'teacher.weights'} - unused(flat)
   if config.data.name in ('folder', 'npz'):
-    paths.append('data.path')
+    paths.add('data.path')
   fields |= {name: flat[name] for name in paths if flat[name]}
+  for name, text in own_files(flat).items():
+    fields[f'{name} SHA-256'] = programs.sha256(text)
   text = json.dumps(fields, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:8]
 

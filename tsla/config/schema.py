@@ -10,13 +10,14 @@ from typing import Any
 
 import ml_collections
 
+from tsla import programs
+from tsla.config import tables
+from tsla.config.durations import UNITS
 from tsla.errors import InputError
 from tsla.models import resnet
-from tsla.smoothing import rules
 
 # A part of a config, as `config.smoothing`; a whole one is called ConfigDict.
 Section = ml_collections.ConfigDict
-_CONTROLS = ('linear', 'cosine', 'reversed', 'rising')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Field:
     identity: whether another value makes another run; False for what only says
       where data or teacher lie, which are known by their content, or how the
       devices share the work.
+    example: a value for who has to set it.
+    duration: of a field that holds one, its name without the unit.
   """
 
   default: Any
@@ -39,6 +42,8 @@ class Field:
   allowed: str
   check: Callable[[Any], bool]
   identity: bool = True
+  example: str = '…'
+  duration: str = ''
 
 
 # The kinds of fields; what else they are given goes to `Field`.
@@ -49,7 +54,7 @@ def _real(
   high: float = math.inf,
   *,
   open_low: bool = False,
-  **more: bool,
+  **more: Any,
 ) -> Field:
   upper = '' if high == math.inf else f' and <= {high:g}'
   allowed = f'a number {">" if open_low else ">="} {low:g}{upper}'
@@ -62,22 +67,27 @@ def _real(
 
 
 def _whole(
-  default: int, meaning: str, low: int = 0, high: int = 2**31 - 1, **more: bool
+  default: int, meaning: str, low: int = 0, high: int = 2**31 - 1, **more: Any
 ) -> Field:
   words = f'a whole number >= {low}'
   return Field(default, meaning, words, lambda v: low <= v <= high, **more)
 
 
 def _choice(
-  meaning: str, names: Iterable[str], default: str = '', **more: bool
+  meaning: str, names: Iterable[str], default: str | None = None, **more: Any
 ) -> Field:
-  """One of the names, by default the first."""
+  """One of the names, by default the first; of `FORM` any of that form."""
   names = tuple(names)
-  words, check = f'one of {", ".join(names)}', names.__contains__
-  return Field(default or names[0], meaning, words, check, **more)
+  default = names[0] if default is None else default
+
+  def check(value: str) -> bool:
+    own = programs.FORM in names and programs.is_own(value)
+    return own or value in {default, *names} - {programs.FORM}
+
+  return Field(default, meaning, f'one of {", ".join(names)}', check, **more)
 
 
-def _rising(meaning: str, kind: str, **more: bool) -> Field:
+def _rising(meaning: str, kind: str, **more: Any) -> Field:
   def check(values: tuple[float, ...]) -> bool:
     numbers = all(type(v) in (int, float) and 0 < v < math.inf for v in values)
     return numbers and list(values) == sorted(set(values))
@@ -87,11 +97,23 @@ def _rising(meaning: str, kind: str, **more: bool) -> Field:
 
 
 def _duration(
-  meaning: str, unset: float = -1.0, below: float = math.inf
-) -> Field:
-  upper = '' if below == math.inf else f' and < {below:g}'
-  words = f'a number >= 0{upper}; -1: unset'
-  return Field(unset, meaning, words, lambda v: v == -1 or 0 <= v < below)
+  name: str, meaning: str, *, several: bool = False
+) -> dict[str, Field]:
+  """The fields of a duration, or of several that rise: one for each unit."""
+
+  def field(unit: str) -> Field:
+    words = meaning if unit == 'epochs' else f'or in {unit} of the run'
+    if several:
+      return _rising(words, unit, duration=name)
+    below = 100 if unit == 'percent' else math.inf
+    return Field(
+      *(-1 if unit == 'steps' else -1.0, words),
+      f'a number >= 0{" and < 100" * (below == 100)}; -1: unset',
+      lambda value: value == -1 or 0 <= value < below,
+      duration=name,
+    )
+
+  return {f'{name}_{unit}': field(unit) for unit in UNITS}
 
 
 def _channels(default: float, meaning: str, *, open_low: bool = False) -> Field:
@@ -130,6 +152,11 @@ FIELDS: dict[str, Field] = {
     50, 'updates a log row; also the most updates a compiled call', 1
   ),
   'eval_every_epochs': _whole(1, 'epochs between evaluations', 1),
+  'eval_metrics': _choice(
+    "metrics of one's own: (logits, labels) to {name: one value an example}",
+    (programs.FORM,),
+    '',
+  ),
   'checkpoint_every_epochs': _whole(1, 'epochs between saves', 1),
   'checkpoint_keep_epochs': _rising(
     'epochs that are saved and kept, to fork other runs from',
@@ -163,7 +190,9 @@ FIELDS: dict[str, Field] = {
   ),
   'data.label_noise_seed': _whole(0, 'which labels, and by what', 0, 2**32 - 1),
   'data.held_out': _real(
-    0.0, 'part of the training set not trained on, for the rule plateau', 0, 0.9
+    *(0.0, 'part of the training set not trained on, for the rule plateau'),
+    *(0, 0.9),
+    example='0.1',
   ),
   'augment.pad': _whole(
     0, 'zero pixels a side before a random crop to the old size'
@@ -172,7 +201,8 @@ FIELDS: dict[str, Field] = {
     0, 'side of a random crop, centre crop in evaluation; 0 = off'
   ),
   'augment.flip': _switch(False, 'random horizontal flip'),
-  'model.name': _choice('the network', resnet.ARCHITECTURES, 'resnet18'),
+  'model.name': _choice('the network', tables.TABLES['model.name'], 'resnet18'),
+  'model.options': _text('', 'of the network, as depth=2'),
   'model.stem': _choice(
     'cifar: 3x3, no pool; imagenet: 7x7 stride 2 and max-pool', resnet.STEMS
   ),
@@ -187,41 +217,52 @@ FIELDS: dict[str, Field] = {
   'model.weights_sha256': _text(
     '', "that file's SHA-256, checked if it is given"
   ),
+  'smoothing.method': _choice(
+    'what is added to cross-entropy, theta times',
+    tables.TABLES['smoothing.method'],
+    'label_smoothing',
+  ),
+  'smoothing.options': _text(
+    '', 'of method, target, schedule and rule, as m=5, temperature=2.0'
+  ),
   'smoothing.schedule': _choice(
     'theta over time; two_stage is TSLA, constant is LSR, reversed smooths '
     'after s, rising to the end; auto: a rule finds s',
-    ('none', 'constant', 'two_stage', *_CONTROLS, 'auto'),
+    tables.SCHEDULES,
+    'none',
   ),
-  'smoothing.theta': _real(
-    0.0, 'mass moved from the label to y_hat, over all K classes', 0, 1
+  'smoothing.theta': Field(
+    *(
+      0.0,
+      'strength; label_smoothing: mass moved to y_hat, over all K classes',
+    ),
+    *('a number within the bounds of the method', math.isfinite),
+    example='0.1',
   ),
   'smoothing.target': _choice(
     'y_hat; prior: class frequencies of the training set; teacher: its softmax',
-    ('uniform', 'prior', 'teacher'),
+    tables.TARGETS,
+    'uniform',
   ),
-  'smoothing.drop_epochs': _duration(
-    'epoch s of TSLA(s): theta is 0 from there on; reversed: until there'
+  **_duration(
+    'smoothing.drop',
+    'epoch s of TSLA(s): theta is 0 from there on; reversed: until there',
   ),
-  'smoothing.drop_steps': _duration('or in updates', unset=-1),
-  'smoothing.drop_percent': _duration('or in percent of the run', below=100),
-  'smoothing.rule': Field(
-    '',
+  'smoothing.rule': _choice(
     'auto: what ends smoothing, or optimal: theta is the measured best',
-    f'one of {", ".join(rules.NAMES)}, with schedule auto only',
-    lambda v: v in ('', *rules.NAMES),
+    *(tables.RULES, ''),
+    example='delta',
   ),
   'smoothing.patience': _whole(
     2, 'auto: probes in a row at which the rule must fire', 1
   ),
-  'smoothing.min_epochs': _duration('auto: nothing is decided before'),
-  'smoothing.max_epochs': _duration(
-    'auto: theta is 0 from there at the latest'
-  ),
+  **_duration('smoothing.min', 'auto: nothing is decided before'),
+  **_duration('smoothing.max', 'auto: theta is 0 from there at the latest'),
   'smoothing.reset_momentum': _switch(
     False, 'momentum begins anew where smoothing ends'
   ),
   'variance.every_epochs': _whole(
-    0, "epochs between probes of the gradient's variance; 0 = off"
+    0, "epochs between probes of the gradient's variance; 0 = off", example='1'
   ),
   'variance.num_batches': _whole(
     32, 'mini-batches a probe, always the same', 3
@@ -234,10 +275,12 @@ FIELDS: dict[str, Field] = {
     ('exact', 'last_layer'),
   ),
   'teacher.run': _path(
-    'directory of the finished run whose network gives y_hat', identity=False
+    'directory of the finished run whose network gives y_hat',
+    identity=False,
+    example='WORKDIR_OF_A_FINISHED_RUN',
   ),
   'teacher.weights': _path(
-    'or a file of its weights, as model.weights', identity=False
+    'or a file of its weights, as model.weights', identity=False, example='FILE'
   ),
   'teacher.weights_sha256': _text(
     '', "that file's SHA-256, checked if it is given", identity=False
@@ -247,7 +290,7 @@ FIELDS: dict[str, Field] = {
     ('augmented', 'clean'),
   ),
   'teacher.temperature': _real(1.0, 'divides its logits', open_low=True),
-  'optimizer.name': _choice('the base optimiser', ('sgd', 'adamw', 'lamb')),
+  'optimizer.name': _choice('the base optimiser', tables.OPTIMIZERS),
   'optimizer.learning_rate': _real(0.1, 'the highest rate', open_low=True),
   'optimizer.momentum': _real(0.9, 'of sgd', 0, 1),
   'optimizer.nesterov': _switch(False, "sgd's Nesterov form"),
@@ -255,21 +298,15 @@ FIELDS: dict[str, Field] = {
     0.0, 'sgd: L2 added to the gradient; else decoupled'
   ),
   'optimizer.schedule': _choice(
-    'learning rate over time', ('constant', 'step', 'cosine')
+    'learning rate over time', tables.LEARNING_RATES
   ),
-  'optimizer.milestone_epochs': _rising(
-    'step: multiplies the rate at these', 'epochs'
-  ),
-  'optimizer.milestone_steps': _rising('or in updates', 'updates'),
-  'optimizer.milestone_percent': _rising(
-    'or in percent of the run', 'percents'
+  **_duration(
+    'optimizer.milestone', 'step: multiplies the rate at these', several=True
   ),
   'optimizer.decay_factor': _real(
     0.1, 'step: what it is multiplied by', 0, 1, open_low=True
   ),
-  'optimizer.warmup_epochs': _duration('the rate rises linearly until here'),
-  'optimizer.warmup_steps': _duration('or in updates', unset=-1),
-  'optimizer.warmup_percent': _duration('or in percent of the run', below=100),
+  **_duration('optimizer.warmup', 'the rate rises linearly until here'),
 }
 
 

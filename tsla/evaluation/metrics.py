@@ -5,6 +5,7 @@
 divides once. So every example weighs the same, whatever the batch size.
 """
 
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -30,10 +31,19 @@ class EvalSums(NamedTuple):
   bin_count: jax.Array  # i32[NUM_BINS]
   bin_correct: jax.Array  # i32[NUM_BINS]
   bin_confidence: jax.Array  # f32[NUM_BINS]
+  own: Mapping[str, jax.Array] = {}  # f32[] each, of metrics of one's own
+
+
+# (logits f32[B, K], labels i32[B]) -> {name: f32[B]}: the mean of each over the
+# examples is a metric.
+Metrics = Callable[[jax.Array, jax.Array], Mapping[str, jax.Array]]
 
 
 def batch_sums(
-  logits: jax.Array, labels: jax.Array, mask: jax.Array
+  logits: jax.Array,
+  labels: jax.Array,
+  mask: jax.Array,
+  own: Metrics | None = None,
 ) -> EvalSums:
   """Sums every metric over the examples of a batch that count.
 
@@ -54,6 +64,7 @@ def batch_sums(
     logits: `f32[B, K]`, before the softmax.
     labels: `i32[B]`, in 0 .. K - 1.
     mask: `bool[B]`, false for padding, whose logits and labels may be anything.
+    own: metrics of one's own, summed beside these.
 
   Returns:
     The sums over the examples with a true mask.
@@ -102,6 +113,10 @@ def batch_sums(
     bin_confidence=jnp.sum(
       jnp.broadcast_to(confidence, in_bin.shape), 0, where=in_bin
     ),
+    own={
+      name: jnp.sum(values, where=mask)
+      for name, values in (own(logits, labels) if own else {}).items()
+    },
   )
 
 
@@ -116,7 +131,8 @@ def finalize(sums: EvalSums) -> dict[str, float]:
 
   Returns:
     `top1`, `top5` (1 where K <= 5) and `ece` as fractions in 0 .. 1; `nll` in
-    nats; `brier` in 0 .. 2; `count`, the number of examples.
+    nats; `brier` in 0 .. 2; `count`, the number of examples; the metrics of
+    one's own.
 
   Raises:
     ValueError: if no example was counted.
@@ -131,7 +147,7 @@ def finalize(sums: EvalSums) -> dict[str, float]:
     Guo et al., On calibration of modern neural networks, arXiv 1706.04599,
     equation 3.
   """
-  host = EvalSums(*(np.asarray(leaf, np.float64) for leaf in sums))
+  host = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), sums)
   if host.count == 0:
     raise ValueError('EvalSums.count = 0: no example was evaluated')
   gaps = np.abs(host.bin_correct - host.bin_confidence)
@@ -142,4 +158,5 @@ def finalize(sums: EvalSums) -> dict[str, float]:
     'brier': float(host.brier / host.count),
     'ece': float(gaps.sum() / host.count),
     'count': float(host.count),
+    **{name: float(value / host.count) for name, value in host.own.items()},
   }

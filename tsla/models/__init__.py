@@ -1,20 +1,29 @@
 """Networks: images in, float32 logits out; and files of their weights.
 
-Nothing here knows a
-data set, a run or a directory.
+Nothing here knows a data set, a run or a directory.
 """
 
-from typing import TYPE_CHECKING
+import functools
+import inspect
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from tsla.models.resnet import ResNet, create
+from tsla import programs
+from tsla.models.resnet import ARCHITECTURES, ResNet, create
 
 if TYPE_CHECKING:
   import ml_collections
 
-__all__ = ['ResNet', 'create', 'create_configured']
+__all__ = ['NETWORKS', 'ResNet', 'create', 'create_configured']
+
+# Each is called with K, the number of classes, and what it has a parameter for
+# of stem, width, dtype and axis_name; its others are its options.
+NETWORKS: dict[str, programs.Function] = {
+  name: functools.partial(create, name) for name in ARCHITECTURES
+}
+GIVEN = ('num_classes', 'stem', 'width', 'dtype', 'axis_name')
 
 
 def create_configured(
@@ -23,12 +32,36 @@ def create_configured(
   *,
   axis_name: str | None = None,
 ) -> nn.Module:
-  """The network that the section `model` of a config names, as of `create`."""
-  return create(
-    options.name,
-    num_classes=num_classes,
-    stem=options.stem,
-    width=options.width,
-    dtype=jnp.dtype(options.dtype),
-    axis_name=axis_name,
+  """The network that the section `model` of a config names.
+
+  Raises:
+    InputError: it is `FILE.py:name`, and there is no such function.
+  """
+  function, own = options_given(options)
+  given = {
+    'stem': options.stem,
+    'width': options.width,
+    'dtype': jnp.dtype(options.dtype),
+    'axis_name': axis_name,
+  }
+  known = inspect.signature(function).parameters
+  return programs.make(
+    *(function, options.name, f'config.model.name = {options.name!r}'),
+    *(nn.Module, num_classes),
+    **{name: value for name, value in given.items() if name in known},
+    **own,
   )
+
+
+def options_given(
+  options: 'ml_collections.ConfigDict',
+) -> tuple[programs.Function, dict[str, Any]]:
+  """What makes a network, and the options that `model.options` gives it."""
+  name = options.name
+  own = programs.is_own(name) and programs.load(
+    name, f'config.model.name = {name!r}'
+  )
+  function = own or NETWORKS[name]
+  known = {name: programs.options_of(function, GIVEN)}
+  where = f'config.model.options = {options.options!r}'
+  return function, programs.dispatch(options.options, where, known)[name]

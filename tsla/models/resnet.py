@@ -202,8 +202,8 @@ ARCHITECTURES = {
 
 def create(
   name: str,
-  *,
   num_classes: int,
+  *,
   stem: str,
   width: int = 64,
   dtype: DTypeLike = jnp.float32,

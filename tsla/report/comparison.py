@@ -3,7 +3,7 @@
 Their captions are in `comparison.toml`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from tsla.config import forms as config_lib
@@ -43,16 +43,27 @@ _WHEN = (
   *('seed', 'init.', 'variance.', 'smoothing.schedule', 'smoothing.drop_'),
   *('smoothing.rule', 'smoothing.patience', 'smoothing.min_', 'smoothing.max_'),
 )
-LABELS = [metric.label for metric in METRICS]
+# Of an evaluation's row; what else is there is a metric of one's own.
+_KNOWN = {'kind', 'step', 'epoch', 'count', 'brier', *(m.name for m in METRICS)}
 _NOTHING = Cell('–', faint=True)
 _NOT_MEASURED = Cell('not measured', faint=True)
 _text = read_texts(__file__)
 
 
+def metrics_of(results: Results) -> tuple[Metric, ...]:
+  """What the tables show: the metrics, and those of one's own."""
+  done = [run for run in results.runs if run.done]
+  own = dict.fromkeys(name for run in done for name in run.test)
+  shown = (Metric(name, name, 1, 4) for name in own if name not in _KNOWN)
+  return (*METRICS, *shown)
+
+
 def of_results(results: Results) -> Iterator[Block]:
   """What the methods reached, and what of it is more than noise."""
   paper = published.TABLES.get(results.name, {})
-  header, caption = ['Method', 'Seeds', *LABELS], _text('means')
+  metrics = metrics_of(results)
+  header = ['Method', 'Seeds', *(metric.label for metric in metrics)]
+  caption = _text('means')
   if paper:
     for label in ('top-1 %', 'top-5 %'):
       header.append(Cell(f'Published {label}', published.LABEL))
@@ -60,26 +71,28 @@ def of_results(results: Results) -> Iterator[Block]:
   rows = []
   for row in results.rows:
     runs = results.done(row)
-    cells = [_mean(metric, runs) for metric in METRICS]
+    cells = [_mean(metric, runs) for metric in metrics]
     if paper:
       cells += [_published(figure) for figure in paper.get(row, (None, None))]
     rows.append([row, str(len(runs)), *cells])
   yield TableBlock(caption, header, rows, 'l' + 'r' * (len(header) - 1))
-  yield from _differences(results)
+  yield from _differences(results, metrics)
   yield from _hindsight(results)
 
 
-def _differences(results: Results) -> Iterator[Block]:
+def _differences(
+  results: Results, metrics: Sequence[Metric]
+) -> Iterator[Block]:
   """The rows against the first, and which of that is more than noise."""
   baseline = results.rows[0]
   others = results.done(baseline)
   images = _images(others)
-  rows, clear = [], {metric: [] for metric in METRICS}
+  rows, clear = [], {metric: [] for metric in metrics}
   for row in results.rows[1:]:
     runs = results.done(row)
-    found = [summary.difference(runs, others, m.name) for m in METRICS]
+    found = [summary.difference(runs, others, m.name) for m in metrics]
     cells, pairs = [], max(d.n if d else 0 for d in found)
-    for metric, difference in zip(METRICS, found, strict=True):
+    for metric, difference in zip(metrics, found, strict=True):
       if pairs and difference is None:
         cells.append(_NOT_MEASURED)
         continue
@@ -95,7 +108,8 @@ def _differences(results: Results) -> Iterator[Block]:
   if images:
     image = _text('image', images=images, points=_number(100 / images, 2))
   caption = _text('differences', baseline=baseline, image=image)
-  yield TableBlock(caption, ['Method', 'Pairs', *LABELS], rows, 'lrrrrr')
+  header = ['Method', 'Pairs', *(metric.label for metric in metrics)]
+  yield TableBlock(caption, header, rows, 'l' + 'r' * (len(header) - 1))
   told = '; '.join(
     f'{metric.label.removesuffix(" %")}: {", ".join(names) or "none"}'
     for metric, names in clear.items()
@@ -163,11 +177,11 @@ def _is_fixed(run: RunResult, like: RunResult) -> bool:
   return here == there and schedule in ('none', 'constant', 'two_stage')
 
 
-def cells_of_run(run: RunResult) -> list[str | Cell]:
+def cells_of_run(run: RunResult, metrics: Sequence[Metric]) -> list[str | Cell]:
   """Its metrics."""
   if not run.done:
-    return [_NOTHING] * len(METRICS)
-  found = ((metric, run.test.get(metric.name)) for metric in METRICS)
+    return [_NOTHING] * len(metrics)
+  found = ((metric, run.test.get(metric.name)) for metric in metrics)
   return [m.value(x) if is_number(x) else _NOT_MEASURED for m, x in found]
 
 

@@ -51,9 +51,11 @@ def draw_panel(
       look = {'lw': 1, 'ls': ':', 'drawstyle': 'steps-pre'}
       epochs, theta = summary.schedule(runs[0], 'theta')
       panel.plot(epochs, theta, color=key.colour, **look)
-  if name == 'theta_star':  # where δ is near 1 its band goes far beyond
-    panel.set_ylim(-0.05, 1.05)
-  elif log and means and (every := np.concatenate(means)).min() > 0:
+  every = np.concatenate(means) if means else np.zeros(1)
+  if name == 'theta_star':  # its band, and some means, go far beyond
+    low, high = np.clip([every.min() - 0.05, every.max() + 0.05], -1, 2)
+    panel.set_ylim(min(-0.05, low), max(1.05, high))
+  elif log and every.min() > 0:
     # An axis that fits the means: a band may reach below 0.
     panel.set_yscale('log', nonpositive='clip')
     panel.set_ylim(every.min() / 1.5, every.max() * 1.5)

@@ -170,7 +170,7 @@ def _tables_of_runs(paths: Iterable[pathlib.Path]) -> list[Results]:
       str(path), seed, record, *standing, epochs, first_epoch, trunk
     )
     rows = tables.setdefault(record.fingerprint, {})
-    key, copy = _method(fields), 0
+    key, copy = _method(fields) + str(record.parts), 0
     while run.seed in {r.seed for r in rows.get((key, copy), ())}:
       copy += 1
     rows.setdefault((key, copy), []).append(run)

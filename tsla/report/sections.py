@@ -92,16 +92,24 @@ def _probes(results: Results) -> Iterator[Block]:
     return
   yield FigureBlock(_text('probes'), probe_figures.probes(results), keys)
 
+  def asked(run: RunResult) -> set[str]:
+    names = {name for row in run.rows('probe') for name in row}
+    return {name[5:] for name in names if name.startswith('rule_')}
+
   def firings(row: str, rule: str) -> str:
-    found = (summary.first_firing(run, rule) for run in results.done(row))
-    return ', '.join('never' if at is None else f'{at:g}' for at in found)
+    runs = (run for run in results.done(row) if rule in asked(run))
+    found = (summary.first_firing(run, rule) for run in runs)
+    texts = ('never' if at is None else f'{at:g}' for at in found)
+    return ', '.join(texts) or '–'
 
   rows = [key.label for key in keys]
+  own = set().union(*(asked(run) for row in rows for run in results.done(row)))
+  names = (*rules.RULES, *sorted(own - {*rules.RULES}))
   yield TableBlock(
     _text('firings'),
-    ['Method', *rules.RULES],
-    [[row, *(firings(row, rule) for rule in rules.RULES)] for row in rows],
-    'l' + 'r' * len(rules.RULES),
+    ['Method', *names],
+    [[row, *(firings(row, rule) for rule in names)] for row in rows],
+    'l' + 'r' * len(names),
   )
 
 
@@ -217,12 +225,14 @@ def _command(results: Results) -> Iterator[Block]:
 
 
 def _runs(results: Results) -> Iterator[Block]:
-  rows = []
+  metrics, rows = comparison.metrics_of(results), []
   for run in results.runs:
-    cells, name = comparison.cells_of_run(run), run.record.path.name
+    cells, name = comparison.cells_of_run(run, metrics), run.record.path.name
     rows.append([run.row, str(run.seed), run.state, *cells, name])
-  header = ['Method', 'Seed', 'State', *comparison.LABELS, 'Directory']
-  yield TableBlock('The numbers behind the means.', header, rows, 'lrlrrrrl')
+  labels = [metric.label for metric in metrics]
+  header = ['Method', 'Seed', 'State', *labels, 'Directory']
+  align = 'lrl' + 'r' * len(labels) + 'l'
+  yield TableBlock('The numbers behind the means.', header, rows, align)
 
 
 def _clock(seconds: float) -> str:

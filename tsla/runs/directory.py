@@ -2,7 +2,9 @@
 
 - `config.json`: the fields of the run; `config-until-STEP.json`: those that it
   had before they were changed at update STEP;
-- `data.json`: the SHA-256 of its data set, and of its teacher if it has one;
+- `data.json`: the SHA-256 of its data set, of its teacher if it has one, and of
+  the files of one's own that its config names;
+- `parts/FIELD.py`: copies of those files, which others read in their place;
 - `.lock`: held while a process trains here;
 - `environment.json`: versions, devices, git revision and command line of the
   process that trained here last;
@@ -27,7 +29,7 @@ import jax
 import ml_collections
 from tensorboardX import SummaryWriter
 
-from tsla import files
+from tsla import files, programs
 from tsla.config import forms as config_lib
 from tsla.errors import InputError
 from tsla.runs import environment, log, retention
@@ -36,7 +38,7 @@ from tsla.runs.log import LogRow, RunLog
 CONFIG_FORMAT = 1
 CONFIG, _DATA, _STATUS = 'config.json', 'data.json', 'status.json'
 _ENVIRONMENT, _FAILURE = 'environment.json', 'failure.txt'
-_LOG, _CHECKPOINTS = 'metrics.jsonl', 'checkpoints'
+_LOG, _CHECKPOINTS, _PARTS = 'metrics.jsonl', 'checkpoints', 'parts'
 _TAIL = 4096  # bytes of a log that hold its last row
 _REASONS = {
   'running': 'still running, or killed',
@@ -54,6 +56,7 @@ class RunRecord:
     fields: of its `config.json`; empty where no run has begun.
     status: of its `status.json`: state, step, and the last test when done.
     fingerprint: SHA-256 of its data set, '' if unknown.
+    parts: SHA-256 of the files of one's own in its config, by field.
     rows: of its log, in order.
     environment: what its `environment.json` says.
     failure: why a sweep gave it up, in a line; '' if it did not.
@@ -63,6 +66,7 @@ class RunRecord:
   fields: dict[str, Any] = dataclasses.field(default_factory=dict)
   status: dict[str, Any] = dataclasses.field(default_factory=dict)
   fingerprint: str = ''
+  parts: dict[str, str] = dataclasses.field(default_factory=dict)
   rows: tuple[LogRow, ...] = ()
   environment: dict[str, Any] = dataclasses.field(default_factory=dict)
   failure: str = ''
@@ -71,10 +75,17 @@ class RunRecord:
   def config(self) -> ml_collections.ConfigDict:
     """The config; fields that it lacks have their defaults.
 
+    It names the run's own copies of files of one's own.
+
     Raises:
       InputError: an unknown field, or a value that it may not hold.
     """
-    return config_lib.unflatten(self.fields)
+    copies = {
+      field: f'{_copy(self.path, field)}:{text.rpartition(":")[2]}'
+      for field, text in config_lib.own_files(self.fields).items()
+      if field in self.parts
+    }
+    return config_lib.unflatten(self.fields | copies)
 
   @property
   def checkpoints(self) -> pathlib.Path:
@@ -125,6 +136,7 @@ def read_record(path: pathlib.Path) -> RunRecord:
     fields=_read(path, CONFIG),
     status=_read(path, _STATUS),
     fingerprint=str(data.get('fingerprint', '')),
+    parts=data.get(_PARTS, {}),
     rows=tuple(log.read(path / _LOG)),
     environment=_read(path, _ENVIRONMENT),
     failure=failure.strip().split('\n')[0],
@@ -207,6 +219,10 @@ def _read(path: pathlib.Path, name: str) -> dict[str, Any]:
   return files.read_object(path / name, newest=newest)
 
 
+def _copy(path: pathlib.Path, field: str) -> pathlib.Path:
+  return path / _PARTS / f'{field}.py'
+
+
 class RunDirectory:
   """The directory of one run, for the process that trains there.
 
@@ -215,7 +231,8 @@ class RunDirectory:
   to the first.
 
   Raises:
-    InputError: `path` cannot be written, or holds a run of another config.
+    InputError: `path` cannot be written, or holds a run of another config, or
+      of a file of one's own that was edited since.
   """
 
   def __init__(
@@ -229,10 +246,14 @@ class RunDirectory:
     self.path = pathlib.Path(path)
     self._writes = writes
     self._fields = config_lib.flatten(config)
+    own = config_lib.own_files(self._fields)
+    self._sources = {f: programs.source(text) for f, text in own.items()}
+    self._parts = {f: programs.sha256(text) for f, text in own.items()}
     with self._explained():
       before = _read(self.path, CONFIG)
       # A run that logged nothing may restart with another config.
       self._before = before if before and self.has_begun else self._fields
+      data = _read(self.path, _DATA) if self.has_begun else {}
       self._status = _read(self.path, _STATUS)
       log.read(self.path / _LOG, mend=True)  # refuses one of a newer format
       home = files.existing(self.path)
@@ -242,6 +263,14 @@ class RunDirectory:
       self._refuse_another(
         'config', self._changes(), ', or --allow_changed_config'
       )
+    for field, digest in self._parts.items():
+      there = data.get(_PARTS, {}).get(field, digest)
+      if there != digest:
+        self._refuse_another(
+          f'{field}: {self._fields[field]} was edited since',
+          [f'SHA-256 {there[:12]}… there, {digest[:12]}… here'],
+          f': {_copy(self.path, field)}',
+        )
 
   @property
   def result(self) -> dict[str, float] | None:
@@ -264,6 +293,8 @@ class RunDirectory:
         another process is at it.
     """
     self._facts = {'fingerprint': fingerprint, 'teacher': teacher}
+    if self._parts:
+      self._facts[_PARTS] = self._parts
     with self._explained():
       before = (self.has_begun and _read(self.path, _DATA)) or self._facts
     for name, what in (('fingerprint', 'data set'), ('teacher', 'teacher')):
@@ -345,6 +376,11 @@ class RunDirectory:
           cure='more --config.epochs=…, or another --workdir',
         )
       self._write(f'config-until-{step}.json', self._before, CONFIG_FORMAT)
+    for field, source in self._sources.items():
+      copy = _copy(self.path, field)
+      if self._writes:
+        copy.parent.mkdir(exist_ok=True)
+        files.write_whole(copy, source)
     self._write(CONFIG, self._fields, CONFIG_FORMAT)
     self._write(_DATA, self._facts)
     self._write(_ENVIRONMENT, environment.describe())

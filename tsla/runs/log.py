@@ -28,6 +28,8 @@ class RunLog:
   Attributes:
     evaluations: step -> the values of its `eval` row.
     probes: the steps that have a `probe` row.
+    decided: whether a rule has ended smoothing: a `switch` row after a `probe`
+      row of its step.
   """
 
   def __init__(
@@ -41,6 +43,7 @@ class RunLog:
     self._is_empty = not rows
     self.evaluations: dict[int, dict[str, float]] = {}
     self.probes: set[int] = set()
+    self.decided = False
     for row in rows:
       self._note(**row)
 
@@ -70,6 +73,8 @@ class RunLog:
       self.evaluations[step] = values
     elif kind == 'probe':
       self.probes.add(step)
+    elif kind == 'switch' and step in self.probes:
+      self.decided = True
 
 
 def to_text(rows: Iterable[LogRow]) -> str:

@@ -29,7 +29,7 @@ was decided is part of the optimiser's state, beside θ, so it is saved with it:
   theta 0.0
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -37,7 +37,7 @@ import jax.numpy as jnp
 import optax
 
 from tsla.smoothing import schedules
-from tsla.smoothing.rules import NAMES, RULES, Memory, Observation
+from tsla.smoothing.rules import OPTIMAL, RULES, Memory, Observation, Rule
 from tsla.smoothing.transform import (
   LabelSmoothingState,
   label_smoothing,
@@ -71,17 +71,25 @@ def auto_two_stage(
   min_step: int = 0,
   max_step: int = _NEVER,
   patience: int = 2,
+  rules: Mapping[str, Rule] = RULES,
+  lowest: float = 0.0,
+  highest: float = 1.0,
 ) -> AutoTwoStage:
   """TSLA whose s is found on the way: θ until `rule` says so, then exactly 0.
 
   Args:
-    theta: smoothing strength of stage one, 0 <= theta <= 1.
-    rule: 'delta', 'mse', 'floor' or 'plateau'; or 'optimal', which does not end
-      it, but puts θ* of each observation in the place of θ.
+    theta: smoothing strength of stage one.
+    rule: 'delta', 'mse', 'floor' or 'plateau', or another name of `rules`; or
+      'optimal', which does not end it, but puts θ* of each observation in the
+      place of θ.
     min_step: updates before which nothing is decided, >= 0.
     max_step: first update without smoothing if nothing was decided, > min_step.
     patience: observations in a row at which the rule must fire, >= 1. Those
       before `min_step` count.
+    rules: what is asked at each observation, by name.
+    lowest: rule 'optimal' takes no θ* below, and none above `highest`; as
+      `Method` has them.
+    highest: see `lowest`.
 
   Returns:
     The transformation, with the state `AutoState`, and what shows it an
@@ -96,8 +104,9 @@ def auto_two_stage(
     >>> float(auto.transformation.init(jnp.zeros(2)).smoothing.theta) > 0
     True
   """
-  if rule not in NAMES:
-    raise ValueError(f'rule = {rule!r} must be one of {", ".join(NAMES)}.')
+  names = (*rules, OPTIMAL)
+  if rule not in names:
+    raise ValueError(f'rule = {rule!r} must be one of {", ".join(names)}.')
   if not 0 <= min_step < max_step:
     raise ValueError(
       f'min_step = {min_step!r} and max_step = {max_step!r}: it must be '
@@ -112,16 +121,19 @@ def auto_two_stage(
       opt_state,
       seen,
       schedule,
-      rule=NAMES.index(rule),
+      rule=names.index(rule),
       min_step=min_step,
       patience=patience,
+      rules=rules,
+      lowest=lowest,
+      highest=highest,
     )
 
-  return AutoTwoStage(adaptive_smoothing(schedule), show)
+  return AutoTwoStage(adaptive_smoothing(schedule, rules), show)
 
 
 def adaptive_smoothing(
-  schedule: optax.Schedule,
+  schedule: optax.Schedule, rules: Mapping[str, Rule] = RULES
 ) -> optax.GradientTransformationExtraArgs:
   """`label_smoothing(schedule)` that can be shown observations.
 
@@ -129,6 +141,7 @@ def adaptive_smoothing(
 
   Args:
     schedule: as for `label_smoothing`.
+    rules: what is asked at each observation, by name.
 
   Returns:
     A transformation with the state `AutoState`.
@@ -147,9 +160,10 @@ def adaptive_smoothing(
     memory = Memory(
       lowest_norm=jnp.float32(largest),
       lowest_loss=jnp.float32(largest),
-      firings={name: jnp.zeros((), jnp.int32) for name in RULES},
+      firings={name: jnp.zeros((), jnp.int32) for name in rules},
       drop_step=jnp.int32(_NEVER),
-      followed=jnp.float32(-1),
+      follows=jnp.array(False),
+      followed=jnp.float32(0),
     )
     return AutoState(inner.init(params), memory, memory, jnp.int32(-1))
 
@@ -176,6 +190,9 @@ def observe(
   rule: jax.typing.ArrayLike,
   min_step: jax.typing.ArrayLike = 0,
   patience: jax.typing.ArrayLike = 1,
+  rules: Mapping[str, Rule] = RULES,
+  lowest: jax.typing.ArrayLike = 0.0,
+  highest: jax.typing.ArrayLike = 1.0,
 ) -> optax.OptState:
   """Shows an observation to the `adaptive_smoothing` in an optimiser's state.
 
@@ -183,9 +200,14 @@ def observe(
     opt_state: any nesting with one `AutoState` in it, concrete or traced.
     seen: what was measured at the weights that the next gradient is taken at.
     schedule: that of the transformation.
-    rule: i32[], which of `NAMES` is in force; −1: none, nothing is decided.
-    min_step: as for `auto_two_stage`, like `patience`; all three may be traced.
+    rule: i32[], which of `rules` is in force, one more than the last for
+      'optimal'; −1: none, nothing is decided.
+    min_step: as for `auto_two_stage`, and so are the others; all but `rules`
+      may be traced.
     patience: as there.
+    rules: those of the transformation.
+    lowest: as there.
+    highest: as there.
 
   Returns:
     `opt_state` with what the rules say, and θ for the next gradient.
@@ -202,17 +224,17 @@ def observe(
   )
   firings = {
     name: jnp.where(fires(seen, before), before.firings[name] + 1, 0)
-    for name, fires in RULES.items()
+    for name, fires in rules.items()
   }
   decided = count >= min_step
   decided &= jnp.stack(
     [
-      (rule == NAMES.index(name)) & (times >= patience)
-      for name, times in firings.items()
+      (rule == place) & (firings[name] >= patience)
+      for place, name in enumerate(rules)
     ]
   ).any()
   best = seen.statistics.theta_star.value
-  follows = rule == NAMES.index('optimal')
+  follows = rule == len(rules)
   follows &= (count >= min_step) & jnp.isfinite(best)
   memory = Memory(
     lowest_norm=jnp.fmin(
@@ -222,7 +244,10 @@ def observe(
     firings=firings,
     # Later counts are larger, so the first decision stands.
     drop_step=jnp.minimum(before.drop_step, jnp.where(decided, count, _NEVER)),
-    followed=jnp.where(follows, best, before.followed),
+    follows=follows | before.follows,
+    followed=jnp.where(
+      follows, jnp.clip(best, lowest, highest), before.followed
+    ),
   )
   scheduled = state.smoothing._replace(
     theta=jnp.asarray(schedule(count), jnp.float32)
@@ -303,7 +328,7 @@ def auto_state(opt_state: optax.OptState) -> AutoState:
 
 def _decided(scheduled: LabelSmoothingState, memory: Memory) -> jax.Array:
   """θ at a count, from that of the schedule."""
-  follows = (memory.followed >= 0) & (scheduled.theta > 0)
+  follows = memory.follows & (scheduled.theta != 0)
   theta = jnp.where(follows, memory.followed, scheduled.theta)
   return jnp.where(scheduled.count >= memory.drop_step, 0.0, theta)
 

@@ -37,7 +37,7 @@ class GradientStatistics(NamedTuple):
   rho: Estimate  # ρ = E⟨g−∇F, h−∇F⟩
   delta: Estimate  # δ = (V + ‖b‖²)/σ²
   mse_ratio: Estimate  # m(θ)/σ²; above 1 smoothing adds to the error
-  theta_star: Estimate  # argmin of m, clipped to [0, 1]; the error is not
+  theta_star: Estimate  # argmin of m, which may lie outside [0, 1]
   theta_paper: Estimate  # 1/(1+δ), equal to θ* where ρ = 0
   grad_norm2: Estimate  # ‖∇F‖², may be negative
   smoothed_grad_norm2: Estimate  # ‖(1−θ)·∇F + θ·E h‖², may be negative
@@ -116,11 +116,7 @@ def estimate(
   unbiased = GradientStatistics(*(table[:, 0] - (m - 1) * shifts.mean(1)))
   errors = (m - 1) / m**0.5 * _spread(shifts)
   values = GradientStatistics(*table[:, 0])
-  values = values._replace(
-    delta=unbiased.delta,
-    mse_ratio=unbiased.mse_ratio,
-    theta_star=jnp.clip(values.theta_star, 0, 1),
-  )
+  values = values._replace(delta=unbiased.delta, mse_ratio=unbiased.mse_ratio)
   return GradientStatistics(*map(Estimate, values, errors))
 
 

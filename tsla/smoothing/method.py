@@ -133,7 +133,7 @@ def penalised(penalty: Penalty) -> Loss:
       must be finite for logits up to ±3·10⁴, or θ = 0 gives NaN there.
 
   Returns:
-    A loss, for `Method`.
+    A loss, for `Method`. It raises ValueError for what does not fit together.
 
   Example:
     >>> loss = penalised(lambda z, labels, y_hat, kept: (z**2).mean(-1))
@@ -150,15 +150,18 @@ def penalised(penalty: Penalty) -> Loss:
   ) -> jax.Array:
     batch = losses.canonical(logits, labels, theta, y_hat, where)
     z, theta = batch.logits.astype(batch.theta.dtype), batch.theta
-    if where is not None:
-      theta = jnp.where(where, theta, 0)  # else NaN times R's gradient
     kept = allowed(z)
     top = jax.lax.stop_gradient(z.max(-1, keepdims=True))
     top = jnp.where(jnp.isfinite(top), top, 0)
     finite = jnp.where(kept, z, top - _FAR_BELOW)
     hard = losses.hard_cross_entropy(z, batch.labels)
-    value = hard + theta * penalty(finite, batch.labels, batch.y_hat, kept)
-    return losses.zero_masked(value, where)
+    extra = penalty(finite, batch.labels, batch.y_hat, kept)
+    if extra.shape != hard.shape:
+      raise ValueError(
+        f'The penalty is of shape {extra.shape} for logits of shape {z.shape}: '
+        f'it must be {hard.shape}, one value an example.'
+      )
+    return losses.zero_masked(hard + theta * extra, where)
 
   return loss
 

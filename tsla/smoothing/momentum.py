@@ -28,7 +28,8 @@ def reset_momentum(
   """`tx`, whose momentum begins anew with the first gradient without smoothing.
 
   The buffers of SGD's momentum and of Adam's moments (LAMB's too), with the
-  count that corrects the bias of those; the learning rate's count goes on.
+  count that corrects the bias of those; the learning rate's count goes on. An
+  update is without smoothing if its θ is exactly 0.
 
   Args:
     tx: a chain that owns θ and has momentum.
@@ -62,7 +63,7 @@ def reset_momentum(
     params: optax.Params | None = None,
     **extra_args: Any,
   ) -> tuple[optax.Updates, ResetMomentumState]:
-    smoothed = current_theta(state.inner) > 0
+    smoothed = current_theta(state.inner) != 0
     kept = ~state.smoothed | smoothed
 
     def keep(node: Any) -> Any:

@@ -34,7 +34,8 @@ class Memory(NamedTuple):
   lowest_loss: jax.Array  # f32[], of the held-out loss
   firings: dict[str, jax.Array]  # i32[], how often in a row each rule fired
   drop_step: jax.Array  # i32[], first update without smoothing, once decided
-  followed: jax.Array  # f32[], θ that took the schedule's place; −1: none
+  follows: jax.Array  # bool[], whether `followed` is in the schedule's place
+  followed: jax.Array  # f32[], θ, that is θ* of an observation
 
 
 def delta(seen: Observation, memory: Memory) -> jax.Array:
@@ -66,12 +67,15 @@ def plateau(seen: Observation, memory: Memory) -> jax.Array:
   return jnp.asarray(seen.held_out_loss >= memory.lowest_loss)
 
 
+# (what is seen, what was seen before) -> bool[]
+Rule = Callable[[Observation, Memory], jax.Array]
 # NaN fires none.
-RULES: dict[str, Callable[[Observation, Memory], jax.Array]] = {
+RULES: dict[str, Rule] = {
   'delta': delta,
   'mse': mse,
   'floor': floor,
   'plateau': plateau,
 }
-# What may be in force: a rule, or θ = θ* from one observation to the next.
-NAMES = (*RULES, 'optimal')
+# In force in place of a rule: θ = θ* from one observation to the next.
+OPTIMAL = 'optimal'
+NAMES = (*RULES, OPTIMAL)

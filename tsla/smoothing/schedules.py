@@ -1,8 +1,9 @@
 """θ as a function of the update: how strong the smoothing is, and until when.
 
 Every function here returns an optax schedule, `count -> f32[]`, and any other
-optax schedule with values in [0, 1] serves in its place. `count` is the number
-of updates done before this one, so the first gradient is taken at count 0.
+optax schedule serves in its place; a `Method` says which θ make sense. `count`
+is the number of updates done before this one, so the first gradient is taken at
+count 0.
 Boundaries are in updates; epochs become updates before they get here.
 """
 
@@ -34,13 +35,13 @@ def constant(theta: jax.typing.ArrayLike) -> optax.Schedule:
   """The same θ at every update: label smoothing regularisation (LSR).
 
   Args:
-    theta: smoothing strength, 0 <= theta <= 1; may be traced.
+    theta: smoothing strength; may be traced.
 
   Returns:
     An optax schedule, count -> f32[].
 
   Raises:
-    ValueError: theta is outside [0, 1] or not a number.
+    ValueError: theta is not a finite number.
 
   Example:
     >>> round(float(constant(0.1)(1000)), 6)
@@ -59,7 +60,7 @@ def two_stage(
   """TSLA(s): θ while count < drop_step, then exactly 0.
 
   Args:
-    theta: smoothing strength of stage one, 0 <= theta <= 1; may be traced.
+    theta: smoothing strength of stage one; may be traced.
     drop_step: first update without smoothing, an integer >= 0; may be traced.
       0 never smooths.
 
@@ -67,7 +68,8 @@ def two_stage(
     An optax schedule, count -> f32[].
 
   Raises:
-    ValueError: theta is outside [0, 1], or drop_step is negative or no integer.
+    ValueError: theta is not a finite number, or drop_step is negative or no
+      integer.
 
   Example:
     >>> theta = two_stage(0.4, drop_step=100)
@@ -88,14 +90,14 @@ def linear_decay(
   """θ·(1 − count/decay_steps), exactly 0 from decay_steps on.
 
   Args:
-    theta: smoothing strength at count 0, 0 <= theta <= 1; may be traced.
+    theta: smoothing strength at count 0; may be traced.
     decay_steps: first update without smoothing, an integer >= 1.
 
   Returns:
     An optax schedule, count -> f32[].
 
   Raises:
-    ValueError: theta is outside [0, 1], or decay_steps is no integer >= 1.
+    ValueError: theta is not a finite number, or decay_steps is no integer >= 1.
 
   Example:
     >>> theta = linear_decay(0.4, decay_steps=100)
@@ -113,14 +115,14 @@ def cosine_decay(
   """θ·(1 + cos(π·count/decay_steps))/2, exactly 0 from decay_steps on.
 
   Args:
-    theta: smoothing strength at count 0, 0 <= theta <= 1; may be traced.
+    theta: smoothing strength at count 0; may be traced.
     decay_steps: first update without smoothing, an integer >= 1.
 
   Returns:
     An optax schedule, count -> f32[].
 
   Raises:
-    ValueError: theta is outside [0, 1], or decay_steps is no integer >= 1.
+    ValueError: theta is not a finite number, or decay_steps is no integer >= 1.
 
   Example:
     >>> theta = cosine_decay(0.4, decay_steps=100)
@@ -138,15 +140,14 @@ def linear_rise(theta: jax.typing.ArrayLike, rise_steps: int) -> optax.Schedule:
   """θ·count/rise_steps, exactly θ from rise_steps on: decay's mirror image.
 
   Args:
-    theta: smoothing strength at the end of the rise, 0 <= theta <= 1; may be
-      traced.
+    theta: smoothing strength at the end of the rise; may be traced.
     rise_steps: first update with all of it, an integer >= 1.
 
   Returns:
     An optax schedule, count -> f32[].
 
   Raises:
-    ValueError: theta is outside [0, 1], or rise_steps is no integer >= 1.
+    ValueError: theta is not a finite number, or rise_steps is no integer >= 1.
 
   Example:
     >>> theta = linear_rise(0.4, rise_steps=100)
@@ -167,7 +168,7 @@ def piecewise(
   θ may fall or rise from stage to stage.
 
   Args:
-    thetas: smoothing strength of each stage, each in [0, 1]; may be traced.
+    thetas: smoothing strength of each stage; may be traced.
     boundaries: first update of each stage after the first, strictly increasing
       integers >= 0, one fewer than thetas; may be traced.
 
@@ -175,7 +176,7 @@ def piecewise(
     An optax schedule, count -> f32[].
 
   Raises:
-    ValueError: a theta is outside [0, 1], the lengths do not match, or the
+    ValueError: a theta is not a finite number, the lengths do not match, or the
       boundaries are not strictly increasing integers.
 
   Example:
@@ -219,8 +220,8 @@ def _check_theta(name: str, theta: jax.typing.ArrayLike) -> None:
   is_real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(
     value.dtype, jnp.integer
   )
-  if not (value.ndim == 0 and is_real and 0 <= float(value) <= 1):
-    raise ValueError(f'{name} = {theta!r} must be a number in [0, 1].')
+  if not (value.ndim == 0 and is_real and np.isfinite(value)):
+    raise ValueError(f'{name} = {theta!r} must be a finite number.')
 
 
 def _check_step(name: str, step: jax.typing.ArrayLike, *, least: int) -> None:

@@ -73,8 +73,8 @@ def label_smoothing(
   extra arguments are ignored.
 
   Args:
-    schedule: an optax schedule with values in [0, 1], such as
-      `two_stage(0.1, drop_step)`; called with count i32[].
+    schedule: an optax schedule, such as `two_stage(0.1, drop_step)`; called
+      with count i32[].
 
   Returns:
     A transformation whose state is `LabelSmoothingState`: at count 0

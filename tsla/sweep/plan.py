@@ -134,10 +134,15 @@ def _alone(
   if teacher:
     config.teacher.run = str(workdir / teacher)
   try:
-    validate(config)
+    config = validate(config)
   except InputError as error:
     problem = f'row {row.name!r}: {error.problem}'
     raise InputError(problem, allowed=error.allowed, cure=error.cure) from error
+  if teacher and not config.teacher.run:
+    raise InputError(
+      f'row {row.name!r}: its teacher {row.teacher!r} is not used',
+      allowed="smoothing.target = 'teacher' in a row with a teacher",
+    )
   slug = re.sub(r'[^a-z0-9.]+', '-', row.name.lower()).strip('-')
   run = PlannedRun(row.name, seed, '', config, teacher=teacher)
   directory = f'{slug}-seed{seed}-{_hash(run)}'
@@ -157,10 +162,11 @@ def _share(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
   """Lets runs of one seed fork from the longest-smoothing one of their kind."""
   kinds = collections.defaultdict(list)
   for run in runs:
-    kind = run.directory
-    if run.config.smoothing.schedule in ('constant', 'two_stage'):
+    kind, smoothing = run.directory, run.config.smoothing
+    if smoothing.schedule in ('constant', 'two_stage'):
       kind = _hash(run, **ENDLESS)
-    kinds[kind].append(run)
+    # With a reset the optimiser's state has one part more.
+    kinds[kind, smoothing.reset_momentum].append(run)
   shared = []
   for members in kinds.values():
     trunk = max(members, key=lambda run: run.end_of_smoothing)
@@ -221,7 +227,16 @@ def resolve_fork(run: PlannedRun, workdir: pathlib.Path) -> PlannedRun:
 def config_to_train(
   run: PlannedRun, workdir: pathlib.Path
 ) -> ml_collections.ConfigDict:
-  """The config that trains a run with a resolved fork: it names the fork."""
+  """The config that trains a run with a resolved fork: it names the fork.
+
+  Raises:
+    InputError: a file of one's own in it was edited since the plan was made.
+  """
+  if not run.directory.endswith(_hash(run)):
+    raise InputError(
+      f'{run.label}: a file that its config names was edited meanwhile',
+      cure='start the sweep again: it is another run now',
+    )
   config = run.config.copy_and_resolve_references()
   if run.trunk:
     config.init.fork_from = f'{workdir / run.trunk}@{run.first_epoch}'

@@ -1,12 +1,13 @@
 """A table: rows that are trained on the same seeds and compared."""
 
 import dataclasses
-import importlib.util
 import os
 import pathlib
 
 import ml_collections
+import numpy as np
 
+from tsla import programs
 from tsla.config.checks import check_file
 from tsla.config.forms import parse_text
 from tsla.config.schema import FIELDS
@@ -60,26 +61,10 @@ def load_table(path: str | os.PathLike) -> Table:
       used.
   """
   path = pathlib.Path(path)
+  where = f'--table={path}'
   check_file(path, 'table', f'{path.parent}/[a-z]*.py')
-  try:
-    spec = importlib.util.spec_from_file_location(f'table_{path.stem}', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    table = module.get_table()
-  except InputError:
-    raise
-  except Exception as error:  # a table file is a program: it may raise anything
-    raise InputError(
-      f'--table={path}: {type(error).__name__}: {error}',
-      allowed='FILE.py with a get_table() that returns a Table',
-      cure='--table=configs/sweeps/digits.py',
-    ) from error
-  if not isinstance(table, Table):
-    raise InputError(
-      f'--table={path}: get_table() returned {type(table).__name__}',
-      allowed='a tsla.sweep.table.Table',
-    )
-  return table
+  name = f'{path}:get_table'
+  return programs.make(programs.load(name, where), name, where, Table)
 
 
 def adapt(table: Table, fields: dict[str, str], epochs: int | None) -> Table:
@@ -125,23 +110,19 @@ def _rehearsal(row: Row, epochs: int) -> Row:
   """The row at another length; all that it has in epochs scales with it."""
   config = row.config.copy_and_resolve_references()
   ratio = epochs / config.epochs
-  for section, stem in (
-    ('smoothing', 'drop'),
-    ('smoothing', 'min'),
-    ('smoothing', 'max'),
-    ('optimizer', 'warmup'),
-    ('optimizer', 'milestone'),
-  ):
-    options, field = config[section], f'{stem}_epochs'
-    if options.get(f'{stem}_steps', -1) not in (-1, ()):
+  for name, field in FIELDS.items():
+    section, _, leaf = name.partition('.')
+    value = config[section][leaf] if field.duration else field.default
+    if value == field.default:
+      continue
+    if leaf.endswith('_steps'):
       raise InputError(
-        f'--epochs={epochs}: a row has {section}.{stem}_steps',
-        allowed=f'with {field} or {stem}_percent',
+        f'--epochs={epochs}: a row has {name}',
+        allowed=f'with {field.duration}_epochs or {field.duration}_percent',
       )
-    if field == 'milestone_epochs':
-      options[field] = tuple(round(e * ratio, 6) for e in options[field])
-    elif options[field] != -1:
-      options[field] = round(options[field] * ratio, 6)
+    if leaf.endswith('_epochs'):
+      scaled = np.round(np.multiply(value, ratio), 6).tolist()
+      config[section][leaf] = type(value)(scaled)
   kept = {round(epoch * ratio) for epoch in config.checkpoint_keep_epochs}
   config.checkpoint_keep_epochs = tuple(sorted(kept - {0}))
   config.epochs = epochs

@@ -33,9 +33,9 @@ def train(run: PlannedRun, workdir: pathlib.Path) -> Outcome:
   keep_compiled()
   split_cores(run.config.model.name, run.config.batch_size)
   run = plan.resolve_fork(run, workdir)
-  config = plan.config_to_train(run, workdir)
   directory = workdir / run.directory
   try:
+    config = plan.config_to_train(run, workdir)
     # The folder's name says that it is this run, wherever its trunk lies.
     test = train_and_evaluate(config, directory, allow_changed_config=True)
   except InputError as error:

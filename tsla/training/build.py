@@ -4,9 +4,13 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from tsla import programs
+from tsla.config import tables as config_tables
 from tsla.config.durations import Durations
 from tsla.config.schema import Section
 from tsla.data.datasets import Dataset
@@ -14,10 +18,11 @@ from tsla.data.pipeline import View
 from tsla.errors import InputError
 from tsla.evaluation import metrics
 from tsla.models import create_configured
-from tsla.training import optimizer, smoothing_label, step
+from tsla.smoothing.method import UNIFORM, Method, Target, Task
+from tsla.training import optimizer, step
 from tsla.training import probe as probe_lib
 from tsla.training.parallel import Devices
-from tsla.training.teacher import Teacher
+from tsla.training.teacher import Teacher, teacher_target
 
 
 class Compiled(NamedTuple):
@@ -52,10 +57,12 @@ def tables_of(
   config: ml_collections.ConfigDict, durations: Durations
 ) -> optimizer.Tables:
   """θ and the learning rate of a run at every update."""
-  schedules = optimizer.create_schedules(
-    config.smoothing, config.optimizer, durations
-  )
-  return optimizer.tabulate(schedules, durations.total_steps)
+  name = config.smoothing.schedule
+  with programs.explained(f'config.smoothing.schedule = {name!r}', name):
+    schedules = optimizer.create_schedules(
+      config.smoothing, config.optimizer, durations
+    )
+    return optimizer.tabulate(schedules, durations.total_steps)
 
 
 def build(
@@ -70,36 +77,41 @@ def build(
   `check_fits` has passed; `teacher` is what `load_teacher` made.
   """
   tables = tables_of(config, durations)
+  first = first_state(config, dataset, durations, tables)
+  _check_network(config, dataset, first)
   view, axis = view_of(config), devices.axis_name
   make = _make_optimizer(config.optimizer, config.smoothing, durations)
   apply = create_configured(
     config.model, dataset.num_classes, axis_name=axis
   ).apply
-  source = smoothing_label.create(
-    *(config.smoothing.target, dataset, view, teacher),
-    batch_size=config.eval_batch_size,
+  method = config_tables.method_of(config.smoothing)
+  _check_range(config.smoothing, method, np.asarray(tables.theta))
+  rules = config_tables.rules_of(config.smoothing)
+  target = _target(
+    *(config.smoothing, method, dataset),
+    lambda: teacher_target(teacher, dataset, view, config.eval_batch_size),
   )
   train, test = devices.replicate(
     (
       step.Inputs(
-        step.Examples(
-          dataset.train.images, dataset.train.labels, source.arrays
-        ),
+        step.Examples(dataset.train.images, dataset.train.labels),
         np.uint32(config.seed),
         tables,
+        target.arrays,
       ),
       step.Examples(dataset.test.images, dataset.test.labels),
     )
   )
   chunk = devices.map(
     step.make_train_chunk(
-      *(apply, make, view, source.y_hat),
+      *(apply, make, view, method.loss, target),
       batch_size=config.batch_size,
       axis_name=axis,
     ),
     donate_state=True,
   )
-  sums = devices.map(step.make_evaluation(apply, view, axis_name=axis))
+  own = config_tables.metrics_of(config.eval_metrics, dataset.num_classes)
+  sums = devices.map(step.make_evaluation(apply, view, own, axis_name=axis))
   slots = devices.slots(config.batch_size)
   eval_size = devices.round_up(min(config.eval_batch_size, len(test.labels)))
   eval_slots = devices.slots(eval_size)
@@ -107,7 +119,7 @@ def build(
   if durations.probe_every:
     measure = devices.map(
       probe_lib.make_probe(
-        *(apply, view, source.y_hat, config.variance),
+        *(apply, view, method, target, rules, config.variance),
         batch_size=config.batch_size,
         axis_name=axis,
       ),
@@ -120,7 +132,10 @@ def build(
       and devices.replicate(step.Examples(held_out.images, held_out.labels)),
       devices.replicate(
         probe_lib.decision(
-          config.smoothing.rule, durations.min_step, config.smoothing.patience
+          # Of FILE.py:name it is the name.
+          *(config.smoothing.rule.rpartition(':')[2], rules, method),
+          min_step=durations.at('smoothing.min', 0),
+          patience=config.smoothing.patience,
         )
       ),
     )
@@ -131,7 +146,7 @@ def build(
       return measure(state, inputs, slots, config.variance.num_batches)
 
   return Compiled(
-    state=devices.replicate(first_state(config, dataset, durations, tables)),
+    state=devices.replicate(first),
     tables=tables,
     train_chunk=lambda state, length: chunk(state, train, slots, length),
     evaluate=lambda state: metrics.finalize(
@@ -150,12 +165,66 @@ def first_state(
   """The state before the first update; under `jax.eval_shape` its shapes."""
   schedules = optimizer.from_tables(tables)
   make = _make_optimizer(config.optimizer, config.smoothing, durations)
+  method = config_tables.method_of(config.smoothing)
   return step.create_state(
     create_configured(config.model, dataset.num_classes),
     make(schedules),
     seed=config.seed,
     image_shape=view_of(config).input_shape(dataset.image_shape),
+    target=_target(config.smoothing, method, dataset, lambda: UNIFORM).state,
   )
+
+
+def _check_network(
+  config: ml_collections.ConfigDict, dataset: Dataset, state: step.TrainState
+) -> None:
+  """Raises InputError for a network of one's own that does not fit."""
+  shape = view_of(config).input_shape(dataset.image_shape)
+  model = create_configured(config.model, dataset.num_classes)
+  logits, sown = jax.eval_shape(
+    lambda images: model.apply(
+      state.variables, images, train=False, mutable=['intermediates']
+    ),
+    jax.ShapeDtypeStruct((2, *shape), jnp.dtype(config.model.dtype)),
+  )
+  where = f'config.model.name = {config.model.name!r}'
+  if logits.shape != (2, dataset.num_classes) or logits.dtype != jnp.float32:
+    raise InputError(
+      f'{where}: gives {logits.dtype}{list(logits.shape)} for 2 images of '
+      f'{dataset.num_classes} classes',
+      allowed=f'float32{[2, dataset.num_classes]}',
+    )
+  probed = config.variance.every_epochs and config.variance.mode
+  sows = 'features' in sown.get('intermediates', {})
+  if probed == 'last_layer' and not sows:
+    raise InputError(
+      f"config.variance.mode = 'last_layer': {where} sows no features",
+      allowed="self.sow('intermediates', 'features', x) before the last layer",
+      cure='--config.variance.mode=exact',
+    )
+
+
+def _check_range(options: Section, method: Method, theta: np.ndarray) -> None:
+  """Raises InputError where a schedule leaves the bounds of the method."""
+  if not method.lowest <= theta.min() <= theta.max() <= method.highest:
+    raise InputError(
+      f'config.smoothing.schedule = {options.schedule!r}: theta from '
+      f'{theta.min():g} to {theta.max():g}',
+      allowed=f'{method.lowest:g} to {method.highest:g} with '
+      f'smoothing.method = {options.method!r}',
+      cure='--config.smoothing.theta=…, or another schedule',
+    )
+
+
+def _target(
+  options: Section,
+  method: Method,
+  dataset: Dataset,
+  teacher: Callable[[], Target],
+) -> Target:
+  labels = dataset.train.labels
+  task = Task(dataset.num_classes, len(labels), labels)
+  return config_tables.target_of(options, method, task, teacher)
 
 
 def _make_optimizer(
@@ -164,7 +233,7 @@ def _make_optimizer(
   return functools.partial(
     optimizer.create,
     options,
-    probed=durations.probe_every > 0,
+    rules=config_tables.rules_of(smoothing) if durations.probe_every else None,
     reset_momentum=smoothing.reset_momentum,
   )
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tsla import programs
 from tsla.config import forms as config_lib
 from tsla.config.durations import Durations, resolve
 from tsla.errors import InputError
@@ -28,6 +29,9 @@ MAY_DIFFER_AT_FORK = (
   *('smoothing.schedule', 'smoothing.theta', 'smoothing.drop'),
   'smoothing.reset_momentum',
 )
+# Of these also the file is the same, if they are in one of one's own; those of
+# theta and of a rule are known by what comes of them.
+_SAME_FILE = ('smoothing.method', 'smoothing.target', 'model.name')
 # Counts of rules, by name: a version of the program with one rule more reads
 # the states of the one before.
 OPTIONAL = '/firings/'
@@ -67,6 +71,16 @@ class Parent(NamedTuple):
           f'{here.get(name, default)!r} here',
           allowed='a run that was the same until the fork',
           cure=f'--config.{name}=…, or another run',
+        )
+    for name, text in config_lib.own_files(fields).items():
+      digest = programs.sha256(text)
+      trunk = self.run.parts.get(name, digest)
+      if name in _SAME_FILE and trunk != digest:
+        raise InputError(
+          f'{self.where}: config.{name} = {text!r} is another file there: '
+          f'SHA-256 {trunk[:12]}… there, {digest[:12]}… here',
+          allowed=f'that of {self.run.path}, which has a copy in parts/',
+          cure='put that file back, or another run',
         )
     per_epoch = durations.steps_per_epoch
     of_parent = tables_of(self.run.config, resolve(self.run.config, per_epoch))

@@ -15,8 +15,10 @@ from clu import parameter_overview
 from tsla.config import durations as durations_lib
 from tsla.config.checks import validate
 from tsla.config.durations import Durations
+from tsla.config.forms import flatten, own_files
 from tsla.data import batches, datasets
 from tsla.data.datasets import Dataset
+from tsla.programs import sha256
 from tsla.runs.checkpoint import (
   Checkpoints,
   check_space,
@@ -37,6 +39,7 @@ from tsla.training.build import (
   tables_of,
   view_of,
 )
+from tsla.training.optimizer import end_of_smoothing
 from tsla.training.parallel import Devices
 from tsla.training.reporter import Diverged, Reporter
 from tsla.training.start import Start, check_origin, find_start
@@ -71,8 +74,11 @@ def train_and_evaluate(
   Reference:
     Xu et al., arXiv:2006.11653, the TSLA algorithm.
   """
-  validate(config)
+  config = validate(config)
   parallel.check_platform()
+  own = own_files(flatten(config))
+  hashes = [f'{field}: {sha256(text)}' for field, text in own.items()]
+  parallel.check_same('files that the config names', '\n'.join(hashes))
   directory = RunDirectory(
     workdir,
     config,
@@ -129,7 +135,9 @@ def train_and_evaluate(
       directory.log(0 if start.rows else start.step) as log,
       _noted(directory, checkpoints),
     ):
-      reporter = Reporter(log, progress, durations, arrays, alive)
+      reporter = Reporter(
+        log, progress, durations, end_of_smoothing(run.tables), arrays, alive
+      )
       reporter.copy_parent_log(start)
       test = _train(
         *(run, start, durations),

@@ -1,16 +1,19 @@
 """Sections of a config → schedules, their tables, and the optax chain."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from tsla import smoothing
-from tsla.config.durations import Durations
-from tsla.errors import InputError
+from tsla.config import tables
+from tsla.smoothing.rules import Rule
 
-if TYPE_CHECKING:  # else jax and optax suffice for a step of training
+if TYPE_CHECKING:  # else jax, flax and optax suffice for a step of training
+  from tsla.config.durations import Durations
   from tsla.config.schema import Section
 
 
@@ -35,67 +38,13 @@ class Tables(NamedTuple):
 def create_schedules(
   smoothing_options: 'Section',
   optimizer_options: 'Section',
-  durations: Durations,
+  durations: 'Durations',
 ) -> Schedules:
   """The schedules that the sections `smoothing` and `optimizer` name."""
   return Schedules(
-    smoothing_schedule(smoothing_options, durations),
-    learning_rate_schedule(optimizer_options, durations),
+    tables.theta_schedule(smoothing_options, durations),
+    tables.learning_rate(optimizer_options, durations),
   )
-
-
-def smoothing_schedule(
-  options: 'Section', durations: Durations
-) -> optax.Schedule:
-  """θ as a function of the update count, from the section `smoothing`."""
-  theta, drop_step = options.theta, durations.drop_step
-  match options.schedule:
-    case 'none':
-      return smoothing.none()
-    case 'constant':
-      return smoothing.constant(theta)
-    case 'two_stage':
-      return smoothing.two_stage(theta, drop_step)
-    case 'linear':
-      return smoothing.linear_decay(theta, drop_step)
-    case 'cosine':
-      return smoothing.cosine_decay(theta, drop_step)
-    case 'reversed':
-      return smoothing.piecewise((0.0, theta), (drop_step,))
-    case 'rising':
-      return smoothing.linear_rise(theta, durations.total_steps)
-    case 'auto':  # until a rule decides
-      if durations.max_step is None:
-        return smoothing.constant(theta)
-      return smoothing.two_stage(theta, durations.max_step)
-  raise InputError(f'config.smoothing.schedule = {options.schedule!r}')
-
-
-def learning_rate_schedule(
-  options: 'Section', durations: Durations
-) -> optax.Schedule:
-  """The learning rate as a function of the update count.
-
-  A warm-up multiplies whichever schedule is chosen by (count + 1) / warm-up
-  updates, so the first update already moves and milestones keep their place.
-  """
-  peak = options.learning_rate
-  match options.schedule:
-    case 'constant':
-      main = optax.constant_schedule(peak)
-    case 'step':
-      factor = options.decay_factor
-      main = optax.piecewise_constant_schedule(
-        peak, {step: factor for step in durations.milestones}
-      )
-    case 'cosine':
-      main = optax.cosine_decay_schedule(peak, durations.total_steps)
-    case unknown:
-      raise InputError(f'config.optimizer.schedule = {unknown!r}')
-  warmup = durations.warmup_steps
-  if not warmup:
-    return main
-  return lambda count: main(count) * jnp.minimum(1.0, (count + 1) / warmup)
 
 
 def tabulate(schedules: Schedules, total_steps: int) -> Tables:
@@ -109,6 +58,12 @@ def tabulate(schedules: Schedules, total_steps: int) -> Tables:
   return at(jnp.arange(total_steps + 1))
 
 
+def end_of_smoothing(tables: Tables) -> int:
+  """The update from which on θ stays 0; one that no run comes to, if never."""
+  smoothed = np.flatnonzero(np.asarray(tables.theta))
+  return int(smoothed[-1]) + 1 if len(smoothed) else 0
+
+
 def from_tables(tables: Tables) -> Schedules:
   """The schedules again, read from `tables`, which may be traced."""
   return Schedules(
@@ -120,33 +75,23 @@ def create(
   options: 'Section',
   schedules: Schedules,
   *,
-  probed: bool = False,
+  rules: Mapping[str, Rule] | None = None,
   reset_momentum: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
   """The transformation that applies a gradient.
 
   What owns θ comes first and sees the raw gradient: `label_smoothing`, or in a
-  run that is probed `adaptive_smoothing`. SGD is
+  run that is probed `adaptive_smoothing`, which knows the `rules`. SGD is
   PyTorch's: weight decay is added to the gradient before the momentum buffer,
   `d = ∇F + λ w`, `v ← m v + d`, `w ← w − η v` (with Nesterov `w ← w − η (d +
   m v)`), on every parameter. AdamW and LAMB decouple the decay.
 
-  In a run that is `probed` θ may be decided by what probes observe; with
-  `reset_momentum` momentum begins anew where smoothing ends.
+  With `rules` θ may be decided by what probes observe; with `reset_momentum`
+  momentum begins anew where smoothing ends.
   """
-  rate = schedules.learning_rate
-  match options.name:
-    case 'sgd':
-      base = optax.chain(
-        optax.add_decayed_weights(options.weight_decay),
-        optax.sgd(rate, options.momentum, options.nesterov),
-      )
-    case 'adamw':
-      base = optax.adamw(rate, weight_decay=options.weight_decay)
-    case 'lamb':
-      base = optax.lamb(rate, weight_decay=options.weight_decay)
-    case unknown:
-      raise InputError(f'config.optimizer.name = {unknown!r}')
-  owner = smoothing.adaptive_smoothing if probed else smoothing.label_smoothing
-  tx = optax.chain(owner(schedules.theta), base)
+  base = tables.base_optimizer(options, schedules.learning_rate)
+  owner = smoothing.label_smoothing(schedules.theta)
+  if rules is not None:
+    owner = smoothing.adaptive_smoothing(schedules.theta, rules)
+  tx = optax.chain(owner, base)
   return smoothing.reset_momentum(tx) if reset_momentum else tx

@@ -11,6 +11,7 @@ not know how many devices wrote it:
 
 import dataclasses
 import functools
+import hashlib
 import os
 import signal
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from tsla.errors import InputError
@@ -183,6 +185,28 @@ def is_first() -> bool:
 def is_alone() -> bool:
   """Whether this is the run's only process."""
   return jax.process_count() == 1
+
+
+def check_same(what: str, text: str) -> None:
+  """Compares a text over all processes of a run, which call this together.
+
+  `what` it is, for the error.
+
+  Raises:
+    InputError: in all of them, if it is not the same everywhere.
+  """
+  if is_alone():
+    return
+  digest = hashlib.sha256(text.encode()).digest()
+  found = multihost_utils.process_allgather(np.frombuffer(digest, np.uint8))
+  others = np.flatnonzero((found != found[0]).any(1)).tolist()
+  if others:
+    raise InputError(
+      f'{what}: not the same in all processes: others in process '
+      f'{", ".join(map(str, others))} than in process 0',
+      allowed='the same files and flags on all machines',
+      cure='copy them from the machine of process 0',
+    )
 
 
 def choose(mode: str, batch_size: int) -> Devices:

@@ -42,7 +42,8 @@ class Diverged(Exception):
 class Reporter:
   """Writes what a run does to its log and to the person watching.
 
-  `alive` is called whenever something was done.
+  `end` is the update from which on the schedule's θ stays 0, if no rule ends
+  smoothing before. `alive` is called whenever something was done.
   """
 
   def __init__(
@@ -50,12 +51,14 @@ class Reporter:
     log: RunLog,
     progress: Progress,
     durations: Durations,
+    end: int,
     arrays: Sequence[str],  # their names in the state
     alive: Callable[[], None],
   ):
     self._log = log
     self._progress = progress
     self._durations = durations
+    self._end = end
     self._arrays = arrays
     self._alive = alive
     self._pending: tuple[int, int, TrainMetrics, Future[float]] | None = None
@@ -80,11 +83,9 @@ class Reporter:
     self._pending = None
     row = {name: _shortest(value) for name, value in metrics.compute().items()}
     self._alive()
-    row['stage'] = 1 if row['theta'] > 0 else 2
-    smoothed = round(row.pop('smoothed') * (step - before))
-    next_theta = row.pop('next_theta')
-    if smoothed and not next_theta:
-      self._switch(before + smoothed)
+    if before < self._end <= step and not self._log.decided:
+      self._switch(self._end)
+    row['stage'] = 2 if self._log.decided or step > self._end else 1
     rate = self._progress.update(step, row, ready.result())
     self._write('train', step, **row, images_per_second=rate)
     self._check_finite(before, step, metrics)
@@ -124,8 +125,11 @@ class Reporter:
   def copy_parent_log(self, start: Start) -> None:
     """Writes what another run logged, where this one begins in it."""
     for row in start.rows:
-      if start.drops and (row['kind'], row['step']) == ('train', start.step):
-        self._switch(start.step)  # where `flush` would have written it
+      if row['step'] == start.step:
+        if row['kind'] == 'switch':
+          continue  # of the other run's schedule
+        if row['kind'] == 'train' and self._end == start.step:
+          self._switch(start.step)  # where `flush` would have written it
       self._log.write(**row)
 
   def evaluation(self, step: int, test: dict[str, float]) -> None:
@@ -161,17 +165,23 @@ class Reporter:
     row = {name: _shortest(value) for name, value in found.compute().items()}
     seconds = time.monotonic() - start
     self._alive()
-    next_theta = row.pop('next_theta')
+    dropped = row.pop('dropped')
     # The first one of a process compiled.
     row['seconds'] = seconds if self._has_probed else None
     self._has_probed = True
     self._write('probe', step, **row)
+    shown = {
+      'delta': f'delta {row["delta"]:.3g} ± {row["delta_error"]:.2g}',
+      'theta_star': f'theta* {row["theta_star"]:.3g}',
+      'mse_ratio': f'MSE ratio {row["mse_ratio"]:.3g}',
+      'cosine': f'cosine {row["cosine"]:.3g}',
+    }
+    known = [text for name, text in shown.items() if math.isfinite(row[name])]
     self._progress.say(
-      f'epoch {self._epoch(step):g}  probe  delta {row["delta"]:.3g} ± '
-      f'{row["delta_error"]:.2g}  theta* {row["theta_star"]:.3g}  MSE ratio '
-      f'{row["mse_ratio"]:.3g}  cosine {row["cosine"]:.3g}'
+      '  '.join([f'epoch {self._epoch(step):g}  probe', *known])
     )
-    if row['theta'] and not next_theta:
+    # A rule may also fire when the schedule has ended smoothing before.
+    if dropped and step < self._end and not self._log.decided:
       self._switch(step)
     return state
 

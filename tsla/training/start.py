@@ -25,7 +25,6 @@ class Start(NamedTuple):
   state: TrainState
   step: int  # updates done
   rows: Sequence[dict[str, Any]] = ()  # another run's log until there
-  drops: bool = False  # the other run still smoothed, this one does not
   note: str = ''  # what a person should know of it
 
 
@@ -60,15 +59,7 @@ def find_start(
   parent.check_same_until(step, flatten(config), durations, tables, fingerprint)
   trunk = parent.restore(step, first, durations.steps_per_epoch)
   state = _with_own_theta(trunk, tables)
-  before, after = (
-    float(smoothing.current_theta(each.opt_state)) for each in (trunk, state)
-  )
-  return Start(
-    state=state,
-    step=step,
-    rows=parent.rows_until(step),
-    drops=before > 0 and not after > 0,
-  )
+  return Start(state, step, rows=parent.rows_until(step))
 
 
 def check_origin(options: Section, fork_from: str, epochs: int) -> None:

@@ -18,6 +18,7 @@ from tsla import smoothing
 from tsla.data import batches
 from tsla.data.pipeline import View, clean_view, train_view
 from tsla.evaluation import metrics
+from tsla.smoothing.method import UNIFORM, Loss
 from tsla.training import optimizer
 from tsla.training.optimizer import Schedules
 
@@ -25,17 +26,22 @@ from tsla.training.optimizer import Schedules
 Apply = Callable[..., Any]
 # (schedules) -> the transformation that applies a gradient
 MakeOptimizer = Callable[[Schedules], optax.GradientTransformationExtraArgs]
-# (arrays of the smoothing label, images, indices) -> ŷ; None: uniform
-MakeYHat = Callable[[Any, jax.Array, jax.Array], jax.Array | None]
 
 
 class Examples(NamedTuple):
-  """A data set, or a batch of one, on the device."""
+  """A data set on the device."""
 
-  images: jax.Array  # u8[N, H, W, C], a batch for the step: float
+  images: jax.Array  # u8[N, H, W, C]
   labels: jax.Array  # i32[N]
-  # In a batch ŷ: f32[K], f32[B, K], None for uniform; in a set what makes it.
-  y_hat: Any = None
+
+
+class Batch(NamedTuple):
+  """What an update sees, of this device."""
+
+  images: jax.Array  # f32[B, H, W, C]
+  labels: jax.Array  # i32[B]
+  y_hat: jax.Array | None = None  # f32[K], f32[B, K]; None: uniform
+  indices: jax.Array | None = None  # i32[B], for a target that learns
 
 
 class Inputs(NamedTuple):
@@ -47,6 +53,7 @@ class Inputs(NamedTuple):
   examples: Examples
   seed: jax.Array  # u32[]
   tables: optimizer.Tables
+  target: Any = ()  # `Target.arrays`
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -56,6 +63,7 @@ class TrainState(flax.struct.PyTreeNode):
   params: Any
   batch_stats: Any
   opt_state: optax.OptState  # holds θ: smoothing.current_theta
+  target: Any = ()  # what the target has learnt: `Target.state`
 
   @property
   def variables(self) -> dict[str, Any]:
@@ -69,8 +77,12 @@ def create_state(
   *,
   seed: int,
   image_shape: tuple[int, int, int],
+  target: Any = (),
 ) -> TrainState:
-  """The state before the first update, a function of `seed`."""
+  """The state before the first update, a function of `seed`.
+
+  `target` is what the target begins with.
+  """
   # Named, so that `jax_default_prng_impl` cannot change a run.
   key = jax.random.key(seed, impl='threefry2x32')
   images = jnp.zeros((1, *image_shape), jnp.float32)
@@ -82,6 +94,7 @@ def create_state(
     params=variables['params'],
     batch_stats=variables.get('batch_stats', {}),
     opt_state=tx.init(variables['params']),
+    target=target,
   )
 
 
@@ -90,18 +103,12 @@ NONE = 2**31 - 1
 
 
 class TrainMetrics(NamedTuple):
-  """What a log row says of its updates, one number for each.
-
-  `next_theta` is the θ of the update to come: with `smoothed` it says where in
-  a row smoothing ended.
-  """
+  """What a log row says of its updates, one number for each."""
 
   loss: jax.Array  # f32[], from a chunk of n updates f32[n]; and so on
   hard_loss: jax.Array
   accuracy: jax.Array
   theta: jax.Array
-  next_theta: jax.Array
-  smoothed: jax.Array  # 1 where θ > 0
   learning_rate: jax.Array
   bad_array: jax.Array | int = NONE  # i32[], of a chunk: `first_bad_array`
 
@@ -113,7 +120,7 @@ class TrainMetrics(NamedTuple):
     """
     columns = self._asdict()
     del columns['bad_array']
-    last = {'theta', 'next_theta', 'learning_rate'}
+    last = {'theta', 'learning_rate'}
     columns = {name: np.atleast_1d(v) for name, v in columns.items()}
     return {
       name: column[-1] if name in last else column.mean()
@@ -123,21 +130,25 @@ class TrainMetrics(NamedTuple):
 
 def train_step(
   state: TrainState,
-  batch: Examples,
+  batch: Batch,
   apply: Apply,
   tx: optax.GradientTransformationExtraArgs,
   learning_rate: optax.Schedule,
   *,
+  loss: Loss = smoothing.smoothed_cross_entropy,
+  target: smoothing.Target = UNIFORM,
   axis_name: str | None = None,
 ) -> tuple[TrainState, TrainMetrics]:
   """One update: θ is read from the optimiser, used in the loss, moved on.
 
   Args:
     state: the state before.
-    batch: float images `[B, H, W, C]`, `i32[B]` labels and ŷ.
+    batch: what the update sees.
     apply: of the network.
     tx: applies the gradient; it owns θ.
     learning_rate: what `tx` uses, for the log.
+    loss: of the method.
+    target: what learns from the logits; ŷ of this update is in the batch.
     axis_name: mapped axis whose devices each hold a part of the batch; every
       result is the mean over all of it.
 
@@ -157,30 +168,33 @@ def train_step(
       train=True,
       mutable=['batch_stats'],
     )
-    loss = smoothing.smoothed_cross_entropy(
-      logits, batch.labels, theta, batch.y_hat
-    )
-    return loss.mean(), (logits, updated.get('batch_stats', {}))
+    value = loss(logits, batch.labels, theta, batch.y_hat).mean()
+    return value, (logits, updated.get('batch_stats', {}))
 
-  (loss, (logits, batch_stats)), grads = jax.value_and_grad(
+  (value, (logits, batch_stats)), grads = jax.value_and_grad(
     loss_fn, has_aux=True
   )(state.params)
   hard_loss = smoothing.hard_cross_entropy(logits, batch.labels).mean()
   accuracy = jnp.mean(logits.argmax(-1) == batch.labels)
   if axis_name is not None:
-    grads, loss, hard_loss, accuracy = jax.lax.pmean(
-      (grads, loss, hard_loss, accuracy), axis_name
+    grads, value, hard_loss, accuracy = jax.lax.pmean(
+      (grads, value, hard_loss, accuracy), axis_name
     )
   # θ is moved by the update that it belongs to, and nowhere else: a skipped,
   # repeated or restored update takes its θ along.
   updates, opt_state = tx.update(grads, state.opt_state, state.params)
+  learnt = state.target
+  if target.update is not None:
+    # The logits that the gradient was taken at, not those after the update.
+    seen = smoothing.Seen(batch.labels, batch.indices, logits=logits)
+    if axis_name is not None:  # all of it everywhere: sums as on one device
+      seen = jax.lax.all_gather(seen, axis_name, tiled=True)
+    learnt = target.update(learnt, seen)
   row = TrainMetrics(
-    loss=loss,
+    loss=value,
     hard_loss=hard_loss,
     accuracy=accuracy,
     theta=theta,  # the one used above, not the one in the state by now
-    next_theta=smoothing.current_theta(opt_state),
-    smoothed=jnp.float32(theta > 0),
     learning_rate=jnp.asarray(learning_rate(state.step), jnp.float32),
   )
   state = TrainState(
@@ -188,6 +202,7 @@ def train_step(
     params=optax.apply_updates(state.params, updates),
     batch_stats=batch_stats,
     opt_state=opt_state,
+    target=learnt,
   )
   return state, row
 
@@ -204,7 +219,8 @@ def make_train_chunk(
   apply: Apply,
   make_optimizer: MakeOptimizer,
   view: View,
-  make_y_hat: MakeYHat,
+  loss: Loss,
+  target: smoothing.Target,
   *,
   batch_size: int,
   axis_name: str | None = None,
@@ -213,8 +229,9 @@ def make_train_chunk(
 
   The batch of an update is a function of (seed, state.step): shuffle, gather
   and augmentation happen here, on the device. `slots` are this device's places
-  in the global batch. A chunk stays within one epoch. `make_y_hat` makes the ŷ
-  of a batch of `examples.y_hat`, the augmented images and their indices.
+  in the global batch. A chunk stays within one epoch; one that comes to its end
+  ends it for the target too, so that who looks at the state there (a probe, a
+  checkpoint) sees what the next update will use.
   """
 
   def chunk(
@@ -222,7 +239,8 @@ def make_train_chunk(
   ) -> tuple[TrainState, TrainMetrics]:
     examples, seed = inputs.examples, inputs.seed
     num_examples = len(examples.labels)
-    epoch = state.step // batches.steps_per_epoch(num_examples, batch_size)
+    per_epoch = batches.steps_per_epoch(num_examples, batch_size)
+    epoch = state.step // per_epoch
     order = batches.epoch_order(seed, epoch, num_examples)
     schedules = optimizer.from_tables(inputs.tables)
     tx = make_optimizer(schedules)
@@ -230,30 +248,41 @@ def make_train_chunk(
     def body(state: TrainState, _: None) -> tuple[TrainState, TrainMetrics]:
       picked = batches.train_indices(order, state.step, slots, batch_size)
       images = train_view(view, examples.images[picked], seed, epoch, picked)
-      batch = Examples(
-        images,
-        examples.labels[picked],
-        make_y_hat(examples.y_hat, images, picked),
-      )
+      labels = examples.labels[picked]
+      seen = smoothing.Seen(labels, picked, images)
+      y_hat = target.y_hat(inputs.target, state.target, seen)
       return train_step(
-        *(state, batch, apply, tx, schedules.learning_rate),
+        state,
+        Batch(images, labels, y_hat, picked),
+        *(apply, tx, schedules.learning_rate),
+        loss=loss,
+        target=target,
         axis_name=axis_name,
       )
 
     end, rows = jax.lax.scan(body, state, length=length)
+    if target.end_epoch is not None:
+      learnt = jax.lax.cond(
+        end.step % per_epoch == 0, target.end_epoch, lambda s: s, end.target
+      )
+      end = end.replace(target=learnt)
     return end, rows._replace(bad_array=first_bad_array(end))
 
   return chunk
 
 
 def make_evaluation(
-  apply: Apply, view: View, *, axis_name: str | None = None
+  apply: Apply,
+  view: View,
+  own: metrics.Metrics | None = None,
+  *,
+  axis_name: str | None = None,
 ) -> Callable[..., metrics.EvalSums]:
   """`evaluate(state, examples, slots, batch_size)`: the sums over a whole set.
 
   No smoothing and no update: BatchNorm uses its running statistics. `slots` are
   this device's places in a batch of evaluation; the last batch is padded and
-  masked, so each example counts once.
+  masked, so each example counts once. `own` are metrics of one's own.
   """
 
   def evaluate(
@@ -267,7 +296,7 @@ def make_evaluation(
       )
       images = clean_view(view, examples.images[picked])
       logits = apply(state.variables, images, train=False)
-      return metrics.batch_sums(logits, examples.labels[picked], mask)
+      return metrics.batch_sums(logits, examples.labels[picked], mask, own)
 
     indices = jnp.arange(batches.num_eval_batches(num_examples, batch_size))
     per_batch = jax.lax.map(one_batch, indices)

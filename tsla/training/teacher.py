@@ -1,6 +1,7 @@
 """The network whose predictions are ŷ: of a finished run, or of a file."""
 
 import hashlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import flax.linen as nn
@@ -8,8 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tsla import smoothing
+from tsla.data import array_cache
 from tsla.data.datasets import Dataset
-from tsla.data.pipeline import View
+from tsla.data.pipeline import View, clean_view
 from tsla.errors import InputError
 from tsla.models import create_configured, pretrained
 from tsla.runs.checkpoint import AnotherState, open_checkpoints
@@ -37,6 +40,72 @@ class Teacher(NamedTuple):
       digest.update(repr((name, array.shape, array.dtype.name)).encode())
       digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+def teacher_target(
+  teacher: Teacher, dataset: Dataset, view: View, batch_size: int
+) -> smoothing.Target:
+  """ŷ is what the teacher predicts.
+
+  With the view 'clean' it is asked now, `batch_size` images at a time, and what
+  it says of each image is kept on the device.
+  """
+
+  def predict(variables: Any, images: jax.Array) -> jax.Array:
+    logits = teacher.model.apply(variables, images, train=False)
+    return smoothing.teacher(logits, teacher.temperature)
+
+  if teacher.view == 'augmented':
+    return smoothing.Target(
+      lambda variables, state, seen: predict(variables, seen.images),
+      teacher.variables,
+    )
+  facts = {  # all that ŷ of the clean images follows from, to the last bit
+    'data': dataset.fingerprint,
+    'crop': view.crop,
+    'mean': view.mean,
+    'std': view.std,
+    'images': view.dtype,
+    'teacher': teacher.fingerprint(),
+    'network': jnp.dtype(teacher.model.dtype).name,
+    'temperature': teacher.temperature,
+    'batch': batch_size,
+    'jax': jax.__version__,
+    'device': jax.local_devices()[0].device_kind,
+  }
+  rows = array_cache.cached_array(
+    'y_hat',
+    facts,
+    lambda: _on_clean_images(
+      dataset.train.images, view, teacher.variables, predict, batch_size
+    ),
+  )
+  return smoothing.Target(
+    lambda rows, state, seen: rows[seen.indices].astype(jnp.float32), rows
+  )
+
+
+def _on_clean_images(
+  images: np.ndarray,
+  view: View,
+  variables: Any,
+  predict: Callable[[Any, jax.Array], jax.Array],
+  batch_size: int,
+) -> np.ndarray:
+  """ŷ of every training image as it is, `f16[N, K]`."""
+
+  @jax.jit
+  def of_batch(variables: Any, images: jax.Array) -> jax.Array:
+    images = clean_view(view, images)
+    return predict(variables, images).astype(jnp.float16)
+
+  size = min(batch_size, len(images))
+  parts = []
+  for first in range(0, len(images), size):
+    # The last batch is filled up: another size would be compiled anew.
+    picked = np.arange(first, first + size).clip(max=len(images) - 1)
+    parts.append(np.asarray(of_batch(variables, images[picked])))
+  return np.concatenate(parts)[: len(images)]
 
 
 def load_teacher(

@@ -1,0 +1,333 @@
+"""What the fields of a config choose from: one table each.
+
+An entry says how it is made and which fields it has a use for. A new one is a
+line here, and one in `schema` for a field of its own.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from tsla import models, programs, smoothing
+from tsla.errors import InputError
+from tsla.evaluation.metrics import EvalSums, Metrics
+from tsla.programs import FORM
+from tsla.smoothing import rules
+from tsla.smoothing.method import UNIFORM, Method, Target, Task
+from tsla.smoothing.methods import METHODS
+
+if TYPE_CHECKING:  # else jax, flax and optax suffice for a step of training
+  from tsla.config.durations import Durations
+  from tsla.config.schema import Section
+
+
+class Entry(NamedTuple):
+  """What a name in a table stands for.
+
+  Attributes:
+    make: how it is made; None for a file of one's own, which is not run to see
+      what it needs.
+    needs: fields that must be set, durations without their unit; a tuple:
+      exactly one of them.
+    takes: fields that it uses besides.
+  """
+
+  make: programs.Function | None
+  needs: tuple[str | tuple[str, ...], ...] = ()
+  takes: tuple[str, ...] = ()
+
+  @property
+  def fields(self) -> Iterator[str]:
+    """All that it has a use for."""
+    for need in (*self.needs, *self.takes):
+      yield from (need,) if isinstance(need, str) else need
+
+
+def _auto(theta: float, durations: 'Durations') -> optax.Schedule:
+  """θ until a rule decides."""
+  most = durations.at('smoothing.max')
+  if most is None:
+    return smoothing.constant(theta)
+  if most <= durations.at('smoothing.min', 0):
+    raise ValueError('max_* is not after min_*: nothing could be decided.')
+  return smoothing.two_stage(theta, most)
+
+
+_METHOD = ('smoothing.method', 'smoothing.options')
+_ENDS = (*_METHOD, 'smoothing.reset_momentum')  # of schedules that end at θ = 0
+_THETA, _DROP = ('smoothing.theta',), ('smoothing.theta', 'smoothing.drop')
+
+
+def _until(
+  schedule: programs.Function, takes: tuple[str, ...] = _ENDS
+) -> Entry:
+  """A schedule of θ and the update of `smoothing.drop`."""
+  return Entry(
+    lambda theta, durations: schedule(theta, durations.at('smoothing.drop')),
+    _DROP,
+    takes,
+  )
+
+
+# θ over time, from (theta, durations).
+SCHEDULES = {
+  'none': Entry(lambda theta, durations: smoothing.none()),
+  'constant': Entry(lambda t, _: smoothing.constant(t), _THETA, _METHOD),
+  'two_stage': _until(smoothing.two_stage),
+  'linear': _until(smoothing.linear_decay),
+  'cosine': _until(smoothing.cosine_decay),
+  'reversed': _until(lambda t, s: smoothing.piecewise((0.0, t), (s,)), _METHOD),
+  'rising': Entry(
+    lambda t, d: smoothing.linear_rise(t, d.total_steps), _THETA, _METHOD
+  ),
+  'auto': Entry(
+    _auto,
+    (*_THETA, 'smoothing.rule', 'variance.every_epochs'),
+    (*_ENDS, 'smoothing.patience', 'smoothing.min', 'smoothing.max'),
+  ),
+  FORM: Entry(None, takes=(*_DROP, *_ENDS)),
+}
+# A method with a target of its own has no use for another one.
+_METHODS = {
+  name: Entry(make, takes=('smoothing.target',) * (make().target is None))
+  for name, make in METHODS.items()
+}
+# ŷ, from (task, what makes the teacher's target); one's own from (task).
+TARGETS = {
+  'uniform': Entry(lambda task, teacher: UNIFORM),
+  'prior': Entry(
+    lambda task, teacher: Target(
+      lambda prior, state, seen: prior,
+      smoothing.class_prior(task.labels, task.num_classes),
+    )
+  ),
+  'teacher': Entry(
+    lambda task, teacher: teacher(),
+    (('teacher.run', 'teacher.weights'),),
+    ('teacher.weights_sha256', 'teacher.view', 'teacher.temperature'),
+  ),
+  FORM: Entry(None),
+}
+# What ends the smoothing under schedule auto; optimal moves θ, and is no rule.
+RULES = {name: Entry(rules.RULES.get(name)) for name in rules.NAMES} | {
+  'plateau': Entry(rules.plateau, ('data.held_out',)),
+  FORM: Entry(None),
+}
+_NETWORK = {'stem': 'model.stem', 'width': 'model.width'}  # by parameter
+_NETWORKS = {
+  name: Entry(make, takes=tuple(_NETWORK[n] for n in _NETWORK.keys() & known))
+  for name, make in models.NETWORKS.items()
+  if (known := inspect.signature(make).parameters)
+}
+# The base optimiser, from (its section, the learning rate).
+OPTIMIZERS = {
+  'sgd': Entry(
+    lambda options, rate: optax.chain(
+      optax.add_decayed_weights(options.weight_decay),
+      optax.sgd(rate, options.momentum, options.nesterov),
+    ),
+    takes=('optimizer.momentum', 'optimizer.nesterov'),
+  ),
+  'adamw': Entry(lambda o, r: optax.adamw(r, weight_decay=o.weight_decay)),
+  'lamb': Entry(lambda o, r: optax.lamb(r, weight_decay=o.weight_decay)),
+}
+# The learning rate over time, from (the optimiser's section, durations).
+LEARNING_RATES = {
+  'constant': Entry(lambda o, _: optax.constant_schedule(o.learning_rate)),
+  'step': Entry(
+    lambda o, durations: optax.piecewise_constant_schedule(
+      o.learning_rate,
+      dict.fromkeys(durations.steps['optimizer.milestone'], o.decay_factor),
+    ),
+    ('optimizer.milestone',),
+    ('optimizer.decay_factor',),
+  ),
+  'cosine': Entry(
+    lambda o, d: optax.cosine_decay_schedule(o.learning_rate, d.total_steps)
+  ),
+}
+_ON = 'on'  # the entry of a field that is neither 0 nor ''
+_PROBE = ('variance.num_batches', 'variance.augment', 'variance.mode')
+TABLES: dict[str, Mapping[str, Entry]] = {
+  'smoothing.schedule': SCHEDULES,
+  'smoothing.method': _METHODS | {FORM: Entry(None, (), ('smoothing.target',))},
+  'smoothing.target': TARGETS,
+  'smoothing.rule': RULES,
+  'model.name': _NETWORKS | {FORM: Entry(None, takes=(*_NETWORK.values(),))},
+  'optimizer.name': OPTIMIZERS,
+  'optimizer.schedule': LEARNING_RATES,
+  'variance.every_epochs': {_ON: Entry(None, takes=(*_PROBE, *_METHOD))},
+  'data.label_noise': {_ON: Entry(None, takes=('data.label_noise_seed',))},
+  'eval_metrics': {FORM: Entry(None)},
+  'model.weights': {_ON: Entry(None, takes=('model.weights_sha256',))},
+}
+# Fields that always count, whoever else needs them.
+_CHOSEN = ('smoothing.method', 'smoothing.target', 'smoothing.rule')
+_ALWAYS = ('data.held_out', *(name for name in TABLES if name not in _CHOSEN))
+# By each other field that has users the first of those who may be one.
+USERS: dict[str, str] = {
+  name: field
+  for field, table in reversed(TABLES.items())
+  for entry in table.values()
+  for name in entry.fields
+  if name not in _ALWAYS
+}
+
+
+def chosen(flat: Mapping[str, Any]) -> dict[str, Entry]:
+  """The entries that take part in a config, by the field that chooses them.
+
+  `flat` is what `forms.flatten` makes of a whole config. No file is run.
+  """
+  entries: dict[str, Entry] = {}
+  fields = list(_ALWAYS)
+  for field in fields:
+    table, value = TABLES.get(field, {}), flat.get(field)
+    name = _ON if value and _ON in table else str(value)
+    entry = table.get(FORM if programs.is_own(name) else name)
+    if entry is not None and field not in entries:
+      entries[field] = entry
+      fields += entry.fields
+  return entries
+
+
+def method_of(smoothing: 'Section') -> Method:
+  """The method that the section `smoothing` names, with its options."""
+  return _made(smoothing, 'method', Method)
+
+
+def theta_schedule(
+  smoothing: 'Section', durations: 'Durations'
+) -> optax.Schedule:
+  """θ as a function of the update count."""
+  return _made(smoothing, 'schedule', Callable, smoothing.theta, durations)
+
+
+def target_of(
+  smoothing: 'Section',
+  method: Method,
+  task: Task,
+  teacher: Callable[[], Target],
+) -> Target:
+  """The method's own target, else the one that the section names.
+
+  `teacher` is called for the target of a teacher.
+  """
+  if method.target is not None:
+    where = f'config.smoothing.method = {smoothing.method!r}'
+    return programs.make(
+      *(method.target, smoothing.method, where, Target, task)
+    )
+  arguments = (task, teacher)[: 1 if programs.is_own(smoothing.target) else 2]
+  return _made(smoothing, 'target', Target, *arguments)
+
+
+def rules_of(smoothing: 'Section') -> Mapping[str, programs.Function]:
+  """The rules by name; the one in force with its options, or of one's own."""
+  name = smoothing.rule.rpartition(':')[2]
+  if programs.is_own(smoothing.rule) and name in rules.NAMES:
+    problem = f'config.smoothing.rule = {smoothing.rule!r}: {name} is another'
+    raise InputError(problem, cure='rename the function')
+  functions, options = options_given(smoothing)
+  if 'rule' not in functions:  # none, or optimal, which is none
+    return rules.RULES
+  rule = functools.partial(functions['rule'], **options[smoothing.rule])
+  return rules.RULES | {name: rule}
+
+
+def metrics_of(text: str, num_classes: int) -> Metrics | None:
+  """The metrics of one's own that `eval_metrics` names, asked once; or None.
+
+  Raises:
+    InputError: what the function returns is no metric, or has a name that is
+      taken.
+  """
+  if not text:
+    return None
+  where = f'config.eval_metrics = {text!r}'
+  own = programs.load(text, where)
+  shapes = (
+    jax.ShapeDtypeStruct((3, num_classes), jnp.float32),
+    jax.ShapeDtypeStruct((3,), jnp.int32),
+  )
+  made = programs.make(jax.eval_shape, text, where, Mapping, own, *shapes)
+  taken = {'kind', 'step', 'epoch', 'ece', *EvalSums._fields}
+  for name, value in made.items():
+    if name in taken or value.shape != (3,):
+      raise InputError(
+        f'{where}: gives {name!r} of shape {value.shape} for 3 examples',
+        allowed='one value an example, under a name that is not one of '
+        + ', '.join(sorted(taken)),
+      )
+  return own
+
+
+def learning_rate(
+  optimizer: 'Section', durations: 'Durations'
+) -> optax.Schedule:
+  """The learning rate as a function of the update count.
+
+  A warm-up multiplies whichever schedule is chosen by (count + 1) / warm-up
+  updates, so the first update already moves and milestones keep their place.
+  """
+  main = LEARNING_RATES[optimizer.schedule].make(optimizer, durations)
+  warmup = durations.at('optimizer.warmup', 0)
+  if not warmup:
+    return main
+  return lambda count: main(count) * jnp.minimum(1.0, (count + 1) / warmup)
+
+
+def base_optimizer(
+  optimizer: 'Section', rate: optax.Schedule
+) -> optax.GradientTransformation:
+  """The optimiser that the section `optimizer` names."""
+  return OPTIMIZERS[optimizer.name].make(optimizer, rate)
+
+
+def options_given(
+  smoothing: 'Section',
+) -> tuple[dict[str, programs.Function], dict[str, programs.Options]]:
+  """The functions that the section names, by field, and their options, by name.
+
+  Only those that `smoothing.options` serves.
+  """
+  functions = {}
+  for field in ('method', 'target', 'schedule', 'rule'):
+    name, full = getattr(smoothing, field), f'smoothing.{field}'
+    if programs.is_own(name):
+      functions[field] = programs.load(name, f'config.{full} = {name!r}')
+    elif name and TABLES[full][name].make:
+      functions[field] = TABLES[full][name].make
+  known = {
+    getattr(smoothing, field): programs.options_of(function)
+    for field, function in functions.items()
+  }
+  where = f'config.smoothing.options = {smoothing.options!r}'
+  return functions, programs.dispatch(smoothing.options, where, known)
+
+
+def help_on_options(field: str) -> Iterator[str]:
+  """What `model.options` or `smoothing.options` may hold: a line a name."""
+  for chooser, table in TABLES.items():
+    section, _, leaf = chooser.partition('.')
+    for name, entry in table.items():
+      if field == f'{section}.options' and entry.make:
+        known = programs.options_of(entry.make, models.GIVEN)
+        if known:
+          text = ', '.join(f'{n} = {value!r}' for n, value in known.items())
+          yield f'{leaf} {name}: {text}'
+
+
+def _made(smoothing: 'Section', field: str, kind: Any, *arguments: Any) -> Any:
+  """What the function that a field names makes, of the right kind."""
+  functions, options = options_given(smoothing)
+  name = getattr(smoothing, field)
+  where = f'config.smoothing.{field} = {name!r}'
+  return programs.make(
+    *(functions[field], name, where, kind, *arguments), **options[name]
+  )

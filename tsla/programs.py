@@ -1,0 +1,232 @@
+"""Python files of one's own: `FILE.py:name` is a function or class in one.
+
+A file is known by its SHA-256. What it imports from elsewhere is not.
+"""
+
+import ast
+import contextlib
+import difflib
+import functools
+import hashlib
+import inspect
+import math
+import pathlib
+import re
+import sys
+import traceback
+import types
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
+
+from tsla.errors import InputError
+
+FORM = 'FILE.py:name'
+Function = Callable[..., Any]
+Options = dict[str, Any]
+
+
+def is_own(text: str) -> bool:
+  """Whether a text is of the form `FILE.py:name`.
+
+  Example:
+    >>> is_own('mine.py:margin'), is_own('margin')
+    (True, False)
+  """
+  return bool(re.search(r'\.py:\w+$', text))
+
+
+def source(text: str, where: str = '') -> bytes:
+  """The content of the file of `FILE.py:name`; `where` names it in errors."""
+  path = pathlib.Path(text.rpartition(':')[0])
+  try:
+    return path.read_bytes()
+  except OSError as error:
+    others = ', '.join(sorted(map(str, path.parent.glob('*.py'))))
+    raise InputError(
+      f'{where or text}: {path}: {error.strerror}', allowed=others or FORM
+    ) from error
+
+
+def sha256(text: str) -> str:
+  """The SHA-256 of the file of `FILE.py:name`, 64 hexadecimal digits."""
+  return hashlib.sha256(source(text)).hexdigest()
+
+
+def load(text: str, where: str) -> Function:
+  """Runs the file of `FILE.py:name` and returns what `name` is there.
+
+  A file is run once in a process as long as its content is the same: functions
+  of two runs would be compiled twice. `where` names it in errors, as
+  "config.smoothing.method = 'mine.py:margin'".
+
+  Raises:
+    InputError: the file is not there or does not run, or has no such function.
+  """
+  path, _, name = text.rpartition(':')
+  content = source(text, where)
+  with explained(where, text):
+    module = _run(str(pathlib.Path(path).resolve()), content)
+  found = getattr(module, name, None)
+  if not callable(found):
+    there = [
+      key
+      for key, value in vars(module).items()
+      if callable(value) and value.__module__ == module.__name__
+    ]
+    near = difflib.get_close_matches(name, there, n=1, cutoff=0) or [name]
+    raise InputError(
+      f'{where}: no function {name!r} in {path}',
+      allowed=', '.join(there) or 'a file that has one',
+      cure=f'{path}:{near[0]}',
+    )
+  return found
+
+
+@functools.cache
+def _run(path: str, content: bytes) -> types.ModuleType:
+  digest = hashlib.sha256(path.encode() + content).hexdigest()[:16]
+  module = types.ModuleType(f'{pathlib.Path(path).stem}_{digest}')
+  module.__file__ = path
+  sys.modules[module.__name__] = module  # dataclasses look for it there
+  exec(compile(content, path, 'exec'), vars(module))
+  return module
+
+
+@contextlib.contextmanager
+def explained(where: str, name: str) -> Iterator[None]:
+  """What the function `name` raises becomes an `InputError` of three lines.
+
+  Of `FILE.py:name` whatever it is, with the line; else a ValueError only.
+  """
+  try:
+    yield
+  except (Exception, SystemExit) as error:
+    known = isinstance(error, InputError)
+    if known or not (is_own(name) or isinstance(error, ValueError)):
+      raise
+    what = ''
+    if is_own(name):
+      path = str(pathlib.Path(name.rpartition(':')[0]).resolve())
+      frames = traceback.extract_tb(error.__traceback__)
+      lines = [f'line {f.lineno}: ' for f in frames if f.filename == path]
+      what = f'{"".join(lines[-1:])}{type(error).__name__}: '
+    raise InputError(f'{where}: {what}{error}') from error
+
+
+def make(
+  function: Function,
+  name: str,
+  where: str,
+  kind: Any,
+  *arguments: Any,
+  **options: Any,
+) -> Any:
+  """What the function `name` returns; InputError unless it is a `kind`."""
+  with explained(where, name):
+    made = function(*arguments, **options)
+  if not isinstance(made, kind):
+    raise InputError(
+      f'{where}: returned {type(made).__name__}',
+      allowed=f'a function that returns a {kind.__name__}',
+    )
+  return made
+
+
+def options_of(function: Function, but: Collection[str] = ()) -> Options:
+  """The parameters of a function that have a default, with it.
+
+  Example:
+    >>> options_of(lambda task, m=10.0, *, n=1: None, but=['n'])
+    {'m': 10.0}
+  """
+  return {
+    name: parameter.default
+    for name, parameter in inspect.signature(function).parameters.items()
+    if parameter.default is not parameter.empty and name not in but
+  }
+
+
+def parse_options(text: str, where: str) -> Options:
+  """The options that a text gives: Python literals, or words for strings.
+
+  Example:
+    >>> parse_options('m=5, kind=soft, sizes=(1, 2)', 'options')
+    {'m': 5, 'kind': 'soft', 'sizes': (1, 2)}
+  """
+  try:
+    call = ast.parse(f'_({text})', mode='eval').body
+    options = {
+      part.arg: part.value.id
+      if isinstance(part.value, ast.Name)
+      else ast.literal_eval(part.value)
+      for part in call.keywords
+    }
+    once = len(options) == len(call.keywords) and None not in options
+    if call.args or call.func.id != '_' or not once:
+      raise ValueError
+  except (AttributeError, SyntaxError, ValueError, MemoryError, RecursionError):
+    raise InputError(
+      f'{where}: no list of options',
+      allowed="NAME=VALUE, NAME=VALUE: numbers, words, 'texts'; a name once",
+    ) from None
+  return options
+
+
+def dispatch(
+  text: str, where: str, parts: Mapping[str, Options]
+) -> dict[str, Options]:
+  """What a text gives to each of several parts, without their defaults.
+
+  Args:
+    text: as `parse_options` reads it.
+    where: names it in errors.
+    parts: by the name of each part what `options_of` found. A whole number
+      becomes a fraction if the default is one; of None anything takes the
+      place.
+
+  Raises:
+    InputError: an option that no part has, or two, or of another type.
+
+  Example:
+    >>> dispatch('m=5', 'options', {'margin': {'m': 10.0}, 'uniform': {}})
+    {'margin': {'m': 5.0}, 'uniform': {}}
+  """
+  given: dict[str, Options] = {part: {} for part in parts}
+  for name, value in parse_options(text, where).items():
+    owners = [part for part, options in parts.items() if name in options]
+    if len(owners) > 1:
+      problem = f'{where}: {" and ".join(owners)} both have an option {name!r}'
+      raise InputError(problem, cure='rename the parameter of one')
+    if not owners:
+      having = {part: o for part, o in parts.items() if o} or parts
+      has, it = ('have', 'they') if len(having) > 1 else ('has', 'it')
+      known = [f'{n} = {v!r}' for o in having.values() for n, v in o.items()]
+      raise InputError(
+        f'{where}: {", ".join(having)} {has} no option {name!r}; '
+        f'{it} {has}: {", ".join(known) or "none"}'
+      )
+    default = parts[owners[0]][name]
+    if type(default) is bool:
+      value = {'true': True, 'false': False}.get(value, value)
+    if (type(default), type(value)) == (float, int):
+      value = float(value)
+    finite = type(value) is not float or math.isfinite(value)
+    if not finite or not (default is None or type(value) is type(default)):
+      raise InputError(
+        f'{where}: {name} = {value!r} of {owners[0]}',
+        allowed=f'what its default is, {type(default).__name__} {default!r}',
+      )
+    if value != default:
+      given[owners[0]][name] = value
+  return given
+
+
+def normal_form(given: Mapping[str, Options]) -> str:
+  """The one text that `dispatch` reads as `given`.
+
+  Example:
+    >>> normal_form({'a': {'n': 3, 'kind': 'x'}, 'b': {'m': 5.0}})
+    "kind='x', m=5.0, n=3"
+  """
+  values = [pair for options in given.values() for pair in options.items()]
+  return ', '.join(f'{name}={value!r}' for name, value in sorted(values))
