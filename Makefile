@@ -56,8 +56,8 @@ variance: $(READY)  ## what docs/variance.md shows: two hours on 2 cores
 bench: $(READY)  ## every benchmark of this machine, into benchmarks/results
 	$(BIN)/python benchmarks/all.py
 
-nightly: $(READY)  ## runs killed 100 times, then the mutants: an hour
-	TSLA_KILLS=100 $(OPTIMISED) $(BIN)/python -m pytest -n0 -s tests/test_faults.py \
+nightly: $(READY)  ## runs killed 300 times, then the mutants: hours
+	TSLA_KILLS=300 $(OPTIMISED) $(BIN)/python -m pytest -n0 -s tests/test_faults.py \
 	  -k kill_9
 	$(MAKE) mutants
 

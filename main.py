@@ -4,18 +4,26 @@
   python main.py --config=configs/cifar100_tsla.py:160 --config.seed=1
 
 Exit codes: 0 finished, 2 bad input, 3 diverged, 4 stuck (nothing was done for
-`watchdog_minutes`; the work directory holds where it stood), 143 and 130
-interrupted after a save. After 4, 143 and 130 the same command goes on.
+`watchdog_minutes`; the work directory holds where it stood), 143, 129 and 130
+interrupted after a save. After 4, 143, 129 and 130 the same command goes on.
 """
 
 import os
+import signal
 import sys
+
+if __name__ == '__main__':  # the imports take seconds, and may be interrupted
+  for _number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    if signal.getsignal(_number) != signal.SIG_IGN:  # as under nohup
+      signal.signal(_number, lambda number, _: os._exit(128 + number))
+
 import traceback
 from collections.abc import Sequence
 
+from tsla.commands.parser import hold_stderr
 from tsla.config import cli
 from tsla.errors import InputError
-from tsla.runs.environment import keep_compiled, split_cores
+from tsla.runs.environment import hush, keep_compiled, split_cores
 from tsla.runs.lifecycle import Interrupted
 from tsla.training import parallel
 from tsla.training.loop import train_and_evaluate
@@ -27,11 +35,12 @@ def main(argv: Sequence[str]) -> int:
   if {'-h', '--help'} & set(argv):
     print(f'{__doc__}\n{cli.help_text()}')
     return 0
+  hold_stderr()
   try:
     command = cli.parse(argv)
     keep_compiled()
     if command.processes is not None:
-      parallel.join(*command.processes)
+      parallel.join(*command.processes, seconds=command.join_seconds)
     split_cores(command.config.model.name, command.config.batch_size)
     test = train_and_evaluate(
       command.config,
@@ -46,13 +55,15 @@ def main(argv: Sequence[str]) -> int:
   except (Diverged, Interrupted) as stop:
     print(stop, file=sys.stderr)
     return stop.exit_code
-  except KeyboardInterrupt:
-    print('interrupted: nothing more was saved', file=sys.stderr, flush=True)
-    os._exit(130)  # the compiler may be at work, and cannot be asked to stop
   figures = '  '.join(f'{name} {value:.4f}' for name, value in test.items())
   print(f'{command.workdir}: test {figures}')
   return 0
 
 
 if __name__ == '__main__':
-  sys.exit(main(sys.argv))
+  if '--debug' not in sys.argv:
+    hush()
+  code = main(sys.argv)
+  for _number in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(_number, signal.SIG_IGN)  # one more changes nothing
+  sys.exit(code)

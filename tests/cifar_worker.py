@@ -24,7 +24,7 @@ def main():
     ),
   )
   prepare('cifar100', folder / 'data', archive=path)
-  code, error, _ = main_worker.run(
+  code, error, *_ = main_worker.run(
     [
       '--config=configs/cifar100_tsla.py:1',
       f'--config.data.path={folder / "data"}',

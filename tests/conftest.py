@@ -9,7 +9,7 @@ import tempfile
 
 import pytest
 
-_KEPT = {'JAX_DISABLE_MOST_OPTIMIZATIONS', 'TSLA_KILLS'}
+_KEPT = {'JAX_DISABLE_MOST_OPTIMIZATIONS', 'TSLA_KILLS', 'TSLA_FUZZ'}
 _READ = (
   *('JAX_', 'XLA_', 'TSLA_', 'TFDS_', 'LIBTPU_', 'TPU_', 'CUDA_', 'NVIDIA_'),
   # By these jax knows a cluster, and requests a proxy.

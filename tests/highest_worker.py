@@ -8,7 +8,7 @@ from tsla.training import parallel
 
 def main():
   address, index, *values = sys.argv[1:]
-  parallel.join(address, 2, int(index))
+  parallel.join(address, 2, int(index), seconds=60)
   devices = parallel.choose('auto', 2)
   print(
     json.dumps(

@@ -31,13 +31,18 @@ def main():
     config.variance.every_epochs, config.variance.num_batches = 1, 3
     config.variance.mode = 'last_layer'
   build = build_lib.build
-  # The watchdog's own clock: no time passes before the place, all of it there.
-  clock = types.SimpleNamespace(monotonic=lambda: now)
-  now = 0.0
+  there = threading.Event()
+
+  class Pause(threading.Event):
+    """The watchdog's: no time passes before the place."""
+
+    def wait(self, timeout=None):
+      while not there.is_set() and not self.is_set():
+        time.sleep(0.01)
+      return super().wait(timeout)
 
   def reached():
-    nonlocal now
-    now = float('inf')
+    there.set()
     workdir.with_suffix('.reached').touch()
     if place == 'hang':
       threading.Event().wait()
@@ -45,6 +50,10 @@ def main():
       time.sleep(0.05)
     # A lock held in C, as by the compiler: no Python runs in the main thread.
     time.sleep(float(seconds))
+
+  pausing = threading
+  if place == 'hang':
+    pausing = types.SimpleNamespace(**vars(threading) | {'Event': Pause})
 
   def slow(*args):
     run = build(*args)
@@ -71,7 +80,7 @@ def main():
 
   with (
     mock.patch.object(loop, 'build', slow),
-    mock.patch.object(lifecycle, 'time', clock if place == 'hang' else time),
+    mock.patch.object(lifecycle, 'threading', pausing),
     mock.patch.object(
       lifecycle.watch_signals.__wrapped__, '__defaults__', (float(grace),)
     ),

@@ -1,10 +1,12 @@
-"""Runs that are killed -9 again and again, each moment drawn from a seed.
+"""Runs of one kind that are killed -9 again and again, at moments of a seed.
 
-Half of the kills fall on a change of the run's directory, counted by Python's
-audit events; the others on a moment of the clock, so inside of compiled calls,
-the compiler and the writing threads. The last argument is the method.
+The first kill falls on the first row of the log. Of the others most fall on a
+system call that changes the run's directory, by its count, before, in or after
+it (tests/killer.c), and the rest on a moment of the clock, so inside of
+compiled calls and the compiler; without a killer all of them do.
 """
 
+import ctypes
 import json
 import os
 import pathlib
@@ -19,77 +21,113 @@ from support import small_config, write_digits_npz
 
 from tsla.training import loop
 
-_CHANGES = {'open', 'os.rename', 'os.remove', 'os.rmdir', 'os.mkdir'}
+CALLS = ('create', 'write', 'sync', 'rename', 'unlink', 'mkdir')
+BEFORE, AFTER, HALF = range(3)
+FIRST_ROW = '/metrics.jsonl', 'write', 1, AFTER
 
 
-def child(config, workdir, at_event=None, after_seconds=None):
-  """Trains, in a fork; returns (whether it was killed, its seconds)."""
+def configs(kind, folder):
+  """The run of this kind, after those that it builds on."""
+  size = 80 if kind in ('plateau', 'optimal') else 64  # 64 that are trained on
+  config = small_config(write_digits_npz(folder / 'digits.npz', size))
+  config.log_every_steps = 2
+  if kind in ('probed', 'plateau', 'optimal', 'forked'):
+    config.variance.every_epochs = 1
+    config.variance.num_batches = 3
+    config.variance.mode = 'last_layer'
+  base = config.copy_and_resolve_references()
+  if kind in ('plateau', 'optimal'):
+    config.smoothing.schedule, config.smoothing.drop_epochs = 'auto', -1.0
+    config.smoothing.rule, config.smoothing.patience = kind, 1
+    config.smoothing.reset_momentum = True
+    config.data.held_out = 0.2
+    config.optimizer.learning_rate = 0.3
+  if kind == 'online':
+    config.smoothing.method, config.smoothing.theta = 'online', 0.5
+  if kind == 'teacher':
+    config.smoothing.target = 'teacher'
+    config.teacher.run = str(folder / 'base')
+    return [base, config]
+  if kind == 'forked':
+    base.smoothing.schedule, base.smoothing.drop_epochs = 'constant', -1.0
+    base.checkpoint_keep_epochs = (1,)
+    config.init.fork_from = f'{folder / "base"}@1'
+    return [base, config]
+  return [config]
+
+
+def child(config, workdir, at_call=None, after_seconds=None):
+  """Trains, in a fork; returns (whether it was killed, its seconds, counts)."""
   start = time.monotonic()
+  read, write = os.pipe()
   pid = os.fork()
   if pid:
+    os.close(write)
     _, status = os.waitpid(pid, 0)
     killed = os.WIFSIGNALED(status)
     assert killed or os.waitstatus_to_exitcode(status) == 0, status
-    return killed, time.monotonic() - start
-  events = [0]
-
-  def kill():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-  def audit(event, args):
-    if event in _CHANGES and str(workdir) in str(args[0]):
-      events[0] += 1
-      if events[0] == at_event:
-        kill()
-
-  sys.addaudithook(audit)
+    with open(read) as file:
+      counts = json.loads(file.read() or '{}')
+    return killed, time.monotonic() - start, counts
+  killer = ctypes.CDLL(None)
+  if hasattr(killer, 'arm'):
+    below, call, count, mode = at_call or ('', CALLS[0], 0, BEFORE)
+    killer.arm(f'{workdir}{below}'.encode(), CALLS.index(call), count, mode)
   if after_seconds is not None:
-    threading.Timer(after_seconds, kill).start()
+    kill = os.kill, (os.getpid(), signal.SIGKILL)
+    threading.Timer(after_seconds, *kill).start()
   loop.train_and_evaluate(config, workdir)
-  (workdir.parent / 'events').write_text(str(events[0]))
+  if hasattr(killer, 'arm'):
+    counts = {call: killer.counts(i) for i, call in enumerate(CALLS)}
+    os.write(write, json.dumps(counts).encode())
   os._exit(0)
+
+
+def moment(rng, counts, seconds):
+  if counts and rng.random() < 0.75:
+    call = rng.choice([call for call in CALLS if counts[call]])
+    mode = rng.choice([BEFORE, AFTER] + [HALF] * (call == 'write'))
+    return {'at_call': ('', call, rng.randint(1, counts[call]), mode)}
+  return {'after_seconds': rng.uniform(0, seconds)}
+
+
+def saved(workdir):
+  names = (path.name for path in workdir.glob('checkpoints/*'))
+  return max((int(name) for name in names if name.isdigit()), default=0)
 
 
 def main():
   os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-  folder, kills = pathlib.Path(sys.argv[1]), int(sys.argv[2])
-  rng = random.Random(int(sys.argv[3]))
-  config = small_config(write_digits_npz(folder / 'digits.npz'))
-  config.log_every_steps = 2
-  config.smoothing.method = sys.argv[4]
+  kind, folder, kills = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3]
+  folder.mkdir()
+  rng = random.Random(kind)
+  *before, config = configs(kind, folder)
+  for each in before:
+    child(each, folder / 'base')
   child(config, folder / 'first')  # fills the compilation cache
-  _, seconds = child(config, folder / 'whole')
-  changes = int((folder / 'events').read_text())
+  _, seconds, counts = child(config, folder / 'whole')
   whole = faults.arrays(folder / 'whole', 16), faults.rows(folder / 'whole')
-  result, done = {'kills': 0, 'runs': 0, 'equal': 0, 'steps': []}, True
-  while result['kills'] < kills or not done:
+  result = {'by_call': 0, 'kills': [], 'runs': 0, 'unequal': []}
+  done = True
+  while len(result['kills']) < int(kills) or not done:
     if done:
       workdir = folder / f'run{result["runs"]}'
       result['runs'] += 1
-    moment = {}
-    if result['kills'] < kills:
-      moment = (
-        {'at_event': rng.randrange(1, changes + 1)}
-        if rng.random() < 0.5
-        else {'after_seconds': rng.uniform(0, seconds)}
-      )
-    killed, _ = child(config, workdir, **moment)
+      story = []
+    when = {}
+    if len(result['kills']) < int(kills):
+      when = moment(rng, counts, seconds)
+      if counts and not result['kills']:
+        when = {'at_call': FIRST_ROW}
+    killed, _, _ = child(config, workdir, **when)
     done = not killed
-    result['kills'] += killed
     if killed:
-      result['steps'].append(
-        max(
-          (
-            int(path.name)
-            for path in workdir.glob('checkpoints/*')
-            if path.name.isdigit()
-          ),
-          default=0,
-        )
-      )
+      result['kills'].append(saved(workdir))
+      result['by_call'] += 'at_call' in when
+      story.append(when)
     else:
-      end = faults.arrays(workdir, 16), faults.rows(workdir)
-      result['equal'] += end == whole
+      if (faults.arrays(workdir, 16), faults.rows(workdir)) != whole:
+        result['unequal'].append([workdir.name, *story])
       left = [path.name for path in (workdir / 'checkpoints').iterdir()]
       assert all(name.isdigit() for name in left), left
       assert len(left) <= 3, left

@@ -1,6 +1,7 @@
 """Runs main.main on each command line of a file.
 
-Prints for each its exit code, stderr, and the programs that jax compiled.
+Prints for each its exit code, stderr, the programs that jax compiled, and the
+seconds of the processor.
 """
 
 import contextlib
@@ -8,6 +9,7 @@ import io
 import json
 import pathlib
 import sys
+import time
 
 import jax
 
@@ -25,9 +27,11 @@ def run(argv):
   """The command line, as a process of its own would see it."""
   error = io.StringIO()
   compiled.clear()
+  start = time.process_time()
   with contextlib.redirect_stderr(error):
     code = training.main(['main.py', *argv])
-  return code, error.getvalue(), list(compiled)
+  seconds = time.process_time() - start
+  return code, error.getvalue(), list(compiled), seconds
 
 
 def main():

@@ -24,7 +24,7 @@ from tsla.training.reporter import Reporter
 def main():
   address, count, index, npz, workdir, place, signum, *method = sys.argv[1:]
   if int(count) > 1:
-    parallel.join(address, int(count), int(index))
+    parallel.join(address, int(count), int(index), seconds=60)
   config = small_config(npz)
   config.epochs = 8  # 32 updates, the switch at update 16
   config.smoothing.drop_epochs = 4.0

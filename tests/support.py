@@ -157,6 +157,7 @@ class mounted:
     self.done = can and not subprocess.run(command).returncode
     if not self.done and 'ro' in self.options:
       self.path.chmod(0o500)
+    return self
 
   def __exit__(self, *error):
     if self.done:
@@ -172,6 +173,7 @@ class Disk:
 
   def __init__(self, monkeypatch):
     self._synced, self._events, self._early = {}, [], {}
+    self._then = {}  # what was synced when a name was given
     fsync = os.fsync
 
     def sync(handle):
@@ -185,6 +187,7 @@ class Disk:
         early = [p for p in below if p.is_file() and not self._holds(p)]
         rename(source, target, **options)
         self._early[str(target)] = early
+        self._then[str(target)] = dict(self._synced)
         self._events.append(('rename', str(target)))
 
       return move
@@ -192,6 +195,12 @@ class Disk:
     monkeypatch.setattr(os, 'fsync', sync)
     for name in ('rename', 'replace'):
       monkeypatch.setattr(os, name, spied(getattr(os, name)))
+
+  def assert_before(self, target, *paths):
+    """Files and names in folders were on the disk before `target`'s name."""
+    for path in paths:
+      about = path.stat()
+      assert self._then[str(target)].get(about.st_ino) == _content(about), path
 
   def _holds(self, path):
     about = path.stat()

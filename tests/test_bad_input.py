@@ -1,11 +1,13 @@
 """What a user can do wrong: exit code 2, three lines, no traceback."""
 
 import fcntl
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -64,6 +66,14 @@ BAD = {
     [DIGITS, '--coordinator=host:1'],
     '--coordinator=host:1 without --num_processes',
   ),
+  'coordinator beyond the ports': (
+    [
+      *(DIGITS, '--coordinator=h:65536', '--num_processes=2'),
+      '--process_index=0',
+    ],
+    'HOST:PORT',
+  ),
+  'no time to join': ([DIGITS, '--join_seconds=0'], '1 or more'),
   'coordinator without port': (
     [DIGITS, '--coordinator=host', '--num_processes=2', '--process_index=0'],
     'HOST:PORT',
@@ -86,6 +96,22 @@ BAD = {
   'infinite rate': (set_to('optimizer.learning_rate', 'inf'), 'a number > 0'),
   'momentum above 1': (set_to('optimizer.momentum', 1.1), '<= 1'),
   'negative weight decay': (set_to('optimizer.weight_decay', -1), '>= 0'),
+  'drop beyond all numbers': (
+    set_to('smoothing.drop_epochs', '1e308'),
+    'a number >= 0 and < 2147483648',
+  ),
+  'a fraction of an epoch to keep': (
+    set_to('checkpoint_keep_epochs', '(1.5,)'),
+    'rising whole epochs',
+  ),
+  'a fraction of an update': (
+    set_to('optimizer.milestone_steps', '(1.5, 3.5)'),
+    'rising steps',
+  ),
+  'images beyond all memory': (
+    set_to('data.image_size', 2**31 - 1),
+    'a whole number >= 0 and <= 8192',
+  ),
   'negative watchdog': (set_to('watchdog_minutes', -1), '>= 0'),
   'no temperature': (set_to('teacher.temperature', 0), '> 0'),
   'unknown network': (set_to('model.name', 'resnet9'), 'resnet8'),
@@ -133,7 +159,19 @@ BAD = {
     'nowhere.pth',
   ),
   'teacher not named': ([DIGITS, TEACHER], 'WORKDIR_OF_A_FINISHED_RUN'),
+  'SHA-256 of no weights': (
+    set_to('model.weights_sha256', 'ab'),
+    "weights_sha256 = 'ab' without model.weights",
+  ),
+  'SHA-256 of no teacher': (
+    set_to('teacher.weights_sha256', 'ab'),
+    "weights_sha256 = 'ab' without teacher.weights",
+  ),
   # files of one's own
+  'a pipe as a method': (
+    set_to('smoothing.method', '{F}/pipe.py:soft'),
+    'not a regular file',
+  ),
   'no such file of a method': (
     set_to('smoothing.method', '{F}/none.py:soft'),
     'No such file',
@@ -175,6 +213,7 @@ BAD = {
   # data
   'batch too large': (set_to('batch_size', 5000), '1 to 64'),
   'crop too large': (set_to('augment.crop', 9), '0 to 8'),
+  'pad too large': (set_to('augment.pad', 2**31 - 1), '0 to 8'),
   'mean of three channels': (
     set_to('data.mean', '(0.5, 0.5, 0.5)'),
     '3 numbers for images of 1 channels',
@@ -186,6 +225,14 @@ BAD = {
   'no such npz': (npz('nowhere.npz'), 'nowhere.npz'),
   'npz cut short': (npz('cut.npz'), 'not a readable .npz'),
   'npz with objects': (npz('objects.npz'), 'no objects'),
+  'npz of text labels': (npz('texts.npz'), 'train_labels is <U'),
+  'npz that is a pipe': (npz('pipe.py'), 'not a regular file'),
+  'npz that is a folder': (npz('folders'), 'Is a directory'),
+  'npz that is encrypted': (npz('encrypted.npz'), 'is encrypted'),
+  'npz of an unknown compression': (npz('method99.npz'), 'another way'),
+  'npz compressed with lzma': (npz('lzma.npz'), 'compressed in another way'),
+  'npz beyond all memory': (npz('huge.npz'), 'unpacked, it takes'),
+  'npz header beyond its data': (npz('shape.npz'), 'cannot reshape'),
   'npz without labels': (npz('unlabelled.npz'), 'it has no test_labels'),
   'npz of floats': (npz('floats.npz'), 'train_images is float'),
   'wrong count of labels': (npz('count.npz'), '63 labels'),
@@ -195,6 +242,11 @@ BAD = {
   'unknown set': (
     [DIGITS, '--config.data.name=cifar10', '--config.data.path={F}'],
     'cifar100',
+  ),
+  'a long name': (set_to('data.name', 'x' * 5000), 'File name too long'),
+  "another user's set": (
+    [*set_to('data.name', 'digits'), '--config.data.path=~nosuchuser/x'],
+    'no such user',
   ),
   'missing set, no download': (
     [*tfds('none'), '--config.data.download=false'],
@@ -206,11 +258,26 @@ BAD = {
   'empty class folder': (folder('empty'), 'no images'),
   'class only in train': (folder('odd'), 'cat not in both'),
   'corrupt image': (folder('corrupt'), 'b.png'),
+  'a pipe among images': (folder('pipe'), 'c.png: not a regular file'),
+  'a dangling link among images': (folder('dangling'), 'c.png: No such file'),
+  'an image beyond its budget': (folder('large'), '9000 × 9000 pixels'),
   'images of several sizes': (folder('sizes'), 'image_size'),
   # weights and other runs
   'no such weights': (
     set_to('model.weights', '{F}/no.safetensors'),
     'no.safetensors',
+  ),
+  "another user's weights": (
+    set_to('model.weights', '~nosuchuser/w.pth'),
+    'no such user',
+  ),
+  'a pipe as weights': (
+    set_to('model.weights', '{F}/pipe.py'),
+    'not a regular file',
+  ),
+  'weights nested without end': (
+    set_to('model.weights', '{F}/nested.pth'),
+    'what is no storage',
   ),
   'weights of another format': (
     set_to('model.weights', '{F}/syntax.py'),
@@ -236,6 +303,11 @@ BAD = {
     set_to('init.fork_from', '{F}/nowhere'),
     'RUN@EPOCH',
   ),
+  'no number of an epoch': (set_to('init.fork_from', '{F}/run@²'), 'RUN@EPOCH'),
+  'a teacher without a status': (
+    [DIGITS, TEACHER, '--config.teacher.run={F}/no_status'],
+    'state = None',
+  ),
   'no run to fork from': (
     set_to('init.fork_from', '{F}/nowhere@3'),
     'the directory of a run',
@@ -247,6 +319,17 @@ BAD = {
   'read-only': ([DIGITS, '--workdir={F}/readonly/run'], 'workdir'),
   'unreadable': ([DIGITS, '--workdir={F}/unreadable'], 'config.json'),
   'half a config': ([DIGITS, '--workdir={F}/half_config'], 'workdir'),
+  'bytes in its config': (
+    [DIGITS, '--workdir={F}/bytes_config'],
+    "can't decode",
+  ),
+  'bytes in its data': ([DIGITS, '--workdir={F}/bytes_data'], "can't decode"),
+  'bytes in its status': (
+    [DIGITS, '--workdir={F}/bytes_status'],
+    "can't decode",
+  ),
+  'bytes in its log': ([DIGITS, '--workdir={F}/bytes_log'], "can't decode"),
+  'a long path': ([DIGITS, '--workdir={F}/' + 'x' * 5000], 'name too long'),
   'another config': (
     [DIGITS, '--workdir={F}/other_config'],
     'or --allow_changed_config',
@@ -269,12 +352,16 @@ def write_files(root):
     'floats': {'train_images': whole['train_images'] / 255},
     'count': {'train_labels': whole['train_labels'][1:]},
     'labels': {'class_names': np.array(['a', 'b', 'c'])},
+    'texts': {'train_labels': whole['train_labels'].astype(str)},
     'negative': {'train_labels': whole['train_labels'] - 1},
     'one': {key: 0 * whole[key] for key in ('train_labels', 'test_labels')},
   }.items():
     np.savez(root / f'{name}.npz', **(whole | change))
   np.savez(root / 'unlabelled.npz', **{k: whole[k] for k in list(whole)[:3]})
   (root / 'cut.npz').write_bytes((root / 'digits.npz').read_bytes()[:-900])
+  write_archives(root)
+  os.mkfifo(root / 'pipe.py')
+  (root / 'nested.pth').write_bytes(nested(45))
   (root / 'syntax.py').write_text('def get_config(:\n')
   (root / 'empty.py').write_text('')
   (root / 'raises.py').write_text('def get_config():\n  return 1 / 0\n')
@@ -293,6 +380,41 @@ def write_files(root):
   save_file({'conv.weight': ones}, root / 'other.safetensors')
 
 
+def write_archives(root):
+  """Copies of digits.npz that must not be unpacked."""
+  data = (root / 'digits.npz').read_bytes()
+  for name, offset, value in (
+    ('encrypted', 8, b'\x01\x00'),
+    ('method99', 10, b'\x63\x00'),
+    ('huge', 24, b'\xf0\xff\xff\xff'),  # 4 GB
+  ):
+    changed, at = bytearray(data), data.find(b'PK\x01\x02')
+    while at >= 0:  # in every record of the directory
+      changed[at + offset : at + offset + len(value)] = value
+      at = data.find(b'PK\x01\x02', at + 1)
+    (root / f'{name}.npz').write_bytes(changed)
+  for name, way, old, new in (
+    ('lzma', zipfile.ZIP_LZMA, b'', b''),
+    ('shape', zipfile.ZIP_STORED, b'(64, 8, 8)', b'(9999999,)'),
+  ):
+    with (
+      zipfile.ZipFile(root / 'digits.npz') as source,
+      zipfile.ZipFile(root / f'{name}.npz', 'w', way) as target,
+    ):
+      for member in source.namelist():
+        target.writestr(member, source.read(member).replace(old, new))
+
+
+def nested(depth):
+  """A .pth file of a tuple of tuples, 2^depth large where it is written out."""
+  pickled = b'\x80\x02(X\x07\x00\x00\x00storage'
+  pickled += b'ctorch\nFloatStorage\n)q\x00' + b'h\x00\x86q\x00' * depth
+  pickled += b'X\x03\x00\x00\x00cpuK\x01tQ.'
+  with zipfile.ZipFile(file := io.BytesIO(), 'w') as archive:
+    archive.writestr('x/data.pkl', pickled)
+  return file.getvalue()
+
+
 def write_sets(root):
   prepare.prepare('digits', root / 'tfds')
   for name in ('half', 'short'):
@@ -305,8 +427,11 @@ def write_sets(root):
     path.write_text(json.dumps(info))
 
 
+FOLDERS = ('empty', 'odd', 'corrupt', 'sizes', 'pipe', 'dangling', 'large')
+
+
 def write_folders(root):
-  for name in ('empty', 'odd', 'corrupt', 'sizes'):
+  for name in FOLDERS:
     for split in ('train', 'test'):
       for label in ('ape', 'bee'):
         place = root / name / split / label
@@ -319,12 +444,28 @@ def write_folders(root):
   Image.new('RGB', (8, 8)).save(root / 'odd/train/cat/a.png')
   path = root / 'corrupt/test/ape/b.png'
   path.write_bytes(path.read_bytes()[:40])
+  os.mkfifo(root / 'pipe/train/ape/c.png')
+  (root / 'dangling/train/ape/c.png').symlink_to('nowhere.png')
+  Image.new('1', (9000, 9000)).save(root / 'large/train/ape/c.png')
   Image.new('RGB', (9, 8)).save(root / 'sizes/train/ape/a.png')
 
 
 def write_runs(root):
   for name in ('half_config', 'other_config', 'other_data', 'in_use'):
     (root / name).mkdir()
+  for name in ('config.json', 'data.json', 'status.json', 'metrics.jsonl'):
+    damaged = root / f'bytes_{name.split(".")[0].replace("metrics", "log")}'
+    damaged.mkdir()
+    (damaged / 'metrics.jsonl').write_text('{"kind": "train", "step": 1}\n')
+    (damaged / name).write_bytes(b'{"state": "\xff"}\n')
+  (root / 'no_status').mkdir()
+  for name, text in (
+    ('config.json', '{}'),
+    ('data.json', '{"fingerprint": "a"}'),
+    ('status.json', '{}'),
+    ('metrics.jsonl', ''),
+  ):
+    (root / 'no_status' / name).write_text(text)
   (root / 'half_config/config.json').write_text('{"seed": ')
   (root / 'other_config/config.json').write_text('{"smoothing.theta": 0.7}')
   (root / 'other_data/data.json').write_text('{"fingerprint": "another"}')
@@ -367,7 +508,7 @@ def test_the_catalogue_has_50_entries_or_more():
 
 @pytest.mark.parametrize('name', BAD)
 def test_bad_input_is_three_lines_and_exit_code_2(outcomes, name):
-  code, error, compiled = outcomes[name]
+  code, error, compiled, _ = outcomes[name]
   if name == 'full' and os.geteuid():
     pytest.skip('only root may mount a small disk')
   assert code == 2, error

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from support import Disk
 
-from tsla.data import datasets, images
+from tsla.data import cache, datasets, images
 from tsla.errors import InputError
 
 SCRIPT = """
@@ -208,7 +208,18 @@ def rename(folder):
   (folder / 'test/bee/3.jpg').rename(folder / 'test/bee/4.jpg')
 
 
-@pytest.mark.parametrize('harm', [change, touch, rename])
+def change_in_secret(folder):
+  """Other pixels under the size and the time of the old ones."""
+  path = max(folder.rglob('*.jpg'), key=lambda file: file.stat().st_size)
+  about, old = path.stat(), path.read_bytes()
+  Image.new('L', (8, 8)).save(path, optimize=True)
+  path.write_bytes(path.read_bytes().ljust(len(old), b'\0'))
+  os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+  assert path.stat().st_size == about.st_size
+  assert path.stat().st_mtime_ns == about.st_mtime_ns
+
+
+@pytest.mark.parametrize('harm', [change, touch, rename, change_in_secret])
 def test_a_changed_folder_is_decoded_again(folder, home, decodings, harm):
   datasets.load_dataset(config(folder))
   (old,) = entries(home)
@@ -238,6 +249,26 @@ def cut_images(entry):
   path.write_bytes(path.read_bytes()[:-1])
 
 
+def flip_pixel(entry):
+  path = entry / 'train.images'
+  data = bytearray(path.read_bytes())
+  data[-1] ^= 1
+  path.write_bytes(data)
+
+
+def swap_parts(entry):
+  path = entry / 'test.images'
+  data = path.read_bytes()
+  path.write_bytes(data[100:200] + data[:100] + data[200:])
+
+
+def flip_fingerprint(entry):
+  path = entry / 'about.json'
+  about = json.loads(path.read_text())
+  about['fingerprint'] = about['fingerprint'][::-1]
+  path.write_text(json.dumps(about))
+
+
 def flip_label(entry):
   path = entry / 'test.labels'
   data = bytearray(path.read_bytes())
@@ -261,16 +292,28 @@ def lose_class_names(entry):
 
 
 @pytest.mark.parametrize(
-  'harm', [cut_images, flip_label, lose_labels, cut_about, lose_class_names]
+  'harm',
+  [
+    *(cut_images, flip_label, lose_labels, cut_about, lose_class_names),
+    *(flip_pixel, swap_parts, flip_fingerprint),
+  ],
 )
-def test_a_damaged_cache_is_built_again(folder, home, decodings, harm):
+def test_a_damaged_cache_is_named_and_built_again(
+  folder, home, decodings, harm, monkeypatch, capsys
+):
+  monkeypatch.setattr(cache, '_PART', 100)  # bytes of images that have a hash
   datasets.load_dataset(config(folder))
   (entry,) = entries(home)
   harm(entry)
+  capsys.readouterr()
   assert_is(datasets.load_dataset(config(folder)), folder)
   assert len(decodings) == 32
+  said = capsys.readouterr().err.splitlines()
+  assert all(str(entry) in line for line in said)
+  assert said[0].endswith('its set is decoded again')
   datasets.load_dataset(config(folder))
   assert len(decodings) == 32
+  assert not capsys.readouterr().err
 
 
 def test_a_build_that_is_killed_is_not_trusted_and_swept(folder, home):

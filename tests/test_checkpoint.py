@@ -200,15 +200,18 @@ def rewrite_manifest(folder, change):
 
 def test_a_manifest_says_of_which_format_it_is(saved, tmp_path):
   manifest = json.loads((saved / '3/manifest.json').read_text())
-  assert manifest['format'] == 1
+  assert manifest['format'] == 2
   directory = shutil.copytree(saved, tmp_path / 'old')
-  rewrite_manifest(directory / '3', lambda content: content.pop('format'))
+  rewrite_manifest(
+    directory / '3',
+    lambda content: [content.pop(key) for key in ('format', 'run')],
+  )
   with open_checkpoints(directory) as checkpoints:
     assert same(checkpoints.restore(make(0), 3), make(3))
-  rewrite_manifest(directory / '3', lambda content: content.update(format=2))
+  rewrite_manifest(directory / '3', lambda content: content.update(format=3))
   with (
     open_checkpoints(directory) as checkpoints,
-    pytest.raises(NewerFormat, match=r'3/manifest\.json: format 2') as error,
+    pytest.raises(NewerFormat, match=r'3/manifest\.json: format 3') as error,
   ):
     checkpoints.latest_step  # noqa: B018
   assert len(str(error.value).splitlines()) == 3
@@ -289,7 +292,8 @@ def test_the_command_verifies_and_prints(saved, tmp_path):
 
   result = command(run)
   assert result.returncode == 0, result.stderr
-  lines = result.stdout.splitlines()
+  first, *lines = result.stdout.splitlines()
+  assert first == 'run missing (not started)'
   assert [line.split()[1:3] for line in lines] == [
     ['2', 'whole:'],
     ['3', 'whole:'],
@@ -297,8 +301,8 @@ def test_the_command_verifies_and_prints(saved, tmp_path):
   damage(run / 'checkpoints/2/_METADATA', 'flip', random.Random(0))
   result = command(run)
   assert result.returncode == 1
-  assert 'damaged: _METADATA' in result.stdout.splitlines()[0]
-  assert 'whole' in result.stdout.splitlines()[1]
+  assert 'damaged: _METADATA' in result.stdout.splitlines()[1]
+  assert 'whole' in result.stdout.splitlines()[2]
   assert command(tmp_path).returncode == 2
 
 

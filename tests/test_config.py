@@ -278,7 +278,6 @@ IDLE = [
   ({}, 'variance.augment', False, 'every_epochs'),
   ({}, 'variance.mode', 'last_layer', 'every_epochs'),
   ({}, 'data.label_noise_seed', 5, 'data.label_noise'),
-  ({}, 'model.weights_sha256', 'a', 'model.weights'),
   ({'optimizer.name': 'lamb'}, 'optimizer.momentum', 0.5, 'optimizer.name'),
   ({'optimizer.name': 'adamw'}, 'optimizer.nesterov', True, 'optimizer.name'),
   ({}, 'optimizer.decay_factor', 0.5, 'optimizer.schedule'),

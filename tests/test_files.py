@@ -1,9 +1,11 @@
 """Files are written whole, locked, and of a format that is known."""
 
 import hashlib
+import io
 import os
 import subprocess
 import sys
+import zipfile
 
 import pytest
 from support import ROOT
@@ -78,3 +80,57 @@ def test_a_newer_format_is_refused_and_an_older_file_is_read(tmp_path):
     files.write_object(path, {'format': version})
     with pytest.raises(InputError, match='format = '):
       files.read_object(path, newest=1)
+
+
+def test_only_a_regular_file_of_a_bounded_size_is_read(tmp_path):
+  (tmp_path / 'a').write_bytes(b'abc')
+  (tmp_path / 'link').symlink_to('a')
+  assert files.read_bytes(tmp_path / 'link', most=3) == b'abc'
+  with pytest.raises(OSError, match='larger than 2 bytes'):
+    files.read_bytes(tmp_path / 'a', most=2)
+  os.mkfifo(tmp_path / 'pipe')
+  code = 'import sys; from tsla import files; files.open_regular(sys.argv[1])'
+  for path, why in (
+    (tmp_path / 'pipe', 'not a regular file'),
+    (tmp_path, 'Is a directory'),
+    ('/dev/zero', 'not a regular file'),
+  ):
+    result = subprocess.run(
+      [sys.executable, '-c', code, str(path)],
+      cwd=ROOT,
+      capture_output=True,
+      text=True,
+      timeout=60,
+    )
+    assert why in result.stderr.splitlines()[-1]
+
+
+def test_an_archive_has_a_budget():
+  def check(most, way=zipfile.ZIP_DEFLATED, kinds=(zipfile.ZIP_DEFLATED,)):
+    with zipfile.ZipFile(file := io.BytesIO(), 'w', way) as archive:
+      archive.writestr('a', bytes(600))
+      archive.writestr('b', bytes(400))
+      files.check_archive(archive, most, kinds)
+    return file
+
+  check(1000)
+  with pytest.raises(ValueError, match='takes 1,000 of at most 999 bytes'):
+    check(999)
+  with pytest.raises(ValueError, match='a is compressed in another way'):
+    check(1000, zipfile.ZIP_LZMA)
+
+
+def test_what_a_parser_raises_is_an_error_of_three_lines():
+  for error in (RecursionError('deep'), MemoryError(), KeyError('x')):
+    with (
+      pytest.raises(InputError) as found,
+      files.untrusted('data.path', allowed='a', cure='b'),
+    ):
+      raise error
+    problem, *rest = str(found.value).splitlines()
+    assert problem == f'data.path: {str(error) or "MemoryError"}'
+    assert rest == ['  allowed: a', '  next: b']
+  mine = InputError('as it is')
+  with pytest.raises(InputError) as found, files.untrusted('data.path'):
+    raise mine
+  assert found.value is mine

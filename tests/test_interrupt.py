@@ -59,6 +59,9 @@ def end(worker):
     pytest.param(
       *('evaluation', signal.SIGINT, 130, 8, 8), marks=pytest.mark.slow
     ),
+    pytest.param(
+      *('evaluation', signal.SIGHUP, 129, 8, 8), marks=pytest.mark.slow
+    ),
     # In the probe after update 8: its row is written, the state saved as the
     # probe leaves it, and the test is left to the next start.
     pytest.param(*('probe', signal.SIGTERM, 143, 8, 4), marks=pytest.mark.slow),
@@ -110,7 +113,9 @@ def test_a_second_signal_leaves_at_once(shared, tmp_path):
   ('second', 'after', 'left'),
   [
     (signal.SIGTERM, 1.0, []),  # of the sweep, after the scheduler's
+    (signal.SIGHUP, 1.0, []),
     (signal.SIGTERM, 3.0, [143]),
+    (signal.SIGHUP, 3.0, [129]),
     (signal.SIGINT, 1.0, [130]),
   ],
 )
@@ -118,6 +123,7 @@ def test_a_second_sigterm_within_a_second_is_the_first_one_again(
   monkeypatch, second, after, left
 ):
   """On a clock of the test's own, in its own process."""
+  monkeypatch.setattr(lifecycle, '_leave_terminal', lambda: None)
   codes, times = [], itertools.count(100, after)
   clock = types.SimpleNamespace(monotonic=lambda: next(times))
   monkeypatch.setattr(lifecycle, 'time', clock)

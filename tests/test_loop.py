@@ -87,11 +87,11 @@ def test_every_epoch_is_evaluated_and_the_run_says_it_is_done(finished):
   assert list((workdir / 'tensorboard').glob('events.out.tfevents.*'))
 
 
-def test_a_finished_run_returns_at_once(config, finished, monkeypatch, capsys):
+def test_a_finished_run_trains_no_more(config, finished, monkeypatch, capsys):
   def fail(*args):
-    raise AssertionError('a finished run loads nothing')
+    raise AssertionError('a finished run makes no network')
 
-  monkeypatch.setattr('tsla.data.datasets.load_dataset', fail)
+  monkeypatch.setattr(loop, 'build', fail)
   assert loop.train_and_evaluate(config, finished[0]) == finished[1]
   assert 'finished' in capsys.readouterr().out
 

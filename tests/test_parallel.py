@@ -1,5 +1,6 @@
 """The device count and the mapping never change the result."""
 
+import contextlib
 import json
 import socket
 
@@ -61,9 +62,89 @@ def test_a_batch_that_does_not_divide_is_refused(monkeypatch):
     parallel.choose('auto', 20)
 
 
+@pytest.fixture
+def others(monkeypatch):
+  """Makes this process 0 of as many as are put here, with their facts."""
+  facts = []
+
+  def gather(text):
+    return [text, *map(json.dumps, facts)]
+
+  monkeypatch.setattr(parallel, 'is_alone', lambda: False)
+  monkeypatch.setattr(parallel, '_gather', gather)
+  return facts
+
+
+def test_facts_are_compared_by_name_with_every_process(others):
+  others += [{'seed': '1', 'same': "'x'"}, {'seed': '2', 'same': "'x'"}]
+  with pytest.raises(InputError) as error:
+    parallel.check_same({'same': 'x', 'seed': 1})
+  assert error.value.problem == (
+    'not the same in all processes: seed: 1 in process 0, 2 in process 2'
+  )
+  others[1] = {'seed': '1', 'same': "'x'", 'more': '3'}
+  with pytest.raises(InputError, match='more: nothing in process 0, 3 in pro'):
+    parallel.check_same({'same': 'x', 'seed': 1})
+  others[1] = others[0]
+  parallel.check_same({'same': 'x', 'seed': 1})
+
+
+def test_what_stops_one_process_stops_all(others):
+  others.append({'seed': '1'})
+  with parallel.agreement() as facts:
+    facts['seed'] = 1
+  with (
+    pytest.raises(InputError, match="stopped by: 'no data' in process 0, not"),
+    parallel.agreement() as facts,
+  ):
+    facts['seed'] = 1
+    raise InputError('no data')
+  others[0]['stopped by'] = "'no data'"  # the same in all is said as it is
+  with pytest.raises(InputError, match=r'^no data'), parallel.agreement() as f:
+    f['seed'] = 1
+    raise InputError('no data')
+
+
+def test_a_folder_is_claimed_where_the_mark_of_process_0_is_seen(
+  others, tmp_path, monkeypatch
+):
+  claims = []
+
+  @contextlib.contextmanager
+  def claim():
+    claims.append('held')
+    try:
+      yield
+    finally:
+      claims.append('free')
+
+  monkeypatch.setattr(parallel, '_SHARED_SECONDS', 0.2)
+  monkeypatch.setattr(parallel, '_gather', lambda text: [text, text])
+  with parallel.claimed(tmp_path, claim()):
+    assert claims == ['held']
+  assert claims == ['held', 'free']
+  monkeypatch.setattr(parallel, 'is_first', lambda: False)
+  (tmp_path / '.processes').write_text('of another start')
+  answers = iter(['{}', 'mark', '{"workdir": "True"}'])
+  monkeypatch.setattr(parallel, '_gather', lambda t: [next(answers), t])
+  with (
+    pytest.raises(InputError, match=r'workdir: True in .*not there'),
+    parallel.claimed(tmp_path, claim()),
+  ):
+    pass
+  assert claims[2:] == ['held', 'free']
+
+
+def test_a_taken_port_is_refused_before_jax_crashes():
+  with socket.create_server(('127.0.0.1', 0)) as taken:
+    address = f'127.0.0.1:{taken.getsockname()[1]}'
+    with pytest.raises(InputError, match=f'--coordinator={address}: .*in use'):
+      parallel.join(address, 2, 0, seconds=60)
+
+
 def test_a_signal_to_one_of_two_processes_is_known_to_both(tmp_path):
   with socket.socket() as held:  # a port that nobody else gets meanwhile
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     held.bind(('127.0.0.1', 0))
     address = f'127.0.0.1:{held.getsockname()[1]}'
     workers = [

@@ -5,6 +5,7 @@ import pathlib
 
 import jax.numpy as jnp
 import pytest
+from support import Disk
 
 from tsla.config import forms as config_lib
 from tsla.config.checks import validate
@@ -322,10 +323,12 @@ def test_a_table_file_that_cannot_be_read_is_explained(tmp_path, text, message):
   assert len(str(error.value).splitlines()) <= 3
 
 
-def test_a_plan_is_read_as_it_was_written(tmp_path):
+def test_a_plan_is_read_as_it_was_written(tmp_path, monkeypatch):
   rows = (Row('LSR', lsr()), Row('TSLA', tsla(7.0)))
   small = Table('t', 'ŷ', rows)
+  disk = Disk(monkeypatch)
   outline.write(tmp_path, small, plan.plan(small, (0, 1), tmp_path), 'command')
+  disk.assert_lasting(tmp_path / 'table.json')
   assert json.loads((tmp_path / 'table.json').read_text())['format'] == 1
   read = outline.read(tmp_path)
   assert (read['title'], read['rows']) == ('ŷ', ['LSR', 'TSLA'])

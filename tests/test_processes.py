@@ -2,13 +2,17 @@
 
 import contextlib
 import json
+import shutil
 import signal
 import socket
+import time
 
 import faults
 import numpy as np
 import pytest
-from support import write_digits_npz
+from support import small_config, write_digits_npz
+
+from tsla.training import loop
 
 pytestmark = pytest.mark.slow
 
@@ -25,21 +29,20 @@ _held = contextlib.ExitStack()
 
 
 def free_address():
-  """Held until the end, so that nobody else gets it; jax's server shares it."""
+  """Held until the end, so that nobody else gets it; jax's server may."""
   held = _held.enter_context(socket.socket())
-  held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+  held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
   held.bind(('127.0.0.1', 0))
   return f'127.0.0.1:{held.getsockname()[1]}'
 
 
-def begin(shared, workdir, count, signals, methods=((), ())):
+def begin(shared, workdir, count, signals):
   """Starts all processes; `signals` has (update, signal) by index."""
   address = free_address()
   return [
     faults.start(
       *('process_worker.py', address, count, index),
       *(shared / 'digits.npz', workdir, *signals.get(index, (-1, 0))),
-      *methods[index],
       cache=shared / f'cache{count}',
       devices=4 // count,
     )
@@ -112,6 +115,47 @@ def test_when_one_is_killed_the_other_ends_and_the_run_resumes(
   assert train(shared, tmp_path / 'run', 2) == together
 
 
+CONFIG = """
+from support import small_config
+
+def get_config():
+  config = small_config({npz!r})
+  config.data.label_noise = 0.25
+  return config
+"""
+
+
+def command(shared, address, index, workdir, *flags, version='new'):
+  """main.py as process `index` of two, on a small config."""
+  file = shared / 'config.py'
+  file.write_text(CONFIG.format(npz=str(shared / 'digits.npz')))
+  return faults.start(
+    *('agree_worker.py', version, f'--config={file}', f'--workdir={workdir}'),
+    *(f'--coordinator={address}', '--num_processes=2'),
+    *(f'--process_index={index}', *flags),
+    cache=shared / 'cache_agree',
+  )
+
+
+def field(name, first, second):
+  return [f'--config.{name}={value}' for value in (first, second)]
+
+
+# What an error says of it -> the flag of each process.
+DIFFERENT = {
+  'config.optimizer.learning_rate': field('optimizer.learning_rate', 0.1, 0.2),
+  'config.seed': field('seed', 0, 1),
+  'data set': field('data.path', 'digits.npz', 'others.npz'),
+  'teacher': field('teacher.run', 'teacher0', 'teacher1'),
+  'config.epochs': field('epochs', 4, 5),
+  'config.smoothing.method': field('smoothing.method', 'one', 'two'),
+  'workdir': ['--workdir=here', '--workdir=there'],
+  'versions': ['', ''],
+  # It stops process 1 alone, and must not leave the other one waiting.
+  'stopped by': field('data.path', 'digits.npz', 'missing.npz'),
+}
+
+
 OWN = """
 import tsla
 
@@ -120,22 +164,87 @@ def soft():
 """
 
 
-@pytest.mark.parametrize('edited', [False, True])
-def test_a_method_of_one_s_own_is_the_same_in_all_processes(
-  shared, tmp_path, edited
+@pytest.fixture(scope='module')
+def teachers(shared):
+  for seed in range(2):
+    config = small_config(shared / 'digits.npz')
+    config.epochs, config.seed, config.smoothing.drop_epochs = 1, seed, 0.5
+    loop.train_and_evaluate(config, shared / f'teacher{seed}')
+
+
+@pytest.mark.parametrize('what', DIFFERENT)
+def test_all_processes_refuse_what_is_not_the_same_in_all(
+  shared, tmp_path, teachers, what
 ):
-  """As if each had it on a machine of its own."""
-  methods = []
-  for index in range(2):
-    path = tmp_path / str(index) / 'mine.py'
-    path.parent.mkdir()
-    path.write_text(OWN + '# edited\n' * (edited and index))
-    methods.append([f'{path}:soft'])
-  workers = begin(shared, tmp_path / 'run', 2, {}, methods)
-  for code, output, error in end(workers):
-    assert code == 2 * edited, error[-3000:]
-    if edited:
-      said = [x for x in output.splitlines() if '[Gloo]' not in x]
-      assert 'mine.py:soft: not the same in all processes' in said[0]
-      assert len(said) == 3 and said[1].startswith('  allowed: ')
-  assert (tmp_path / 'run').exists() != edited
+  write_digits_npz(shared / 'others.npz', train=60)
+  address, workers = free_address(), []
+  start = time.monotonic()
+  for index, flag in enumerate(DIFFERENT[what]):
+    flags = [flag.replace('path=', f'path={shared}/')]
+    if what == 'workdir':
+      flags = []
+    if what == 'config.smoothing.method':
+      path = tmp_path / f'{index}/mine.py'
+      path.parent.mkdir()
+      path.write_text(f'{OWN}# {index}\n')
+      flags = [f'--config.smoothing.method={path}:soft']
+    if what == 'teacher':
+      flags = [flag.replace('run=', f'run={shared}/')]
+      flags.append('--config.smoothing.target=teacher')
+    different = what == 'workdir' and index
+    workdir = tmp_path / ('there' if different else 'here')
+    version = 'old' if what == 'versions' and index else 'new'
+    workers.append(
+      command(
+        shared, address, index, workdir, *filter(None, flags), version=version
+      )
+    )
+  for code, _, error in end(workers):
+    assert code == 2, error[-3000:]
+    lines = error.splitlines()[-3:]
+    assert lines[0].startswith('not the same in all processes: ')
+    assert f'{what}: ' in lines[0]
+    assert 'in process 0, ' in lines[0] and ' in process 1' in lines[0]
+  assert time.monotonic() - start < 60
+  assert not (tmp_path / 'here/metrics.jsonl').exists()
+
+
+def test_the_same_in_all_processes_trains_from_data_in_two_places(
+  shared, tmp_path
+):
+  copy = shutil.copy(shared / 'digits.npz', tmp_path / 'elsewhere.npz')
+  address = free_address()
+  workers = [
+    command(shared, address, index, tmp_path / 'run', *flags)
+    for index, flags in enumerate([[], [f'--config.data.path={copy}']])
+  ]
+  for code, _, error in end(workers):
+    assert code == 0, error[-3000:]
+  assert faults.status(tmp_path / 'run')['state'] == 'done'
+  assert not (tmp_path / 'run/.processes').exists()
+
+
+@pytest.mark.parametrize('index', [0, 1])
+def test_a_process_that_waits_for_the_others_in_vain_says_so(
+  shared, tmp_path, index
+):
+  worker = command(
+    *(shared, free_address(), index, tmp_path / 'run', '--join_seconds=5')
+  )
+  ((code, _, error),) = end([worker], timeout=60)
+  assert code == 2, error[-3000:]
+  lines = error.splitlines()
+  assert len(lines) == 3, lines
+  assert lines[0].startswith('--join_seconds=5: not all processes')
+
+
+def test_a_port_that_is_taken_is_three_lines(shared, tmp_path):
+  with socket.create_server(('127.0.0.1', 0)) as taken:
+    address = f'127.0.0.1:{taken.getsockname()[1]}'
+    worker = command(shared, address, 0, tmp_path / 'run')
+    ((code, _, error),) = end([worker], timeout=60)
+  assert code == 2, error[-3000:]
+  lines = error.splitlines()
+  assert len(lines) == 3, lines
+  assert lines[0].startswith(f'--coordinator={address}: ')
+  assert 'in use' in lines[0]

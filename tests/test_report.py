@@ -212,19 +212,22 @@ def test_what_the_test_set_cannot_resolve_is_said(tmp_path):
 
 
 def test_unfinished_runs_are_named_and_never_averaged(tmp_path):
-  folder = write_table(tmp_path, ['baseline', 'LSR'], range(9))
+  folder = write_table(tmp_path, ['baseline', 'LSR'], range(10))
   write_run(folder / 'r0-seed0')
   for seed in range(6):
     state = ('done', 'diverged', 'interrupted', 'running', 'done', 'done')[seed]
     write_run(folder / f'r1-seed{seed}', top1=0.5 + seed, state=state)
   # 6 is missing; 4 says it is done and its log ends early; 5's is not whole; 7
-  # trained on other data under the same name; 8 stopped within an epoch.
+  # trained on other data under the same name; 8 stopped within an epoch; 9 has
+  # its log twice.
   log = folder / 'r1-seed4' / 'metrics.jsonl'
   log.write_text('\n'.join(log.read_text().split('\n')[:-2]) + '\n')
   log = folder / 'r1-seed5' / 'metrics.jsonl'
   log.write_text(log.read_text().replace('"nll": 0.5', '"nll": null'))
   (folder / 'r1-seed1' / 'failure.txt').write_text('the loss blew up\nmore')
   write_run(folder / 'r1-seed7', fingerprint='e' * 64)
+  log = write_run(folder / 'r1-seed9') / 'metrics.jsonl'
+  log.write_text(2 * log.read_text())
   write_run(folder / 'r1-seed8')
   for name in ('status.json', 'metrics.jsonl'):
     path = folder / 'r1-seed8' / name
@@ -239,9 +242,10 @@ def test_unfinished_runs_are_named_and_never_averaged(tmp_path):
       'LSR, seed 6: missing (not started)',
       'LSR, seed 7: damaged (on other data than r0-seed0)',
       'LSR, seed 8: damaged (its 21 updates are not 2 epochs)',
+      'LSR, seed 9: damaged (its log has train rows twice, or not in order)',
     ):
       assert words in text
-    assert '2 of 18 runs are done' in text
+    assert '2 of 20 runs are done' in text
   rows = cells(report(folder)[0], 1)
   assert rows['LSR'][:2] == ['1', '50.00']  # one seed: no deviation
   tables = read_results([folder])

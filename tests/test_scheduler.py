@@ -97,7 +97,7 @@ def test_a_finished_run_is_left_and_an_old_failure_forgotten(
 ):
   done = tmp_path / runs[0].directory
   done.mkdir()
-  (done / 'status.json').write_text('{"state": "done"}')
+  (done / 'status.json').write_text('{"state": "done", "step": 16}')
   directory.note_failure(tmp_path / runs[-1].directory, 'of an earlier try')
   started, failures = run_all()
   assert set(started) == set(_ROWS[1:])

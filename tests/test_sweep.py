@@ -14,6 +14,7 @@ import pytest
 from archives import write_cifar100, write_cub2011, write_stanford_dogs
 from support import ROOT, write_digits_npz
 
+from tsla import files
 from tsla.commands import sweep
 from tsla.data import prepare
 from tsla.data.builders import archive, builder_class
@@ -296,6 +297,32 @@ def test_bad_input_is_explained_before_anything_runs(
   assert message in err
   assert len(err.splitlines()) <= 3
   assert not list(workdir.glob('*/'))
+
+
+@pytest.mark.parametrize(
+  'end', ['raise SystemExit(0)', 'def get_table(): os._exit(0)']
+)
+def test_a_table_that_ends_the_process_is_an_error(end, tmp_path):
+  table = tmp_path / 'mine.py'
+  table.write_text(f'import os\n{end}\n')
+  code, _, err = run(
+    *(sys.executable, '-m', 'tsla', 'sweep', f'--table={table}'),
+    *(f'--workdir={tmp_path}', '--list'),
+  )
+  assert code == 2
+  assert f'--table={table}: line 2: SystemExit: 0' in err
+  assert len(err.splitlines()) <= 3
+
+
+def test_a_second_sweep_in_one_directory_is_refused(
+  write_table, tmp_path, capsys
+):
+  flags = [f'--table={write_table()}', f'--workdir={tmp_path}', '--seeds=1']
+  with files.locked(tmp_path / '.lock'):
+    assert sweep.main(flags) == 2
+    assert 'another process is training here' in capsys.readouterr().err
+    assert not (tmp_path / 'table.json').exists()
+    assert sweep.main([*flags, '--dry_run']) == 0
 
 
 @pytest.mark.slow

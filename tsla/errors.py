@@ -1,6 +1,6 @@
 """The one exception for input that cannot be used."""
 
-_WIDTH = 400
+_WIDTH, _END = 400, 120  # of a line, and of what is kept of its end
 
 
 class InputError(ValueError):
@@ -35,4 +35,6 @@ class InputError(ValueError):
 
 def _one_line(text: str) -> str:
   text = ' '.join(str(text).split())
-  return text if len(text) <= _WIDTH else text[: _WIDTH - 1] + '…'
+  if len(text) <= _WIDTH:
+    return text
+  return text[: _WIDTH - _END - 1] + '…' + text[-_END:]

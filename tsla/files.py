@@ -1,17 +1,27 @@
-"""Files on a local disk: written whole, locked, checked as they are read."""
+"""Files on a local disk: written whole, locked, checked as they are read.
+
+What others made may be damaged or hostile. It is opened by `open_regular` or
+read by `read_bytes`, as an archive seen by `check_archive`, and taken apart
+inside `untrusted`: then it is a regular file of a bounded size, it unpacks to a
+bounded size, and whatever is wrong with it is an error of three lines.
+"""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
-from typing import Any
+import stat
+import zipfile
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, BinaryIO
 
 from tsla.errors import InputError
 
 FORMAT = 'format'  # the key of a file's format version
+MOST_BYTES = 2**32  # that a file is read into memory with
 _AT_LEAST_ONE = ('epochs', 'batch_size', 'eval_every_epochs')
 
 
@@ -61,31 +71,153 @@ def sync(path: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: pathlib.Path, *, wait: bool = True) -> Iterator[None]:
+def locked(path: pathlib.Path, *, wait: bool = True) -> Iterator[int]:
   """Holds the lock that is this file; the kernel frees it with the process.
+
+  Yields the descriptor of the file.
 
   Raises:
     BlockingIOError: another process holds it, and `wait` is false.
   """
   with path.open('w') as file:
     fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    yield
+    yield file.fileno()
+
+
+@contextlib.contextmanager
+def claimed(folder: pathlib.Path) -> Iterator[Callable[[], None]]:
+  """Makes a work directory this process's alone, by a `.lock` in it.
+
+  What is yielded raises InputError if that was deleted or replaced since.
+
+  Raises:
+    InputError: another process holds it, or it cannot be made.
+  """
+  path, where = folder / '.lock', f'workdir = {folder}'
+  with contextlib.ExitStack() as stack:
+    try:
+      folder.mkdir(parents=True, exist_ok=True)
+      sync(folder.absolute().parent)
+      held = os.fstat(stack.enter_context(locked(path, wait=False)))
+    except BlockingIOError:
+      raise InputError(
+        f'{where}: another process is training here',
+        cure='wait for it, or another --workdir',
+      ) from None
+    except OSError as error:
+      raise InputError(
+        f'{where}: {error.strerror}',
+        allowed='a directory that can be written',
+        cure='--workdir=…',
+      ) from error
+
+    def confirm() -> None:
+      with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(os.stat(path), held):
+          return
+      raise InputError(
+        f'{where}: its .lock was deleted or replaced, so that this run ends',
+        allowed='one process in a directory, which stays until that ends',
+        cure='the same command again, once nothing else trains there',
+      )
+
+    yield confirm
 
 
 def existing(path: pathlib.Path) -> pathlib.Path:
   """The path itself, or the nearest folder above it that is there."""
-  return next(p for p in (path, *path.absolute().parents) if p.exists())
+  folders = (path, *path.absolute().parents)
+  return next(p for p in folders if os.path.exists(p))
+
+
+def check_writable(path: pathlib.Path) -> None:
+  """Raises OSError unless a folder `path` is there, or can be made."""
+  home = existing(path)
+  if not (home.is_dir() and os.access(home, os.W_OK)):
+    raise PermissionError(f'{home} is no folder that can be written')
+
+
+def expand(path: str | os.PathLike) -> pathlib.Path:
+  """The path with ~ spelt out; InputError for a user that is not known."""
+  try:
+    return pathlib.Path(path).expanduser()
+  except RuntimeError as error:
+    raise InputError(
+      f'{path}: HOME is not set, or there is no such user',
+      cure='HOME=DIR, XDG_CACHE_HOME=DIR for a cache, or a path without ~',
+    ) from error
 
 
 def user_cache(kind: str) -> pathlib.Path:
   """Returns the folder of the user's own cache for what is of one kind."""
   cache = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
-  return pathlib.Path(cache).expanduser() / 'tsla' / kind
+  return expand(cache) / 'tsla' / kind
+
+
+def open_regular(path: str | os.PathLike) -> BinaryIO:
+  """Opens a file to read it; raises OSError at once if it is a pipe or device.
+
+  The errors of the disk are as of `open`.
+  """
+  file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), 'rb')
+  mode = os.fstat(file.fileno()).st_mode
+  if not stat.S_ISREG(mode):
+    file.close()
+    code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+    why = os.strerror(code) if stat.S_ISDIR(mode) else 'not a regular file'
+    raise OSError(code, why, os.fspath(path))
+  return file
+
+
+def read_bytes(path: str | os.PathLike, most: int = MOST_BYTES) -> bytes:
+  """The content of a regular file; raises OSError if it is above `most`."""
+  with open_regular(path) as file:
+    if os.fstat(file.fileno()).st_size > most:
+      why = f'larger than {most:,} bytes'
+      raise OSError(errno.EFBIG, why, os.fspath(path))
+    return file.read()
+
+
+def check_archive(
+  archive: zipfile.ZipFile, most: int, kinds: Collection[int]
+) -> None:
+  """Raises ValueError unless a zip archive can be unpacked within `most` bytes.
+
+  Its files are compressed in one of the `kinds`, as of `zipfile`, and none is
+  encrypted.
+  """
+  records = archive.infolist()
+  for record in records:
+    if record.flag_bits & 1 or record.compress_type not in kinds:
+      way = 'encrypted' if record.flag_bits & 1 else 'compressed in another way'
+      raise ValueError(f'{record.filename} is {way}')
+  if (size := sum(record.file_size for record in records)) > most:
+    raise ValueError(f'unpacked, it takes {size:,} of at most {most:,} bytes')
+
+
+@contextlib.contextmanager
+def untrusted(
+  where: str, *, allowed: str = '', cure: str = ''
+) -> Iterator[None]:
+  """Whatever is raised inside becomes an `InputError` that `where` begins.
+
+  For code that takes apart what others made: a parser raises what it likes.
+  """
+  try:
+    yield
+  except InputError:
+    raise
+  except Exception as error:
+    why = getattr(error, 'strerror', None) or str(error) or type(error).__name__
+    name = getattr(error, 'filename', None)
+    if name and str(name) not in where:
+      why = f'{name}: {why}'
+    raise InputError(f'{where}: {why}', allowed=allowed, cure=cure) from error
 
 
 def sha256_of(path: str | os.PathLike) -> str:
-  """Returns the SHA-256 of a file, 64 hexadecimal digits."""
-  with open(path, 'rb') as file:
+  """Returns the SHA-256 of a regular file, 64 hexadecimal digits."""
+  with open_regular(path) as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
@@ -117,9 +249,10 @@ def read_object(path: pathlib.Path, *, newest: int = 0) -> dict[str, Any]:
 def read_text(path: pathlib.Path) -> str:
   """The text of a file; raises DamagedFile if it cannot be read."""
   try:
-    return path.read_text(encoding='utf-8')
+    return read_bytes(path).decode()
   except (OSError, UnicodeDecodeError) as error:
-    raise DamagedFile(f'{path}: {error}') from error
+    why = getattr(error, 'strerror', None) or error
+    raise DamagedFile(f'{path}: {why}') from error
 
 
 def check_format(path: pathlib.Path, version: Any, newest: int) -> None:
@@ -141,7 +274,7 @@ def parse(where: str, text: str, **fields: type) -> dict[str, Any]:
   """The JSON object that a text is; `where` and `fields` as `check_fields`."""
   try:
     value = json.loads(text)
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     raise DamagedFile(f'{where}{error}') from error
   check_fields(where, value, **fields)
   return value

@@ -19,8 +19,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from tsla.errors import InputError
+from tsla.files import read_bytes, untrusted
 
 FORM = 'FILE.py:name'
+# What `ast.literal_eval` raises, and what is made of its value.
+NO_LITERAL = (
+  *(ArithmeticError, MemoryError, RecursionError),
+  *(SyntaxError, TypeError, ValueError),
+)
 Function = Callable[..., Any]
 Options = dict[str, Any]
 
@@ -38,13 +44,14 @@ def is_own(text: str) -> bool:
 def source(text: str, where: str = '') -> bytes:
   """The content of the file of `FILE.py:name`; `where` names it in errors."""
   path = pathlib.Path(text.rpartition(':')[0])
-  try:
-    return path.read_bytes()
-  except OSError as error:
-    others = ', '.join(sorted(map(str, path.parent.glob('*.py'))))
-    raise InputError(
-      f'{where or text}: {path}: {error.strerror}', allowed=others or FORM
-    ) from error
+  named = f'{where or text}: {path}'
+  with untrusted(named, allowed=FORM):
+    try:
+      return read_bytes(path)
+    except FileNotFoundError as error:
+      others = ', '.join(sorted(map(str, path.parent.glob('*.py'))))
+      problem = f'{named}: {error.strerror}'
+      raise InputError(problem, allowed=others or FORM) from error
 
 
 def sha256(text: str) -> str:
@@ -164,7 +171,7 @@ def parse_options(text: str, where: str) -> Options:
     once = len(options) == len(call.keywords) and None not in options
     if call.args or call.func.id != '_' or not once:
       raise ValueError
-  except (AttributeError, SyntaxError, ValueError, MemoryError, RecursionError):
+  except (AttributeError, *NO_LITERAL):
     raise InputError(
       f'{where}: no list of options',
       allowed="NAME=VALUE, NAME=VALUE: numbers, words, 'texts'; a name once",

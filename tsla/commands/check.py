@@ -1,4 +1,4 @@
-"""Reads all checkpoints of a run back and says which are whole.
+"""Says how a run stands, reads all its checkpoints back and which are whole.
 
 Exit codes: 0 all are whole, 1 one is damaged, 2 there are none.
 """
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from tsla.commands.parser import Parser, command
 from tsla.errors import InputError
 from tsla.runs import checkpoint, manifest
-from tsla.runs.directory import RunRecord
+from tsla.runs.directory import read_record
 
 
 @command
@@ -17,10 +17,12 @@ def main(argv: Sequence[str]) -> int:
   """Runs the command line; returns the exit code."""
   parser = Parser('check', __doc__)
   parser.add_argument('workdir', type=pathlib.Path, help="the run's directory")
-  folder = RunRecord(parser.parse_args(argv).workdir).checkpoints
+  run = read_record(parser.parse_args(argv).workdir)
+  folder = run.checkpoints
   found = checkpoint.check(folder)
   if not found:
     raise InputError(f'{folder}: no checkpoints')
+  print('run {} ({})'.format(*run.standing()).removesuffix(' ()'))
   damaged = False
   for step, saved in found.items():
     if isinstance(saved, manifest.Damaged):

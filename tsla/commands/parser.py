@@ -3,6 +3,8 @@
 import argparse
 import difflib
 import functools
+import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -43,11 +45,27 @@ class Parser(argparse.ArgumentParser):
     )
 
 
+def hold_stderr() -> None:
+  """Standard error is for errors of three lines, and open.
+
+  Where it is closed, a file may become it. Orbax's threads log pages of what
+  whoever waits for them raises again.
+  """
+  if sys.stderr is None:
+    sys.stderr = open(os.devnull, 'w')  # noqa: SIM115 (for good)
+  logging.getLogger('absl').addFilter(_is_no_traceback)
+
+
+def _is_no_traceback(record: logging.LogRecord) -> bool:
+  return not record.exc_info
+
+
 def command(main: Callable[[Sequence[str]], int]) -> Callable[..., int]:
   """A main that prints an `InputError` and returns 2; argv may be left out."""
 
   @functools.wraps(main)
   def wrapped(argv: Sequence[str] | None = None) -> int:
+    hold_stderr()
     try:
       return main(sys.argv[1:] if argv is None else argv)
     except InputError as error:

@@ -9,7 +9,7 @@ resume from their last checkpoint, and the end is the same. Any field of
 `python main.py --help` is set in all rows by --config.FIELD=VALUE.
 
 Exit codes: 0 all runs are finished, 1 some failed and are named, 2 bad input,
-143 and 130 interrupted after a save; with --only those of main.py.
+143, 129 and 130 interrupted after a save; with --only those of main.py.
 """
 
 import argparse
@@ -24,6 +24,7 @@ import jax
 from tsla.commands.parser import Parser, command
 from tsla.config.checks import notices
 from tsla.errors import InputError
+from tsla.files import check_writable, claimed, untrusted
 from tsla.report.write import write_report
 from tsla.runs import directory
 from tsla.sweep import outline, plan, pool, worker
@@ -100,6 +101,8 @@ def main(argv: Sequence[str]) -> int:
   again = _command(args)
   table = adapt(load_table(args.table), args.fields, args.epochs)
   workdir = pathlib.Path(args.workdir).absolute()
+  with untrusted(f'--workdir={workdir}', cure='another --workdir'):
+    check_writable(workdir)
   runs = plan.plan(table, range(args.seeds), workdir)
   for line in notices(args.fields, [row.config for row in table.rows]):
     print(line, file=sys.stderr)
@@ -114,20 +117,23 @@ def main(argv: Sequence[str]) -> int:
   print(outline.describe(table, resolved, workdir), flush=True)
   if args.dry_run:
     return 0
-  outline.write(workdir, table, resolved, again)
-  check_inputs(runs, workdir)
-  # The runs need the accelerator for themselves.
-  jax.config.update('jax_platforms', 'cpu')
-  failures, signum = pool.run_all(runs, workdir, args.jobs)
-  if signum:
-    text = f'saved and stopped; go on with\n  {again} --jobs={args.jobs}'
-    print(text, file=sys.stderr)
-    return 128 + signum
-  for run in runs:
-    if run.directory in failures:
-      print(f'failed: {run.label}: {failures[run.directory]}', file=sys.stderr)
-  resolved = [plan.resolve_fork(run, workdir) for run in runs]
-  outline.write(workdir, table, resolved, again)
-  markdown, page = write_report([workdir], workdir)
-  print(f'report: {page}, {markdown}')
-  return 1 if failures else 0
+  with claimed(workdir):
+    outline.write(workdir, table, resolved, again)
+    check_inputs(runs, workdir)
+    # The runs need the accelerator for themselves.
+    jax.config.update('jax_platforms', 'cpu')
+    failures, signum = pool.run_all(runs, workdir, args.jobs)
+    if signum:
+      text = f'saved and stopped; go on with\n  {again} --jobs={args.jobs}'
+      print(text, file=sys.stderr)
+      return 128 + signum
+    for run in runs:
+      if run.directory in failures:
+        print(
+          f'failed: {run.label}: {failures[run.directory]}', file=sys.stderr
+        )
+    resolved = [plan.resolve_fork(run, workdir) for run in runs]
+    outline.write(workdir, table, resolved, again)
+    markdown, page = write_report([workdir], workdir)
+    print(f'report: {page}, {markdown}')
+    return 1 if failures else 0

@@ -1,6 +1,7 @@
 """The checks of a whole config that need neither data nor devices."""
 
 import difflib
+import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -19,7 +20,7 @@ def check_file(path: pathlib.Path, flag: str, others: str) -> None:
 
   `others` is a pattern, such as 'configs/*.py'.
   """
-  if path.is_file():
+  if os.path.isfile(path):
     return
   folder, _, pattern = others.rpartition('/')
   known = sorted(map(str, pathlib.Path(folder).glob(pattern)))
@@ -53,6 +54,13 @@ def validate(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     if name not in flat:
       problem = f'config.{name}: missing'
       raise InputError(problem, cure='start from default_config()')
+  for name in ('model.weights', 'teacher.weights'):
+    if flat[f'{name}_sha256'] and not flat[name]:
+      raise InputError(
+        f'config.{name}_sha256 = {flat[f"{name}_sha256"]!r} without {name}',
+        allowed='the SHA-256 of a file that is named',
+        cure=f'--config.{name}=FILE',
+      )
   config = config.copy_and_resolve_references()
   config.update_from_flattened_dict(
     {name: FIELDS[name].default for name in forms.unused(flat)}

@@ -27,8 +27,10 @@ _FLAGS = {
   'coordinator': (_text, 'HOST:PORT of process 0, to join processes by hand'),
   'num_processes': (_whole, 'how many share the run, with --coordinator'),
   'process_index': (_whole, 'which this one is, from 0, with --coordinator'),
+  'join_seconds': (_whole, 'how long to wait for the others; default: 60'),
   'debug': (_switch, 'show where in the code bad input was found'),
 }
+_JOIN_SECONDS = 60
 _BY_HAND = ('coordinator', 'num_processes', 'process_index')
 
 
@@ -41,6 +43,7 @@ class CommandLine(NamedTuple):
   # Arguments of `tsla.training.parallel.join`, () where a pod slice or Slurm
   # knows them; None: this process is alone.
   processes: tuple[str, int, int] | tuple[()] | None
+  join_seconds: int
 
 
 def parse(argv: Sequence[str]) -> CommandLine:
@@ -86,8 +89,17 @@ def parse(argv: Sequence[str]) -> CommandLine:
     )
   for line in notices(given, [asked]):
     print(line, file=sys.stderr)
-  changed = bool(values.allow_changed_config)
-  return CommandLine(config, pathlib.Path(workdir), changed, _processes(values))
+  seconds = values.join_seconds
+  seconds = _JOIN_SECONDS if seconds is None else seconds
+  if seconds < 1:
+    raise InputError(f'--join_seconds={seconds}', allowed='1 or more')
+  return CommandLine(
+    config,
+    pathlib.Path(workdir),
+    bool(values.allow_changed_config),
+    _processes(values),
+    seconds,
+  )
 
 
 def help_text() -> str:
@@ -119,7 +131,8 @@ def _processes(
       cure=f'--{missing[0]}=…',
     )
   address, count, index = given.values()
-  if not re.fullmatch(r'.+:\d+', address):
+  port = re.fullmatch(r'.+:(\d{1,5})', address)
+  if not port or int(port[1]) >= 2**16:
     raise InputError(
       f'--coordinator={address}: no address', allowed='HOST:PORT of process 0'
     )

@@ -146,7 +146,7 @@ def parse_text(name: str, text: str) -> Any:
     value = kind(value) if (kind, type(value)) == (float, int) else value
     if type(value) is not kind:
       raise ValueError
-  except (SyntaxError, ValueError):
+  except programs.NO_LITERAL:
     raise InputError(
       f'config.{name} = {text!r}: not of type {kind.__name__}',
       allowed=field.allowed,

@@ -13,9 +13,11 @@ import ml_collections
 from tsla import programs
 from tsla.config import tables
 from tsla.config.durations import UNITS
+from tsla.data import images
 from tsla.errors import InputError
 from tsla.models import resnet
 
+MOST = 2**31 - 1  # of what is counted
 # A part of a config, as `config.smoothing`; a whole one is called ConfigDict.
 Section = ml_collections.ConfigDict
 
@@ -67,9 +69,9 @@ def _real(
 
 
 def _whole(
-  default: int, meaning: str, low: int = 0, high: int = 2**31 - 1, **more: Any
+  default: int, meaning: str, low: int = 0, high: int = MOST, **more: Any
 ) -> Field:
-  words = f'a whole number >= {low}'
+  words = f'a whole number >= {low}' + f' and <= {high}' * (high != MOST)
   return Field(default, meaning, words, lambda v: low <= v <= high, **more)
 
 
@@ -87,9 +89,11 @@ def _choice(
   return Field(default, meaning, f'one of {", ".join(names)}', check, **more)
 
 
-def _rising(meaning: str, kind: str, **more: Any) -> Field:
+def _rising(
+  meaning: str, kind: str, *, types: tuple[type, ...] = (int,), **more: Any
+) -> Field:
   def check(values: tuple[float, ...]) -> bool:
-    numbers = all(type(v) in (int, float) and 0 < v < math.inf for v in values)
+    numbers = all(type(v) in types and 0 < v <= MOST for v in values)
     return numbers and list(values) == sorted(set(values))
 
   words = f'rising {kind} > 0, as (60, 120, 160)'
@@ -104,11 +108,12 @@ def _duration(
   def field(unit: str) -> Field:
     words = meaning if unit == 'epochs' else f'or in {unit} of the run'
     if several:
-      return _rising(words, unit, duration=name)
-    below = 100 if unit == 'percent' else math.inf
+      types = (int,) if unit == 'steps' else (int, float)
+      return _rising(words, unit, types=types, duration=name)
+    below = 100 if unit == 'percent' else MOST + 1
     return Field(
       *(-1 if unit == 'steps' else -1.0, words),
-      f'a number >= 0{" and < 100" * (below == 100)}; -1: unset',
+      f'a number >= 0 and < {below}; -1: unset',
       lambda value: value == -1 or 0 <= value < below,
       duration=name,
     )
@@ -177,7 +182,8 @@ FIELDS: dict[str, Field] = {
     identity=False,
   ),
   'data.image_size': _whole(
-    0, 'resize to this side, square, aspect not kept; 0 = as stored'
+    *(0, 'resize to this side, square, aspect not kept; 0 = as stored'),
+    high=math.isqrt(images.MOST_PIXELS),
   ),
   'data.skip_corrupt': _switch(
     False, 'damaged images are skipped and counted, not refused', identity=False

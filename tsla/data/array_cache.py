@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tsla.errors import InputError
-from tsla.files import locked, user_cache, write_whole
+from tsla.files import locked, read_bytes, user_cache, write_whole
 
 
 def cached_array(
@@ -63,7 +63,7 @@ def writing(home: pathlib.Path, problem: str, cure: str) -> Iterator[None]:
 def _open(path: pathlib.Path) -> np.ndarray | None:
   """Returns what the file holds; None where that is not what was written."""
   try:
-    content = path.read_bytes()
+    content = read_bytes(path)
   except OSError:
     return None
   size = hashlib.sha256().digest_size

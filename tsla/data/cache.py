@@ -4,6 +4,10 @@ Below one of a source's homes a set lies in PLACE/STATE. PLACE stands for where
 the source is, for the image size and for the decoder; STATE for the source's
 content. A new state replaces the old one. A folder STATE is complete or not
 there, because it is renamed into its place, and nothing in it ever changes.
+
+What a fault of the disk changes there is noticed: all of it is read once a
+start and compared with its SHA-256; the set is decoded again where it differs.
+On all cores, each takes 1.5 GB/s if it has instructions for SHA-256.
 """
 
 import collections
@@ -17,6 +21,8 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
+from concurrent import futures
+from typing import Any
 
 import numpy as np
 
@@ -24,9 +30,16 @@ from tsla.data import images
 from tsla.data.array_cache import writing
 from tsla.data.sources import Examples, Source, Splits
 from tsla.errors import InputError
-from tsla.files import sync, write_whole
+from tsla.files import (
+  existing,
+  read_object,
+  sync,
+  write_object,
+  write_whole,
+)
 
 _FORMAT = 1  # of the files below
+_PART = 2**26  # bytes of images that have a SHA-256
 _SPLITS = ('train', 'test')
 _ABOUT = 'about.json'
 _MAKE_ROOM = (
@@ -99,21 +112,41 @@ def _place(source: Source, size: int) -> str:
 
 
 def _is_writable(home: pathlib.Path) -> bool:
-  there = next(path for path in (home, *home.parents) if path.exists())
-  return os.access(there, os.W_OK)
+  return os.access(existing(home), os.W_OK)
 
 
 def _open(folder: pathlib.Path) -> Decoded | None:
   """Returns what the folder holds; None where that is not what was written."""
+  if not folder.exists():
+    return None
   try:
-    about = json.loads((folder / _ABOUT).read_text())
+    about = read_object(folder / _ABOUT)
+    if about.pop('sha256', '') != _sha256(about):
+      raise ValueError(f'{folder / _ABOUT}: not what was written')
     skipped = [
       tuple(item) for split in _SPLITS for item in about[split]['skipped']
     ]
     splits, names = _open_splits(folder, about), about['class_names']
+    for split in _SPLITS:
+      if about[split]['images_sha256'] != _digests(splits[split][0]):
+        raise ValueError(f'{folder / split}.images: not what was written')
     return Decoded(splits, names, about['fingerprint'], skipped)
-  except (OSError, ValueError, KeyError):
+  except (OSError, ValueError, KeyError) as error:
+    text = getattr(error, 'problem', error)
+    print(f'{text}; its set is decoded again', file=sys.stderr)
     return None
+
+
+def _sha256(about: dict[str, Any]) -> str:
+  return hashlib.sha256(json.dumps(about).encode()).hexdigest()
+
+
+def _digests(pixels: np.ndarray) -> list[str]:
+  """The SHA-256 of each part of the images, taken on all cores."""
+  flat = pixels.reshape(-1)
+  with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    parts = (flat[i : i + _PART] for i in range(0, flat.size, _PART))
+    return list(pool.map(lambda p: hashlib.sha256(p).hexdigest(), parts))
 
 
 def _open_splits(folder: pathlib.Path, about: dict) -> Splits:
@@ -148,13 +181,15 @@ def _build(
       for split in _SPLITS
     }
     splits = _open_splits(building, about)
+    for split in _SPLITS:
+      about[split]['images_sha256'] = _digests(splits[split][0])
     about |= {
       'class_names': class_names,
       'fingerprint': fingerprint(splits, class_names),
       'source': source.location,
       'image_size': size,
     }
-    write_whole(building / _ABOUT, json.dumps(about))
+    write_object(building / _ABOUT, about | {'sha256': _sha256(about)})
     if source.state() != target.name:
       raise InputError(
         f'{source.location}: it changed while it was read',

@@ -7,6 +7,7 @@ import numpy as np
 
 from tsla.data import cache, label_noise, npz, sources
 from tsla.errors import InputError
+from tsla.files import untrusted
 
 if TYPE_CHECKING:
   import ml_collections
@@ -101,15 +102,17 @@ def load_dataset(config: 'ml_collections.ConfigDict') -> Dataset:
     raw, class_names = npz.read(config.path, config.image_size)
     fingerprint = cache.fingerprint(raw, class_names)
   else:
-    if config.name == 'folder':
-      source = sources.FolderSource(config.path)
-    else:
-      source = sources.find_tfds(
-        config.name, config.path, download=config.download
+    named = f'{where} data.path = {config.path!r}'
+    with untrusted(named, cure='--config.data.path=DIR'):
+      if config.name == 'folder':
+        source = sources.FolderSource(config.path)
+      else:
+        source = sources.find_tfds(
+          config.name, config.path, download=config.download
+        )
+      decoded = cache.load_decoded(
+        source, config.image_size, skip_corrupt=config.skip_corrupt
       )
-    decoded = cache.load_decoded(
-      source, config.image_size, skip_corrupt=config.skip_corrupt
-    )
     raw, class_names = decoded.splits, decoded.class_names
     fingerprint = decoded.fingerprint
   train, test = (

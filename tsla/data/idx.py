@@ -4,13 +4,13 @@ import gzip
 import io
 import math
 import pathlib
-import zlib
 
 import numpy as np
 
 from tsla.errors import InputError
-from tsla.files import write_whole
+from tsla.files import open_regular, untrusted, write_whole
 
+_MOST = 2**30  # bytes of an unpacked file; of EMNIST's images half of that
 _PARTS = {
   'train_images': ('train-images-idx3-ubyte.gz', 3),
   'train_labels': ('train-labels-idx1-ubyte.gz', 1),
@@ -30,15 +30,18 @@ def read(path: pathlib.Path, ndim: int) -> np.ndarray:
   """
   where = f'--folder={path.parent}: {path.name}'
   again = 'fetch the file again'
-  try:
-    data = gzip.decompress(path.read_bytes())
-  except (OSError, EOFError, zlib.error) as error:
-    why = getattr(error, 'strerror', None) or error
-    raise InputError(
-      f'{where}: {why}',
+  with (
+    untrusted(
+      where,
       allowed='a folder with ' + ', '.join(name for name, _ in _PARTS.values()),
       cure='apt-get install dataset-fashion-mnist, or fetch the files again',
-    ) from error
+    ),
+    open_regular(path) as opened,
+    gzip.GzipFile(fileobj=opened) as file,
+  ):
+    data = file.read(_MOST + 1)
+    if len(data) > _MOST:
+      raise ValueError(f'unpacked, it takes more than {_MOST:,} bytes')
   start, magic = 4 + 4 * ndim, bytes([0, 0, 8, ndim])
   if data[:4] != magic or len(data) < start:
     raise InputError(

@@ -9,6 +9,7 @@ import io
 import itertools
 import os
 import pathlib
+import warnings
 from collections.abc import Iterable, Iterator
 from concurrent import futures
 from typing import TYPE_CHECKING
@@ -16,13 +17,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tsla.errors import InputError
+from tsla.files import open_regular
 
 if TYPE_CHECKING:
   from PIL import Image
 
 
 _PART = 32  # images that a thread decodes in one go
-
+# What data sets hold under the names of JPEG and PNG. Pillow knows others, and
+# runs a program for one of them.
+_FORMATS = ('JPEG', 'PNG', 'GIF', 'BMP', 'WEBP')
+MOST_PIXELS = 2**26  # of an image, in the file or resized: 8192 × 8192
 
 # What names an image in errors, and its encoded bytes or its file.
 Encoded = tuple[str, bytes | pathlib.Path]
@@ -61,6 +66,10 @@ def decode_all(
   def decode(part: list[Encoded]) -> list[np.ndarray | CorruptImage]:
     return [_decode(source, where, channels, size) for where, source in part]
 
+  from PIL import Image
+
+  # Pillow's own budget: beyond ours it warns, and far beyond it refuses.
+  warnings.simplefilter('error', Image.DecompressionBombWarning)
   sources, waiting = iter(sources), collections.deque()
   workers = os.cpu_count() or 1
   # Threads: Pillow frees the interpreter while it decodes and resizes.
@@ -88,9 +97,17 @@ def _decode(
 ) -> np.ndarray | CorruptImage:
   from PIL import Image
 
-  file = io.BytesIO(source) if isinstance(source, bytes) else source
   try:
-    with Image.open(file) as image:
+    with (
+      io.BytesIO(source)
+      if isinstance(source, bytes)
+      else open_regular(source) as file,
+      Image.open(file, formats=_FORMATS) as image,
+    ):
+      if image.width * image.height > MOST_PIXELS:
+        raise ValueError(
+          f'{image.width} × {image.height} pixels, more than {MOST_PIXELS:,}'
+        )
       if image.mode.startswith(('I', 'F')):
         problem = f'{where}: an image of mode {image.mode}'
         raise InputError(problem, allowed='8 bits a channel')
@@ -104,6 +121,7 @@ def _decode(
     SyntaxError,
     ValueError,
     Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
   ) as error:
     if getattr(error, 'errno', None):  # the disk's error, not the image's
       raise InputError(f'{where}: {error.strerror}') from error

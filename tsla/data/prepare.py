@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tsla.data.builders import BUILDERS, builder_class
 from tsla.errors import InputError
-from tsla.files import locked, sha256_of
+from tsla.files import expand, locked, sha256_of
 
 if TYPE_CHECKING:
   import tensorflow_datasets as tfds
@@ -22,7 +22,7 @@ AnyPath = str | os.PathLike
 def data_root(data_dir: AnyPath = '') -> pathlib.Path:
   """Returns the folder of all sets; '' means TFDS's default."""
   default = os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
-  return pathlib.Path(data_dir or default).expanduser()
+  return expand(data_dir or default)
 
 
 def set_directory(name: str, data_dir: AnyPath = '') -> pathlib.Path:

@@ -52,7 +52,11 @@ class Source(Protocol):
   homes: tuple[pathlib.Path, ...]
 
   def state(self) -> str:
-    """Returns a digest of the files' names, sizes and times of change."""
+    """A digest of the files' names, sizes and times of change.
+
+    What changes a file and none of the three is not seen: a fault of the disk
+    in a file that is decoded already.
+    """
 
   def open(self) -> tuple[list[str], dict[str, Examples]]:
     """Returns the class names, and the examples of train and of test."""
@@ -80,7 +84,9 @@ class TfdsSource:
     """As of `Source`."""
     info = self.directory / 'dataset_info.json'
     content = info.read_bytes() if info.exists() else b''
-    return _digest(content, self.directory, sorted(self.directory.iterdir()))
+    files = sorted(self.directory.iterdir())
+    # A set may move with its decoded images; the time of its writing does.
+    return _digest(content, self.directory, files, lambda f: f.st_mtime_ns)
 
   def open(self) -> tuple[list[str], dict[str, Examples]]:
     """As of `Source`; `validation` serves as test where there is no `test`."""
@@ -130,7 +136,9 @@ class FolderSource:
     """As of `Source`."""
     class_names, files = self._list()
     listed = [file for split in files.values() for _, file, _ in split]
-    return _digest(json.dumps(class_names).encode(), self.path, listed)
+    content = json.dumps(class_names).encode()
+    # The kernel's own time, which no program can put back.
+    return _digest(content, self.path, listed, lambda f: f.st_ctime_ns)
 
   def open(self) -> tuple[list[str], dict[str, Examples]]:
     """As of `Source`, in the order of class and file name."""
@@ -251,12 +259,15 @@ def _visible(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _digest(
-  content: bytes, root: str | os.PathLike, files: Iterable[pathlib.Path]
+  content: bytes,
+  root: str | os.PathLike,
+  files: Iterable[pathlib.Path],
+  time: Callable[[os.stat_result], int],
 ) -> str:
-  """Digests `content` and each file's name, size and time of change."""
+  """Digests `content` and each file's name, size and time."""
   digest = hashlib.sha256(content)
   for file in files:
     facts = file.stat()
     name = os.path.relpath(file, root)
-    digest.update(repr((name, facts.st_size, facts.st_mtime_ns)).encode())
+    digest.update(repr((name, facts.st_size, time(facts))).encode())
   return digest.hexdigest()

@@ -251,7 +251,7 @@ def load_network(
     width=stem.shape[0],
     dtype=dtype,
   )
-  images = jnp.zeros((1, 32, 32, stem.shape[1]))
+  images = jax.ShapeDtypeStruct((1, 32, 32, stem.shape[1]), jnp.float32)
   init = functools.partial(model.init, train=True)
   like = jax.eval_shape(init, jax.random.key(0), images)
   return model, *to_variables(state_dict, like, field)

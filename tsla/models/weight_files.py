@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 import safetensors.numpy
 
 from tsla.errors import InputError
-from tsla.files import write_whole
+from tsla.files import expand, read_bytes, untrusted, write_whole
 from tsla.models import torch_zip
 
 FORMATS = 'a .safetensors file, or a .pth file that torch.save wrote as a zip'
@@ -49,13 +48,8 @@ def read_state_dict(
       no state dict, or a pickle that names anything but tensors.
   """
   where = f'{field} = {os.fspath(path)!r}'
-  try:
-    data = pathlib.Path(path).expanduser().read_bytes()
-  except (OSError, ValueError) as error:
-    why = getattr(error, 'strerror', None) or error
-    raise InputError(
-      f'{where}: {why}', allowed=FORMATS, cure=f'--{field}=FILE'
-    ) from error
+  with untrusted(where, allowed=FORMATS, cure=f'--{field}=FILE'):
+    data = read_bytes(expand(path))
   found = hashlib.sha256(data).hexdigest()
   if sha256 and sha256.lower() != found:
     raise InputError(
@@ -73,7 +67,8 @@ def another_file(field: str) -> str:
 
 def _load(data: bytes, where: str, cure: str) -> Any:
   """What the file holds, whichever of the formats it is in."""
-  try:
+  damaged = f'{where}: damaged, cut short or of an unknown kind'
+  with untrusted(damaged, allowed=FORMATS, cure=cure):
     if data[8:9] == b'{':  # after the length of the header
       tensors = {}
       for name, item in safetensors.deserialize(data):
@@ -81,19 +76,14 @@ def _load(data: bytes, where: str, cure: str) -> Any:
         tensors[name] = array.reshape(item['shape'])
       return tensors
     if data.startswith(b'PK'):
-      return torch_zip.read_tensors(data)
-  except torch_zip.ForeignNameError as error:
-    raise InputError(
-      f'{where}: refused, its pickle names {str(error)!r}; nothing was run',
-      allowed='tensors in dicts and lists, numbers and texts',
-      cure=_ALONE,
-    ) from error
-  except (safetensors.SafetensorError, KeyError, ValueError) as error:
-    raise InputError(
-      f'{where}: damaged, cut short or of an unknown kind: {error}',
-      allowed=FORMATS,
-      cure=cure,
-    ) from error
+      try:
+        return torch_zip.read_tensors(data)
+      except torch_zip.ForeignNameError as error:
+        raise InputError(
+          f'{where}: refused, its pickle names {str(error)!r}; nothing was run',
+          allowed='tensors in dicts and lists, numbers and texts',
+          cure=_ALONE,
+        ) from error
   if data.startswith(b'\x80') or data[257:262] == b'ustar':
     raise InputError(
       f'{where}: a .pth file in the form from before torch 1.6',
@@ -131,7 +121,7 @@ def write_safetensors(
   path: str | os.PathLike, state_dict: Mapping[str, np.ndarray]
 ) -> None:
   """Writes a state dict as .safetensors, all of the file or none of it."""
-  path = pathlib.Path(path).expanduser()
+  path = expand(path)
   # safetensors writes the memory as it lies, whatever the strides are.
   arrays = {k: np.asarray(v, order='C') for k, v in state_dict.items()}
   # 'pt' tells the readers that look for it that the layout is torch's.

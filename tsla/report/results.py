@@ -164,7 +164,7 @@ def _tables_of_runs(paths: Iterable[pathlib.Path]) -> list[Results]:
     fields, standing = record.fields, record.standing()
     trunk, _, epoch = str(fields.get('init.fork_from') or '').rpartition('@')
     trunk = pathlib.PurePath(trunk).name
-    first_epoch = int(epoch) if epoch.isdigit() else 0
+    first_epoch = int(epoch) if epoch.isdecimal() else 0
     seed, epochs = fields['seed'], fields['epochs']
     run = RunResult(
       str(path), seed, record, *standing, epochs, first_epoch, trunk

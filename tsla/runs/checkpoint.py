@@ -25,6 +25,7 @@ from jax.experimental import multihost_utils
 from tsla.errors import InputError
 from tsla.files import existing, sync
 from tsla.runs import manifest, retention
+from tsla.runs.log import RunLog
 from tsla.runs.manifest import Damaged
 
 _SPACE = 3  # times the state: two on disk, one being written
@@ -47,11 +48,13 @@ class Checkpoints:
     self,
     directory: pathlib.Path,
     keep_steps: Sequence[int],
+    run: Mapping[str, Any],
     checkpointer: ocp.StandardCheckpointer,
   ):
     self.passed_over: list[str] = []
     self._directory = directory
     self._keep_steps = frozenset(keep_steps)
+    self._run = run
     self._checkpointer = checkpointer
     self._good: dict[int, bool] = {}
     self._worker = ThreadPoolExecutor(1)
@@ -87,12 +90,17 @@ class Checkpoints:
     return step if step >= 0 else None
 
   def save(
-    self, step: int, state: Any, scores: Mapping[int, float] | None = None
+    self,
+    step: int,
+    state: Any,
+    scores: Mapping[int, float] | None = None,
+    log: RunLog | None = None,
   ) -> None:
     """Writes `state` in the background; the caller may donate it at once.
 
-    Then deletes all but the newest two, the one with the best of `scores`, and
-    those of `keep_steps`.
+    What `log` holds by now belongs to it, and is on the disk before it. Then
+    deletes all but the newest two, the one with the best of `scores`, and those
+    of `keep_steps`.
 
     Raises:
       InputError: the save before this one could not be written.
@@ -105,8 +113,9 @@ class Checkpoints:
       # The first process writes arrays of NumPy, for all of them.
       arrays = manifest.host_copy(state)
       self._checkpointer.save(partial, arrays, force=True)
+    run = {**self._run, 'step': step, 'log': log.position() if log else {}}
     self._saving = self._worker.submit(
-      self._finish, step, arrays, dict(scores or {})
+      self._finish, step, arrays, dict(scores or {}), run, log
     )
 
   def wait(self) -> None:
@@ -201,8 +210,15 @@ class Checkpoints:
     if jax.process_count() > 1:
       multihost_utils.sync_global_devices('checkpoints')
 
+  def run_of(self, step: int) -> dict[str, Any]:
+    """Whose state a checkpoint is: `Manifest.run`."""
+    with self._refuse_damaged(step):
+      return manifest.read(self._folder(step)).run
+
   def _checked(self, step: int) -> manifest.Manifest:
     saved = manifest.read(self._folder(step))
+    if (there := saved.run.get('step', step)) != step:
+      raise Damaged(f'it is the state of update {there}')
     saved.check_files(self._folder(step))
     return saved
 
@@ -224,17 +240,25 @@ class Checkpoints:
     return self._directory / str(name)
 
   def _finish(
-    self, step: int, arrays: dict[str, np.ndarray], scores: dict[int, float]
+    self,
+    step: int,
+    arrays: dict[str, np.ndarray],
+    scores: dict[int, float],
+    run: dict[str, Any],
+    log: RunLog | None,
   ) -> None:
     """Beside the main thread: waits for the writing, puts it in its place."""
     digests = manifest.digests(arrays)
     self._checkpointer.wait_until_finished()
     if jax.process_index() == 0:
       partial = self._folder(f'{step}.partial')
-      manifest.write(partial, digests)
+      if log is not None:
+        log.sync()
+      manifest.write(partial, digests, run)
       retention.remove(self._folder(step))  # a damaged one
       partial.rename(self._folder(step))
       sync(self._directory)
+      sync(self._directory.parent)
       self._good[step] = True
       bad = {step for step, good in self._good.items() if not good}
       retention.tidy(self._directory, self._keep_steps, scores, bad)
@@ -284,15 +308,18 @@ def _describe(array: Any) -> str:
 
 @contextlib.contextmanager
 def open_checkpoints(
-  directory: pathlib.Path, keep_steps: Sequence[int] = ()
+  directory: pathlib.Path,
+  keep_steps: Sequence[int] = (),
+  run: Mapping[str, Any] | None = None,
 ) -> Iterator[Checkpoints]:
   """The checkpoints under `directory`; leaving waits until all are on disk.
 
   The first save makes the directory, and only saves change it. Checkpoints of
-  `keep_steps` are kept beside the newest two and the best.
+  `keep_steps` are kept beside the newest two and the best; each is marked with
+  the identity of its `run`.
   """
   with ocp.StandardCheckpointer() as checkpointer:
-    checkpoints = Checkpoints(directory, keep_steps, checkpointer)
+    checkpoints = Checkpoints(directory, keep_steps, run or {}, checkpointer)
     try:
       yield checkpoints
     finally:

@@ -5,11 +5,15 @@
 - `data.json`: the SHA-256 of its data set, of its teacher if it has one, and of
   the files of one's own that its config names;
 - `parts/FIELD.py`: copies of those files, which others read in their place;
-- `.lock`: held while a process trains here;
+- `.lock`: held while a process trains here, which ends if it is deleted;
+- `.processes`: a mark by which several find that they share the directory;
 - `environment.json`: versions, devices, git revision and command line of the
   process that trained here last;
 - `status.json`: running, done, diverged, interrupted or stuck, and at which
-  update; `failure.txt`: why a sweep gave the run up;
+  update; while it says running also `pid` and `host`, and the process changes
+  the file's time every 10 s: a reader on any machine whose clock fits takes
+  one that has not for a minute for killed. `failure.txt`: why a sweep gave the
+  run up, until the next start;
 - `metrics.jsonl`: one row an interval, an evaluation, an event: the truth;
 - `tensorboard/`: the same numbers, derived;
 - `checkpoints/`: the state; `stacks-PROCESS.txt`: where a run stood still.
@@ -22,26 +26,32 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import ml_collections
-from tensorboardX import SummaryWriter
 
 from tsla import files, programs
 from tsla.config import forms as config_lib
 from tsla.errors import InputError
-from tsla.runs import environment, log, retention
+from tsla.runs import environment, lifecycle, log, retention
+from tsla.runs.board import Board
 from tsla.runs.log import LogRow, RunLog
 
 CONFIG_FORMAT = 1
 CONFIG, _DATA, _STATUS = 'config.json', 'data.json', 'status.json'
 _ENVIRONMENT, _FAILURE = 'environment.json', 'failure.txt'
 _LOG, _CHECKPOINTS, _PARTS = 'metrics.jsonl', 'checkpoints', 'parts'
+_TYPES = {_STATUS: {'state': str, 'step': int}, _DATA: {'fingerprint': str}}
+# What an object in one of these holds.
+_INSIDE = {'test': log.is_number, _PARTS: lambda text: isinstance(text, str)}
 _TAIL = 4096  # bytes of a log that hold its last row
+_BEAT_SECONDS, _DEAD_SECONDS = 10.0, 60.0
 _REASONS = {
-  'running': 'still running, or killed',
+  'running': 'still running, or killed',  # an earlier version does not say
   'interrupted': 'stopped by a signal after a save',
   'diverged': 'a number was not finite any more',
 }
@@ -54,7 +64,8 @@ class RunRecord:
   Attributes:
     path: the directory.
     fields: of its `config.json`; empty where no run has begun.
-    status: of its `status.json`: state, step, and the last test when done.
+    status: of its `status.json`: state, step, and the last test when done; one
+      that says running but shows no life is `killed` here.
     fingerprint: SHA-256 of its data set, '' if unknown.
     parts: SHA-256 of the files of one's own in its config, by field.
     rows: of its log, in order.
@@ -110,12 +121,17 @@ class RunRecord:
       return 'missing', self.failure or 'not started'
     state = str(self.status.get('state', 'running'))
     if state != 'done':
-      return state, self.failure or _REASONS.get(state, '')
-    step, epochs = self.status.get('step'), self.fields['epochs']
+      reason = self.failure or self.status.get('where')
+      return state, reason or _REASONS.get(state, '')
+    step, epochs = self.status.get('step'), self.fields.get('epochs')
+    for kind in ('train', 'eval'):
+      steps = [row['step'] for row in self.log.get(kind, ())]
+      if steps != sorted(set(steps)):
+        return 'damaged', f'its log has {kind} rows twice, or not in order'
     last = self.log.get('eval', [{'step': -1}])[-1]
     if last['step'] != step:
       return 'damaged', f'its log has no evaluation after update {step}'
-    if not step or step % epochs:
+    if not step or type(epochs) is not int or epochs < 1 or step % epochs:
       return 'damaged', f'its {step} updates are not {epochs} epochs'
     if not log.is_number(last.get('nll', 0)):  # then it would have diverged
       return 'damaged', 'its last evaluation lacks nll'
@@ -134,7 +150,7 @@ def read_record(path: pathlib.Path) -> RunRecord:
   return RunRecord(
     path,
     fields=_read(path, CONFIG),
-    status=_read(path, _STATUS),
+    status=_read_status(path),
     fingerprint=str(data.get('fingerprint', '')),
     parts=data.get(_PARTS, {}),
     rows=tuple(log.read(path / _LOG)),
@@ -153,7 +169,7 @@ def read_run(path: str | os.PathLike, where: str) -> RunRecord:
   """
   path = pathlib.Path(path)
   for name in (CONFIG, _DATA, _STATUS, _LOG):
-    if not (path / name).exists():
+    if not os.path.exists(path / name):
       raise InputError(
         f'{where}: no {name} is there',
         allowed='the directory of a run',
@@ -162,9 +178,6 @@ def read_run(path: str | os.PathLike, where: str) -> RunRecord:
   try:
     run = read_record(path)
     run.config  # noqa: B018 (raises)
-    files.check_fields(f'{path / _STATUS}: ', run.status, state=str)
-    data = _read(path, _DATA)
-    files.check_fields(f'{path / _DATA}: ', data, fingerprint=str)
   except InputError as error:
     raise InputError(
       f'{where}: {error.problem}', allowed=error.allowed, cure=error.cure
@@ -175,7 +188,7 @@ def read_run(path: str | os.PathLike, where: str) -> RunRecord:
 def state_of(path: pathlib.Path) -> str:
   """How a run stands: what its status says, or missing."""
   try:
-    return _read(path, _STATUS)['state']
+    return _read_status(path)['state']
   except (InputError, KeyError):
     return 'missing'
 
@@ -194,11 +207,12 @@ def read_saved(path: pathlib.Path) -> RunRecord | None:
 def epochs_done(path: pathlib.Path) -> float:
   """How far a run is, from the end of its log."""
   try:
-    with (path / _LOG).open('rb') as file:
+    with files.open_regular(path / _LOG) as file:
       file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
-      return json.loads(file.read().splitlines()[-1])['epoch']
-  except (OSError, ValueError, LookupError):
+      epoch = json.loads(file.read().splitlines()[-1])['epoch']
+  except (OSError, ValueError, LookupError, TypeError, RecursionError):
     return 0.0
+  return epoch if log.is_number(epoch) else 0.0
 
 
 def note_failure(path: pathlib.Path, reason: str = '') -> None:
@@ -213,10 +227,32 @@ def note_failure(path: pathlib.Path, reason: str = '') -> None:
 
 def _read(path: pathlib.Path, name: str) -> dict[str, Any]:
   """The JSON object in a file of a run; empty where there is none."""
-  if not (path / name).exists():
-    return {}
   newest = CONFIG_FORMAT if name == CONFIG else 0
-  return files.read_object(path / name, newest=newest)
+  try:
+    value = files.read_object(path / name, newest=newest)
+  except files.DamagedFile as error:
+    if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+      return {}
+    raise
+  files.check_fields(f'{path / name}: ', value, **_TYPES.get(name, {}))
+  for field, right in _INSIDE.items():
+    part = value.get(field, {}) if name in _TYPES else {}
+    if not isinstance(part, dict) or not all(map(right, part.values())):
+      raise files.DamagedFile(f'{path / name}: {field} = {part!r}')
+  return value
+
+
+def _read_status(path: pathlib.Path) -> dict[str, Any]:
+  """What a run's status says, and `where` it runs or was killed since when."""
+  status = _read(path, _STATUS)
+  if status.get('state') == 'running' and 'pid' in status:
+    status['where'] = f'on {status.get("host")}, pid {status["pid"]}'
+    beat = (path / _STATUS).stat().st_mtime
+    if time.time() - beat > _DEAD_SECONDS:
+      since = time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(beat))
+      status['state'] = 'killed'
+      status['where'] = f'or dead since {since}, {status["where"]}'
+  return status
 
 
 def _copy(path: pathlib.Path, field: str) -> pathlib.Path:
@@ -245,26 +281,27 @@ class RunDirectory:
   ):
     self.path = pathlib.Path(path)
     self._writes = writes
+    self._confirm: Callable[[], None] = lambda: None
+    self._may_change = allow_changed_config
     self._fields = config_lib.flatten(config)
     own = config_lib.own_files(self._fields)
     self._sources = {f: programs.source(text) for f, text in own.items()}
     self._parts = {f: programs.sha256(text) for f, text in own.items()}
+    self._look()
+
+  def _look(self) -> None:
+    """Reads what is there by now; refuses what this run may not go on with."""
     with self._explained():
       before = _read(self.path, CONFIG)
       # A run that logged nothing may restart with another config.
       self._before = before if before and self.has_begun else self._fields
-      data = _read(self.path, _DATA) if self.has_begun else {}
+      self._data = _read(self.path, _DATA) if self.has_begun else {}
       self._status = _read(self.path, _STATUS)
       log.read(self.path / _LOG, mend=True)  # refuses one of a newer format
-      home = files.existing(self.path)
-      if not (home.is_dir() and os.access(home, os.W_OK)):
-        raise PermissionError(f'{home} is no folder that can be written')
-    if not allow_changed_config:
-      self._refuse_another(
-        'config', self._changes(), ', or --allow_changed_config'
-      )
+      files.check_writable(self.path)
+    self._refuse_changes(config_lib.identity(self._before))
     for field, digest in self._parts.items():
-      there = data.get(_PARTS, {}).get(field, digest)
+      there = self._data.get(_PARTS, {}).get(field, digest)
       if there != digest:
         self._refuse_another(
           f'{field}: {self._fields[field]} was edited since',
@@ -274,13 +311,14 @@ class RunDirectory:
 
   @property
   def result(self) -> dict[str, float] | None:
-    """The last evaluation of a finished run; None while there is none.
+    """The last evaluation of a finished run of this config; None if unfinished.
 
-    Also None where a field has changed that may lead to other data.
+    Only inside `claim` it is known to be on the same data.
     """
     done = self._status.get('state') == 'done'
-    unchanged = self._before == self._fields
-    return self._status['test'] if done and unchanged else None
+    if not done or self._changes(config_lib.identity(self._before)):
+      return None
+    return self._status.get('test')
 
   @contextlib.contextmanager
   def claim(self, fingerprint: str, teacher: str = '') -> Iterator[None]:
@@ -295,31 +333,32 @@ class RunDirectory:
     self._facts = {'fingerprint': fingerprint, 'teacher': teacher}
     if self._parts:
       self._facts[_PARTS] = self._parts
-    with self._explained():
-      before = (self.has_begun and _read(self.path, _DATA)) or self._facts
-    for name, what in (('fingerprint', 'data set'), ('teacher', 'teacher')):
-      if before.get(name, '') != self._facts[name]:
-        self._refuse_another(what, [f'its SHA-256 is {self._facts[name]}'])
     if not self._writes:
+      self._refuse_facts(self._data)
       yield
       return
     with contextlib.ExitStack() as stack:
-      with self._explained():
-        anew = not self.path.exists()
-        self.path.mkdir(parents=True, exist_ok=True)
-        lock = files.locked(self.path / '.lock', wait=False)
-        try:
-          stack.enter_context(lock)
-        except BlockingIOError:
-          raise InputError(
-            f'workdir = {self.path}: another process is training here',
-            cure='wait for it, or another --workdir',
-          ) from None
+      anew = not self.path.exists()
+      self._confirm = stack.enter_context(files.claimed(self.path))
       try:
-        yield
+        # What was there may have changed before the lock was held.
+        self._look()
+        self._refuse_facts(self._data)
+        with lifecycle.every(_BEAT_SECONDS, self._beat):
+          yield
       finally:  # of a run that was refused nothing stays
-        if anew and [file.name for file in self.path.iterdir()] == ['.lock']:
+        if anew and [file.name for file in self.path.glob('*')] == ['.lock']:
           shutil.rmtree(self.path)
+
+  def _beat(self) -> None:
+    """Shows that the run lives; ends the process if it lost its directory."""
+    with contextlib.suppress(OSError):  # as of a server that is away
+      try:
+        self._confirm()
+      except InputError as error:
+        lifecycle.say(str(error))
+        os._exit(2)
+      os.utime(self.path / _STATUS)
 
   @property
   def has_begun(self) -> bool:
@@ -328,13 +367,42 @@ class RunDirectory:
     logged = path.exists() and path.stat().st_size > 0
     return logged or bool(retention.saved_steps(self.checkpoints))
 
-  def _changes(self) -> list[str]:
-    """The fields that make this another run than the one that is here."""
-    there = config_lib.identity(self._before)
+  @property
+  def identity(self) -> dict[str, Any]:
+    """What makes the run, as its checkpoints are marked; inside `claim`."""
+    return {'config': config_lib.identity(self._fields), **self._facts}
+
+  def refuse_another(self, saved: Mapping[str, Any]) -> None:
+    """Raises InputError if `saved` is not this run's `identity`.
+
+    The config may be another where that is allowed; of an earlier version
+    `saved` is empty.
+    """
+    if saved:
+      self._refuse_changes(saved['config'])
+      self._refuse_facts(saved)
+
+  def _refuse_changes(self, there: Mapping[str, Any]) -> None:
+    if not self._may_change:
+      self._refuse_another(
+        'config', self._changes(there), ', or --allow_changed_config'
+      )
+
+  def _refuse_facts(self, there: Mapping[str, Any]) -> None:
+    for name, what in (('fingerprint', 'data set'), ('teacher', 'teacher')):
+      if there and there.get(name, '') != self._facts[name]:
+        self._refuse_another(what, [f'its SHA-256 is {self._facts[name]}'])
+
+  def _changes(self, there: Mapping[str, Any]) -> list[str]:
+    """How this run's fields differ from the identity of another."""
     here = config_lib.identity(self._fields)
+    # Another version may know others.
+    default = {n: field.default for n, field in config_lib.FIELDS.items()}
     return [
-      f'{name} = {self._before.get(name)!r} there, '
-      f'{self._fields.get(name)!r} here'
+      ', '.join(
+        f'{fields.get(name, default.get(name))!r} {place}'
+        for fields, place in ((there, 'there'), (here, 'here'))
+      ).join([f'{name} = ', ''])
       for name in sorted(there.keys() | here.keys())
       if there.get(name) != here.get(name)
     ]
@@ -367,7 +435,7 @@ class RunDirectory:
     Raises:
       InputError: the config has changed, and nothing is left to train with it.
     """
-    if self._changes() and step:
+    if step and self._changes(config_lib.identity(self._before)):
       if step >= total_steps:
         raise InputError(
           f'workdir = {self.path}: has a checkpoint of update {step:,}, and '
@@ -376,15 +444,19 @@ class RunDirectory:
           cure='more --config.epochs=…, or another --workdir',
         )
       self._write(f'config-until-{step}.json', self._before, CONFIG_FORMAT)
-    for field, source in self._sources.items():
-      copy = _copy(self.path, field)
-      if self._writes:
-        copy.parent.mkdir(exist_ok=True)
-        files.write_whole(copy, source)
+    if self._writes:
+      with self._explained():
+        note_failure(self.path)  # of an earlier start
+        retention.clear(self.checkpoints)
+        for field, source in self._sources.items():
+          copy = _copy(self.path, field)
+          copy.parent.mkdir(exist_ok=True)
+          files.write_whole(copy, source)
     self._write(CONFIG, self._fields, CONFIG_FORMAT)
     self._write(_DATA, self._facts)
     self._write(_ENVIRONMENT, environment.describe())
-    self.write_status('running', step)
+    here = {'pid': os.getpid(), 'host': socket.gethostname()}
+    self.write_status('running', step, **here)
 
   def write_status(self, state: str, step: int, **more: Any) -> None:
     """Says how the run stands: running, done, diverged, interrupted, stuck."""
@@ -396,24 +468,35 @@ class RunDirectory:
     self.write_status(state, max(saved, default=0))
 
   @contextlib.contextmanager
-  def log(self, step: int) -> Iterator[RunLog]:
-    """The run's log from update `step` on; later rows are cut away."""
+  def log(
+    self, step: int, position: Mapping[str, Any] | None = None
+  ) -> Iterator[RunLog]:
+    """The run's log from update `step` on; what follows is cut away.
+
+    `position` is that of the state that the run goes on from; one of an earlier
+    version has none: then rows after `step` are what follows. A run that
+    begins, at 0, has no row.
+    """
     path = self.path / _LOG
     with self._explained():
-      rows = [r for r in log.read(path, mend=True) if r['step'] <= step]
+      content = b''
+      if position:
+        content = log.read_until(path, position)
+      elif step:
+        rows = [r for r in log.read(path, mend=True) if r['step'] <= step]
+        content = log.to_text(rows).encode()
+      rows = log.parse(path, content.decode())
       if self._writes and path.exists():
-        files.write_whole(path, log.to_text(rows))
+        files.write_whole(path, content)
     if not self._writes:
       yield RunLog(None, None, rows)
       return
     with (
       self._explained(),  # a disk that fills up in the run
       path.open('a') as file,
-      contextlib.closing(
-        SummaryWriter(str(self.path / 'tensorboard'), purge_step=step + 1)
-      ) as board,
+      contextlib.closing(Board(self.path / 'tensorboard', step + 1)) as board,
     ):
-      yield RunLog(file, board, rows)
+      yield RunLog(file, board, rows, content)
 
   @contextlib.contextmanager
   def _explained(self) -> Iterator[None]:
@@ -428,4 +511,6 @@ class RunDirectory:
 
   def _write(self, name: str, value: dict[str, Any], version: int = 0) -> None:
     if self._writes:
-      files.write_object(self.path / name, value, version=version)
+      self._confirm()
+      with self._explained():
+        files.write_object(self.path / name, value, version=version)

@@ -1,20 +1,24 @@
 """The process that a run is: where it comes from, and how it is set up.
 
 What `describe` finds goes into the run's directory. `keep_compiled` and
-`split_cores` are called before jax looks for devices.
+`split_cores` are called before jax looks for devices, `hush` by a program.
 """
 
 import contextlib
+import logging
 import os
 import pathlib
 import platform
 import shlex
 import subprocess
 import sys
+import threading
 from importlib import metadata
+from typing import Any
 
 import jax
 
+from tsla.errors import InputError
 from tsla.files import user_cache
 
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint')
@@ -86,13 +90,29 @@ def keep_compiled() -> None:
     return
   # A program for the CPU is made for a number of cores, which changes its sums
   # but not jax's name for it.
-  folder = user_cache('xla') / f'{available_cores()}-cores'
   try:
+    folder = user_cache('xla') / f'{available_cores()}-cores'
     folder.mkdir(parents=True, exist_ok=True)
-  except OSError:
+  except (OSError, InputError):
     return
   jax.config.update('jax_compilation_cache_dir', str(folder))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+
+
+def hush() -> None:
+  """Keeps from the terminal what threads of libraries say of their errors.
+
+  They are raised in the main thread too, and explained there: a full disk would
+  be hundreds of lines of Orbax and TensorBoard around the three that matter.
+  """
+
+  def report(kind: type[BaseException], *error: Any) -> None:
+    if threading.current_thread() is threading.main_thread():
+      sys.__excepthook__(kind, *error)
+
+  sys.excepthook = report
+  threading.excepthook = sys.unraisablehook = lambda _: None
+  logging.getLogger('absl').setLevel(logging.CRITICAL)
 
 
 def split_cores(model: str, batch_size: int) -> None:

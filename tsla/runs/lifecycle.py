@@ -1,6 +1,6 @@
 """How a run ends before its end: asked by a signal, or standing still.
 
-SIGTERM and SIGINT are noted, and honoured between two compiled calls. A
+SIGTERM, SIGHUP and SIGINT are noted, and honoured between two compiled calls. A
 watchdog ends a run in which nothing is done any more, and says where it stood.
 """
 
@@ -9,24 +9,28 @@ import faulthandler
 import os
 import pathlib
 import signal
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 # Schedulers kill 30 s after the signal.
 _GRACE_SECONDS = 25.0
-# A scheduler signals every process, and so does the sweep among them.
+# A scheduler signals every process, and so does the sweep among them; a closed
+# terminal sends SIGHUP, and the shell in it once more.
 _ECHO_SECONDS = 2.0
 _STUCK = 4  # the exit code of a run that stood still
+_PULSE_SECONDS = 1.0
 
 
 class Interrupted(Exception):
   """The run was asked to stop, and saved first.
 
   Attributes:
-    exit_code: 128 + the signal's number: 143 for SIGTERM, 130 for SIGINT.
+    exit_code: 128 + the signal's number: 143 for SIGTERM, 129 for SIGHUP, 130
+      for SIGINT.
   """
 
   status = 'interrupted'
@@ -46,11 +50,11 @@ class Requested:
 def watch_signals(
   give_up: Callable[[], None], grace: float = _GRACE_SECONDS
 ) -> Iterator[Requested]:
-  """Notes the first SIGTERM or SIGINT; a second one ends the process at once.
+  """Notes the first of the signals; a second one ends the process at once.
 
   A thread does, for the main one may be in a compiled call, or in the compiler,
   and run no Python for minutes. Outside the main thread, which alone may, no
-  signal is watched.
+  signal is watched, and SIGHUP never is where it was ignored, as by nohup.
 
   If the process has not left after `grace` seconds, `give_up` is called and it
   ends without a save: what is on the disk then is the newest there is.
@@ -61,15 +65,22 @@ def watch_signals(
     return
   read, write = os.pipe()
   os.set_blocking(write, False)
+  # Standard error as it is now: `note` may leave the terminal before `listen`
+  # has said why.
+  error = os.open(os.devnull, os.O_WRONLY)
+  with contextlib.suppress(OSError):  # it is closed
+    os.dup2(2, error)
   left = threading.Event()
 
   def note(signum: int, frame: FrameType | None) -> None:
     del frame
     requested.signum = requested.signum or signum
+    if signum == signal.SIGHUP:
+      _leave_terminal()
 
   def leave(signum: int) -> None:
     if not left.wait(grace):
-      os.write(2, b'the call takes too long: stopping without a save\n')
+      say('the call takes too long: stopping without a save')
       try:
         give_up()
       finally:
@@ -81,31 +92,67 @@ def watch_signals(
       if signum not in _SIGNALS:
         continue
       if first is not None:
-        if (
-          signum == signal.SIGTERM and time.monotonic() - first < _ECHO_SECONDS
-        ):
+        if signum != signal.SIGINT and time.monotonic() - first < _ECHO_SECONDS:
           continue
         os._exit(128 + signum)
       first = time.monotonic()
       name = signal.Signals(signum).name
-      os.write(2, f'\n{name}: stopping after this call, then saving\n'.encode())
+      say(f'\n{name}: stopping after this call, then saving', error)
       threading.Thread(target=leave, args=(signum,), daemon=True).start()
 
   listener = threading.Thread(target=listen, daemon=True)
   listener.start()
   wakeup = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-  before = {number: signal.signal(number, note) for number in _SIGNALS}
+  before = {
+    number: signal.signal(number, note)
+    for number in _SIGNALS
+    if (number, signal.getsignal(number)) != (signal.SIGHUP, signal.SIG_IGN)
+  }
   try:
     yield requested
   finally:
     left.set()
+    # First: by the handlers from before, one more signal may end the process.
+    os.write(write, b'\0')
+    listener.join()
     for number, handler in before.items():
       signal.signal(number, handler)
     signal.set_wakeup_fd(wakeup)
-    os.write(write, b'\0')
-    listener.join()
-    os.close(read)
-    os.close(write)
+    for handle in (read, write, error):
+      os.close(handle)
+
+
+def say(text: str, stream: int = 2) -> None:
+  """A line on standard error, from any thread; nothing where that is gone."""
+  with contextlib.suppress(OSError):
+    os.write(stream, f'{text}\n'.encode())
+
+
+def _leave_terminal() -> None:
+  """Says no more but to files: writing to a closed terminal is an error."""
+  nowhere = os.open(os.devnull, os.O_WRONLY)
+  for stream in (1, 2):
+    with contextlib.suppress(OSError):
+      if not stat.S_ISREG(os.fstat(stream).st_mode):
+        os.dup2(nowhere, stream)
+
+
+@contextlib.contextmanager
+def every(seconds: float, call: Callable[[], None]) -> Iterator[None]:
+  """Calls `call` again and again while inside, in a thread."""
+  left = threading.Event()
+
+  def repeat() -> None:
+    while not left.wait(seconds):
+      call()
+
+  thread = threading.Thread(target=repeat, daemon=True)
+  thread.start()
+  try:
+    yield
+  finally:
+    left.set()
+    thread.join()
 
 
 @contextlib.contextmanager
@@ -114,23 +161,23 @@ def watch_progress(
 ) -> Iterator[Callable[[], None]]:
   """Ends the process, exit code 4, when nothing was done for a while.
 
-  It waits `minutes`, 0: for ever. The file `stacks` gets the stack of every
-  thread, and `give_up` is called. What is yielded is to be called whenever
-  something was done.
+  It waits `minutes`, 0: for ever, of the time in which the process could run:
+  while it or the machine is suspended none passes. The file `stacks` gets the
+  stack of every thread, and `give_up` is called. What is yielded is to be
+  called whenever something was done.
   """
-  last = time.monotonic()
-  left = threading.Event()
+  pulses = last = 0
 
   def alive() -> None:
     nonlocal last
-    last = time.monotonic()
+    last = pulses
 
   def watch() -> None:
-    while (rest := last + 60 * minutes - time.monotonic()) > 0:
-      if left.wait(rest):
-        return
-    text = f'nothing was done for {minutes:g} minutes: see {stacks}\n'
-    os.write(2, text.encode())
+    nonlocal pulses
+    pulses += 1  # a pause counts as one, however long it was
+    if (pulses - last) * _PULSE_SECONDS < 60 * minutes:
+      return
+    say(f'nothing was done for {minutes:g} minutes: see {stacks}')
     try:
       with stacks.open('w') as file:
         faulthandler.dump_traceback(file, all_threads=True)
@@ -138,13 +185,5 @@ def watch_progress(
     finally:
       os._exit(_STUCK)
 
-  if not minutes:
+  with every(_PULSE_SECONDS, watch) if minutes else contextlib.nullcontext():
     yield alive
-    return
-  watcher = threading.Thread(target=watch, daemon=True)
-  watcher.start()
-  try:
-    yield alive
-  finally:
-    left.set()
-    watcher.join()

@@ -4,15 +4,16 @@ The first line of a log says of which format it is, but in those that were
 written before formats had versions.
 """
 
+import hashlib
 import json
 import math
+import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
-from tensorboardX import SummaryWriter
-
 from tsla import files
+from tsla.runs.board import Board
 
 FORMAT = 1
 _HEADER = {'kind': files.FORMAT, 'step': 0, files.FORMAT: FORMAT}
@@ -23,7 +24,7 @@ LogRow = dict[str, Any]
 class RunLog:
   """Appends rows to `metrics.jsonl` and TensorBoard, or to nothing.
 
-  `rows` are what the log holds already.
+  `content` is what the log holds already, `rows` what that says.
 
   Attributes:
     evaluations: step -> the values of its `eval` row.
@@ -35,12 +36,14 @@ class RunLog:
   def __init__(
     self,
     file: TextIO | None,
-    board: SummaryWriter | None,
+    board: Board | None,
     rows: Sequence[LogRow] = (),
+    content: bytes = b'',
   ):
     self._file = file
     self._board = board
-    self._is_empty = not rows
+    self._size = len(content)
+    self._digest = hashlib.sha256(content)
     self.evaluations: dict[int, dict[str, float]] = {}
     self.probes: set[int] = set()
     self.decided = False
@@ -61,12 +64,29 @@ class RunLog:
     }
     row = {'kind': kind, 'step': step, **values}
     # Not before there is a row: a log without one holds no run yet.
-    self._file.write(to_text([row]) if self._is_empty else _line(row))
+    text = _line(row) if self._size else to_text([row])
+    self._file.write(text)
     self._file.flush()
-    self._is_empty = False
+    self._size += len(text.encode())
+    self._digest.update(text.encode())
     for name, value in values.items():
       if value is not None:
         self._board.add_scalar(f'{kind}/{name}', value, step)
+
+  def position(self) -> dict[str, Any]:
+    """Its length in bytes and SHA-256: which log belongs to a state.
+
+    Empty in a process that writes none.
+    """
+    if self._file is None:
+      return {}
+    return {'bytes': self._size, 'sha256': self._digest.hexdigest()}
+
+  def sync(self) -> None:
+    """Waits until all that was written is on the disk; in any thread."""
+    if self._file is not None:
+      os.fsync(self._file.fileno())
+      files.sync(pathlib.Path(self._file.name).parent)
 
   def _note(self, kind: str, step: int, **values: float | None) -> None:
     if kind == 'eval':
@@ -87,6 +107,22 @@ def _line(row: LogRow) -> str:
   return json.dumps(row) + '\n'
 
 
+def read_until(path: pathlib.Path, position: Mapping[str, Any]) -> bytes:
+  """The beginning of a log, up to a `RunLog.position`.
+
+  Raises:
+    DamagedFile: that is not what was written.
+  """
+  content = files.read_bytes(path) if path.exists() else b''
+  content = content[: position['bytes']]
+  if hashlib.sha256(content).hexdigest() != position['sha256']:
+    raise files.DamagedFile(
+      f'{path}: its first {position["bytes"]:,} bytes are not those that the '
+      'newest checkpoint was saved with'
+    )
+  return content
+
+
 def read(path: pathlib.Path, *, mend: bool = False) -> list[LogRow]:
   """The rows of a log in order; none where there is no log.
 
@@ -98,9 +134,12 @@ def read(path: pathlib.Path, *, mend: bool = False) -> list[LogRow]:
     NewerFormat: the log is of a newer format.
     DamagedFile: it cannot be read, or has a line that is no row.
   """
-  if not path.exists():
-    return []
-  *lines, _ = files.read_text(path).split('\n')
+  return parse(path, files.read_text(path), mend=mend) if path.exists() else []
+
+
+def parse(path: pathlib.Path, text: str, *, mend: bool = False) -> list[LogRow]:
+  """The rows of the text of a log, as `read`; `path` names it in errors."""
+  *lines, _ = text.split('\n')
   rows: list[LogRow] = []
   for number, line in enumerate(lines, start=1):
     try:

@@ -18,7 +18,7 @@ import numpy as np
 from tsla.files import FORMAT, check_format, sha256_of, sync, write_whole
 
 NAME = 'manifest.json'
-_FORMAT = 1
+_FORMAT = 2  # 1 had no `run`
 
 
 class Damaged(Exception):
@@ -32,10 +32,13 @@ class Manifest:
   Attributes:
     arrays: name -> `{'shape', 'dtype', 'sha256'}`.
     files: path inside the folder -> SHA-256.
+    run: whose state it is: `step`, `log` (`RunLog.position`), and what makes
+      the run (`RunDirectory.identity`); empty in those of earlier versions.
   """
 
   arrays: dict[str, dict[str, Any]]
   files: dict[str, str]
+  run: dict[str, Any] = dataclasses.field(default_factory=dict)
 
   def check_files(self, folder: pathlib.Path) -> None:
     """Raises Damaged if a file of `folder` is missing or another."""
@@ -90,14 +93,21 @@ def digests(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
   }
 
 
-def write(folder: pathlib.Path, arrays: dict[str, dict[str, Any]]) -> None:
-  """Brings a saved state to the disk, with a manifest of it and its digests."""
+def write(
+  folder: pathlib.Path,
+  arrays: dict[str, dict[str, Any]],
+  run: Mapping[str, Any],
+) -> None:
+  """Brings a saved state to the disk, with a manifest of it and its digests.
+
+  `run` is as in `Manifest`.
+  """
   files = {}
   for path in sorted(folder.rglob('*')):
     if path.is_file():
       files[str(path.relative_to(folder))] = sha256_of(path)
     sync(path)
-  content = {FORMAT: _FORMAT, 'arrays': arrays, 'files': files}
+  content = {FORMAT: _FORMAT, 'arrays': arrays, 'files': files, 'run': run}
   content['sha256'] = _of_content(content)
   write_whole(folder / NAME, json.dumps(content, indent=1))
 

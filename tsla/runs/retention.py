@@ -1,7 +1,6 @@
 """Which checkpoints stay on the disk, and how the others go."""
 
 import pathlib
-import re
 import shutil
 from collections.abc import Collection, Mapping
 
@@ -13,7 +12,7 @@ def saved_steps(directory: pathlib.Path) -> list[int]:
   if not directory.exists():
     return []
   names = (path.name for path in directory.iterdir())
-  return sorted(int(name) for name in names if name.isdigit())
+  return sorted(int(name) for name in names if name.isdecimal())
 
 
 def kept(
@@ -44,17 +43,24 @@ def tidy(
 ) -> None:
   """Deletes the checkpoints that do not stay, and what kills left behind."""
   steps = set(saved_steps(directory)) - set(damaged)
-  names = {str(step) for step in kept(steps, keep_steps, scores)}
-  for path in list(directory.iterdir()):
-    if re.match(r'\d+(\.|$)', path.name) and path.name not in names:
-      remove(path)
+  stay = kept(steps, keep_steps, scores)
+  for step in saved_steps(directory):
+    if step not in stay:
+      remove(directory / str(step))
+  clear(directory)
+
+
+def clear(directory: pathlib.Path) -> None:
+  """Deletes what kills left behind: `STEP.old`, `STEP.partial`."""
+  for path in list(directory.glob('[0-9]*.*')):
+    shutil.rmtree(path)
 
 
 def remove(folder: pathlib.Path) -> None:
   """Deletes a folder; a kill in between leaves no half checkpoint."""
   if not folder.exists():
     return
-  if folder.name.isdigit():
+  if folder.name.isdecimal():
     old = folder.with_name(folder.name + '.old')
     remove(old)
     folder = folder.rename(old)

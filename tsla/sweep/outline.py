@@ -89,8 +89,9 @@ def write(
       for run in sorted(runs, key=lambda run: (order[run.row], run.seed))
     ],
   }
-  workdir.mkdir(parents=True, exist_ok=True)
-  files.write_object(workdir / _NAME, content, version=_FORMAT)
+  with files.untrusted(f'--workdir={workdir}', cure='another --workdir'):
+    workdir.mkdir(parents=True, exist_ok=True)
+    files.write_object(workdir / _NAME, content, version=_FORMAT)
 
 
 def is_written(workdir: pathlib.Path) -> bool:

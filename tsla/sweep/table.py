@@ -1,8 +1,10 @@
 """A table: rows that are trained on the same seeds and compared."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
+from collections.abc import Iterator
 
 import ml_collections
 import numpy as np
@@ -64,7 +66,25 @@ def load_table(path: str | os.PathLike) -> Table:
   where = f'--table={path}'
   check_file(path, 'table', f'{path.parent}/[a-z]*.py')
   name = f'{path}:get_table'
-  return programs.make(programs.load(name, where), name, where, Table)
+  with _staying():
+    return programs.make(programs.load(name, where), name, where, Table)
+
+
+@contextlib.contextmanager
+def _staying() -> Iterator[None]:
+  """Inside, `os._exit` raises: a table that ends the process is no success."""
+  leave, here = os._exit, os.getpid()
+
+  def refuse(code: int) -> None:
+    if os.getpid() != here:  # a process that the table has forked
+      leave(code)
+    raise SystemExit(code)
+
+  os._exit = refuse
+  try:
+    yield
+  finally:
+    os._exit = leave
 
 
 def adapt(table: Table, fields: dict[str, str], epochs: int | None) -> Table:

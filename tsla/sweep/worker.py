@@ -24,7 +24,7 @@ _MOST_CHARACTERS = 500  # a pipe holds little while nobody reads it
 class Outcome(NamedTuple):
   """How a run ended."""
 
-  exit_code: int  # as of main.py; 1: it crashed
+  exit_code: int  # as of main.py; 1: it crashed; 128 + a signal that ended it
   text: str  # for a person
 
 
@@ -89,7 +89,8 @@ class Worker:
     except EOFError:  # it could not say
       code = self._process.exitcode
       how = f'signal {-code}' if code < 0 else f'exit code {code}'
-      return Outcome(1, f'ended by {how}; see {self.log}')
+      code = 128 - code if code < 0 else 1
+      return Outcome(code, f'ended by {how}; see {self.log}')
 
 
 def _work(

@@ -278,13 +278,14 @@ def check_fits(
         f'{channels} channels',
         allowed=f'{channels}, or 1 for all',
       )
-  if config.augment.crop > min(height, width):
-    raise InputError(
-      f'config.augment.crop = {config.augment.crop}: larger than the images of '
-      f'{dataset.name}, {height}×{width}',
-      allowed=f'0 to {min(height, width)}',
-      cure='--config.augment.crop=… or --config.data.image_size=…',
-    )
+  for name in ('crop', 'pad'):
+    if config.augment[name] > min(height, width):
+      raise InputError(
+        f'config.augment.{name} = {config.augment[name]}: larger than the '
+        f'images of {dataset.name}, {height}×{width}',
+        allowed=f'0 to {min(height, width)}',
+        cure=f'--config.augment.{name}=… or --config.data.image_size=…',
+      )
 
 
 def image_bytes(dataset: Dataset) -> int:

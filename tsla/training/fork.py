@@ -5,6 +5,7 @@ run that begins with the LSR run's state of epoch s ends where TSLA(s) alone
 does.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -110,6 +111,13 @@ class Parent(NamedTuple):
           cure='train that run with '
           f'--config.checkpoint_keep_epochs=({self.epoch},)',
         )
+      saved = checkpoints.run_of(step).get('config')
+      if saved not in (None, config_lib.identity(self.run.fields)):
+        raise InputError(
+          f'{self.where}: the state of that epoch is of another run',
+          allowed='a run directory with its own checkpoints',
+          cure=f'train {self.run.path} again',
+        )
       try:
         return checkpoints.restore(like, step, optional=OPTIONAL)
       except AnotherState as error:
@@ -135,7 +143,8 @@ def find_parent(fork_from: str, epochs: int) -> Parent:
   """
   where = f'config.init.fork_from = {fork_from!r}'
   path, _, epoch = fork_from.rpartition('@')
-  if not path or not epoch.isdigit() or not 0 < int(epoch) < epochs:
+  digits = re.fullmatch('[0-9]{1,10}', epoch)
+  if not path or not digits or not 0 < int(epoch) < epochs:
     raise InputError(
       f'{where}: no run and epoch',
       allowed=f'RUN@EPOCH with an epoch in 1 to {epochs - 1}',

@@ -6,18 +6,22 @@ save → evaluate)*. What each word means stands in the file of that name.
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import ml_collections
 from clu import parameter_overview
 
+import tsla
 from tsla.config import durations as durations_lib
 from tsla.config.checks import validate
 from tsla.config.durations import Durations
 from tsla.config.forms import flatten, own_files
 from tsla.data import batches, datasets
 from tsla.data.datasets import Dataset
+from tsla.errors import InputError
 from tsla.programs import sha256
 from tsla.runs.checkpoint import (
   Checkpoints,
@@ -26,7 +30,8 @@ from tsla.runs.checkpoint import (
 )
 from tsla.runs.directory import RunDirectory
 from tsla.runs.lifecycle import Interrupted, watch_progress, watch_signals
-from tsla.runs.manifest import named
+from tsla.runs.log import RunLog
+from tsla.runs.manifest import digests, host_copy, named
 from tsla.runs.progress import Progress
 from tsla.training import parallel
 from tsla.training import teacher as teacher_lib
@@ -44,6 +49,8 @@ from tsla.training.parallel import Devices
 from tsla.training.reporter import Diverged, Reporter
 from tsla.training.start import Start, check_origin, find_start
 from tsla.training.step import TrainState
+
+_PLACES = {'data.path', 'teacher.run', 'teacher.weights', 'model.weights'}
 
 
 def train_and_evaluate(
@@ -76,55 +83,68 @@ def train_and_evaluate(
   """
   config = validate(config)
   parallel.check_platform()
-  own = own_files(flatten(config))
-  hashes = [f'{field}: {sha256(text)}' for field, text in own.items()]
-  parallel.check_same('files that the config names', '\n'.join(hashes))
-  directory = RunDirectory(
-    workdir,
-    config,
-    writes=parallel.is_first(),
-    allow_changed_config=allow_changed_config,
-  )
-  if directory.result is not None:
-    print(f'{directory.path}: this run is finished')
-    return directory.result
-
-  devices = parallel.choose(config.parallel, config.batch_size)
-  if not directory.has_begun:
-    check_origin(config.model, config.init.fork_from, config.epochs)
-  view = view_of(config)
-  teacher_lib.check_source(config.teacher, config.data.name, view)
-  dataset = datasets.load_dataset(config.data)
-  check_fits(config, dataset, devices.memory())
-  teacher = teacher_lib.load_teacher(config.teacher, dataset, view)
-  taught_by = teacher.fingerprint() if teacher else ''
-  durations = durations_lib.resolve(
-    config,
-    batches.steps_per_epoch(len(dataset.train.labels), config.batch_size),
-  )
-  shapes = jax.eval_shape(
-    lambda: first_state(
-      *(config, dataset, durations), tables_of(config, durations)
+  with parallel.agreement() as facts:
+    facts |= _facts(config)
+    directory = RunDirectory(
+      workdir,
+      config,
+      writes=parallel.is_first(),
+      allow_changed_config=allow_changed_config,
     )
-  )
-  check_space(directory.checkpoints, shapes)
+    devices = parallel.choose(config.parallel, config.batch_size)
+    if not directory.has_begun:
+      check_origin(config.model, config.init.fork_from, config.epochs)
+    view = view_of(config)
+    teacher_lib.check_source(config.teacher, config.data.name, view)
+    try:
+      dataset = datasets.load_dataset(config.data)
+    except InputError as error:
+      if directory.result is None:
+        raise
+      print(f'{directory.path}: this run is finished, but its data cannot be')
+      print(f'compared with what is there now: {error.problem}')
+      return directory.result
+    check_fits(config, dataset, devices.memory())
+    teacher = teacher_lib.load_teacher(config.teacher, dataset, view)
+    taught_by = teacher.fingerprint() if teacher else ''
+    facts |= {'data set': dataset.fingerprint, 'teacher': taught_by}
+    durations = durations_lib.resolve(
+      config,
+      batches.steps_per_epoch(len(dataset.train.labels), config.batch_size),
+    )
+    shapes = jax.eval_shape(
+      lambda: first_state(
+        *(config, dataset, durations), tables_of(config, durations)
+      )
+    )
+    check_space(directory.checkpoints, shapes)
 
   with (
-    directory.claim(dataset.fingerprint, taught_by),
+    parallel.claimed(
+      directory.path, directory.claim(dataset.fingerprint, taught_by)
+    ),
     watch_signals(lambda: directory.give_up('interrupted')) as requested,
     watch_progress(
       *(config.watchdog_minutes, directory.stacks),
       give_up=lambda: directory.give_up('stuck'),
     ) as alive,
     open_checkpoints(
-      directory.checkpoints, durations.keep_steps
+      directory.checkpoints, durations.keep_steps, directory.identity
     ) as checkpoints,
   ):
+    if directory.result is not None:
+      checkpoints.confirm(durations.total_steps)
+      print(f'{directory.path}: this run is finished')
+      return directory.result
     run = build(config, dataset, durations, devices, teacher)
     start = find_start(
       *(config, run.state, run.tables),
       *(checkpoints, durations, dataset.fingerprint),
     )
+    directory.refuse_another(start.saved)
+    if not parallel.is_alone():
+      # Of weights, of another run, or what lies on a disk of one machine.
+      parallel.check_same(digests(host_copy(start.state)))
     directory.begin(start.step, durations.total_steps)
     progress = Progress(
       durations, config.batch_size, start.step, shown=parallel.is_first()
@@ -132,7 +152,9 @@ def train_and_evaluate(
     _announce(progress, dataset, devices, directory, start, durations)
     arrays = list(named(start.state))
     with (
-      directory.log(0 if start.rows else start.step) as log,
+      directory.log(
+        0 if start.rows else start.step, start.saved.get('log', {})
+      ) as log,
       _noted(directory, checkpoints),
     ):
       reporter = Reporter(
@@ -142,12 +164,26 @@ def train_and_evaluate(
       test = _train(
         *(run, start, durations),
         chunk_length(durations.steps_per_epoch, config.log_every_steps),
-        *(reporter, checkpoints),
+        *(reporter, checkpoints, log),
         stop_signal=lambda s: devices.max_over_processes(requested.signum, s),
       )
     checkpoints.confirm(durations.total_steps)
   directory.write_status('done', durations.total_steps, test=test)
   return test
+
+
+def _facts(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """What all processes of a run agree on before they read anything.
+
+  Where things lie may differ: what lies there is compared.
+  """
+  flat = flatten(config)
+  facts = {'versions': (tsla.__version__, jax.__version__, sys.version)}
+  for name, text in own_files(flat).items():
+    flat[name] = text.rpartition(':')[2], sha256(text)
+  for name in flat.keys() - _PLACES:
+    facts[f'config.{name}'] = flat[name]
+  return facts
 
 
 @contextlib.contextmanager
@@ -169,6 +205,7 @@ def _train(
   longest: int,
   reporter: Reporter,
   checkpoints: Checkpoints,
+  log: RunLog,
   stop_signal: Callable[[TrainState], int],
 ) -> dict[str, float]:
   """Goes on from `start` to the end of the run; the last evaluation.
@@ -191,7 +228,7 @@ def _train(
       or step in durations.keep_steps
     ):
       reporter.flush()  # a state that is not finite is not saved
-      checkpoints.save(step, state, reporter.top1)
+      checkpoints.save(step, state, reporter.top1, log)
     if signum:
       raise Interrupted(signum)
     if step not in reporter.evaluations and (

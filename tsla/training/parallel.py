@@ -9,12 +9,19 @@ not know how many devices wrote it:
   derives the rest, and averages are global without an axis name.
 """
 
+import contextlib
 import dataclasses
 import functools
-import hashlib
+import json
 import os
+import pathlib
+import secrets
 import signal
-from collections.abc import Callable
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -27,6 +34,8 @@ from tsla.errors import InputError
 
 _AXIS = 'batch'
 _HEARTBEAT_SECONDS = 40
+_SHARED_SECONDS = 30  # so long NFS may say that a new file is not there
+_NAMED, _SHOWN = 3, 80  # differences that an error shows, letters of each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,21 +144,35 @@ def _largest(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
 
 
 def join(
-  coordinator: str = '', num_processes: int = 0, index: int = -1
+  coordinator: str = '',
+  num_processes: int = 0,
+  index: int = -1,
+  *,
+  seconds: int,
 ) -> None:
   """Joins the other processes of a run.
 
   Without a coordinator, HOST:PORT of process 0, a pod slice or Slurm says all
-  three.
+  three. If not all have come after so many `seconds`, the process ends with
+  exit code 2.
 
   Raises:
-    InputError: that is not so, or nothing here says which processes there are.
+    InputError: nothing here says which processes there are, or the port of
+      the coordinator is taken.
   """
+  if coordinator and not index:
+    _check_port(coordinator)
+  on_sigterm = signal.getsignal(signal.SIGTERM)
+  # jax ends the process by an abort, and nothing can be raised meanwhile.
+  late = threading.Timer(seconds, _give_up, args=[seconds])
+  late.daemon = True
+  late.start()
   try:
     jax.distributed.initialize(
       coordinator_address=coordinator or None,
       num_processes=num_processes if coordinator else None,
       process_id=index if coordinator else None,
+      initialization_timeout=2 * seconds,
       # A process that was killed on another machine is missed after this.
       heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
     )
@@ -160,9 +183,36 @@ def join(
       '--coordinator, --num_processes and --process_index',
       cure='leave --distributed out on a single machine',
     ) from error
+  finally:
+    late.cancel()
   # jax takes SIGTERM for itself here, and nothing would come of one that
   # arrives before the run watches signals.
-  signal.signal(signal.SIGTERM, signal.SIG_DFL)
+  signal.signal(signal.SIGTERM, on_sigterm)
+
+
+def _check_port(coordinator: str) -> None:
+  """Raises InputError if process 0 cannot listen there; jax would crash."""
+  both = socket.has_dualstack_ipv6()
+  family = socket.AF_INET6 if both else socket.AF_INET
+  address = '', int(coordinator.rpartition(':')[2])
+  try:
+    socket.create_server(address, family=family, dualstack_ipv6=both).close()
+  except OSError as error:
+    raise InputError(
+      f'--coordinator={coordinator}: {error}',
+      allowed='a free port of the machine of process 0',
+      cure='another port, the same for all processes',
+    ) from error
+
+
+def _give_up(seconds: int) -> None:
+  error = InputError(
+    f'--join_seconds={seconds}: not all processes of the run have come',
+    allowed='all of them within that time, with the same coordinator',
+    cure=f'start them together, or --join_seconds={10 * seconds}',
+  )
+  print(error, file=sys.stderr, flush=True)
+  os._exit(2)
 
 
 def check_platform() -> None:
@@ -187,26 +237,94 @@ def is_alone() -> bool:
   return jax.process_count() == 1
 
 
-def check_same(what: str, text: str) -> None:
-  """Compares a text over all processes of a run, which call this together.
+def check_same(facts: Mapping[str, Any]) -> None:
+  """Compares facts over all processes of a run, which call this together.
 
-  `what` it is, for the error.
+  Args:
+    facts: by the names that an error gives them; their `repr` is compared.
 
   Raises:
-    InputError: in all of them, if it is not the same everywhere.
+    InputError: in all of them, if one is not the same everywhere.
   """
   if is_alone():
     return
-  digest = hashlib.sha256(text.encode()).digest()
-  found = multihost_utils.process_allgather(np.frombuffer(digest, np.uint8))
-  others = np.flatnonzero((found != found[0]).any(1)).tolist()
-  if others:
-    raise InputError(
-      f'{what}: not the same in all processes: others in process '
-      f'{", ".join(map(str, others))} than in process 0',
-      allowed='the same files and flags on all machines',
-      cure='copy them from the machine of process 0',
-    )
+  text = json.dumps({name: repr(value) for name, value in facts.items()})
+  first, *others = map(json.loads, _gather(text))
+  for index, other in enumerate(others, start=1):
+    names = sorted(first.keys() | other.keys())
+    differences = [
+      f'{name}: {first.get(name, "nothing")[:_SHOWN]} in process 0, '
+      f'{other.get(name, "nothing")[:_SHOWN]} in process {index}'
+      for name in names
+      if first.get(name) != other.get(name)
+    ]
+    if differences:
+      raise InputError(
+        f'not the same in all processes: {"; ".join(differences[:_NAMED])}',
+        allowed='the same versions, flags and files on all machines',
+        cure='copy them from the machine of process 0',
+      )
+
+
+def _gather(text: str) -> list[str]:
+  """The texts of all processes, which call this together."""
+  own = np.frombuffer(text.encode(), np.uint8)
+  longest = multihost_utils.process_allgather(np.int32(own.size)).max()
+  padded = np.pad(own, (0, longest - own.size))
+  found = multihost_utils.process_allgather(padded)
+  return [row.tobytes().rstrip(b'\0').decode() for row in found]
+
+
+@contextlib.contextmanager
+def agreement() -> Iterator[dict[str, Any]]:
+  """What is done inside succeeds in all processes of a run, or in none.
+
+  All of them leave it together. What is yielded takes facts for `check_same`.
+
+  Raises:
+    InputError: in all of them, if a fact differs, or one was raised in one.
+  """
+  facts: dict[str, Any] = {}
+  try:
+    yield facts
+  except InputError as error:
+    check_same({**facts, 'stopped by': error.problem})
+    raise
+  check_same(facts)
+
+
+@contextlib.contextmanager
+def claimed(
+  folder: pathlib.Path, claim: contextlib.AbstractContextManager[None]
+) -> Iterator[None]:
+  """Holds the claim on a folder, in all processes of a run or in none.
+
+  The first process leaves a mark in the folder, which the others must find.
+
+  Raises:
+    InputError: in all of them, if one may not have it or sees another folder.
+  """
+  with contextlib.ExitStack() as stack:
+    with agreement():
+      stack.enter_context(claim)
+    if not is_alone():
+      mark, word = folder / '.processes', _gather(secrets.token_hex())[0]
+      if is_first():
+        stack.callback(mark.unlink)
+        mark.write_text(word)
+      check_same({'workdir': _appears(mark, word) or f'not there, {folder}'})
+    yield
+
+
+def _appears(path: pathlib.Path, text: str) -> bool:
+  """Whether a file has this text, by and by on a disk of the network."""
+  end = time.monotonic() + _SHARED_SECONDS
+  while time.monotonic() < end:
+    with contextlib.suppress(OSError):
+      if path.read_text() == text:
+        return True
+    time.sleep(0.1)
+  return False
 
 
 def choose(mode: str, batch_size: int) -> Devices:

@@ -1,6 +1,6 @@
 """Where a run begins: anew, from weights, at a checkpoint, in another run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +25,7 @@ class Start(NamedTuple):
   state: TrainState
   step: int  # updates done
   rows: Sequence[dict[str, Any]] = ()  # another run's log until there
+  saved: Mapping[str, Any] = {}  # `Manifest.run` of the run's own checkpoint
   note: str = ''  # what a person should know of it
 
 
@@ -48,7 +49,8 @@ def find_start(
   if step := checkpoints.latest_step:
     # The config may have changed since; what was not changed stays as it is.
     state = _with_own_theta(_resume(first, checkpoints, step), tables)
-    return Start(state, step, note='\n'.join(checkpoints.passed_over))
+    note = '\n'.join(checkpoints.passed_over)
+    return Start(state, step, note=note, saved=checkpoints.run_of(step))
   if config.model.weights:
     return _from_weights(config.model, first)
   if not config.init.fork_from:

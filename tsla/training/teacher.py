@@ -177,7 +177,9 @@ def _of_run(path: str, dataset: Dataset, view: View) -> tuple[nn.Module, Any]:
   with open_checkpoints(run.checkpoints) as checkpoints:
     try:
       # By name: whatever optimiser trained it.
-      variables = checkpoints.restore(dict(shapes), part=True)
+      variables = checkpoints.restore(
+        dict(shapes), run.status.get('step'), part=True
+      )
     except AnotherState as error:
       raise InputError(
         f'{_where(path)}: does not fit the {dataset.num_classes} classes of '
