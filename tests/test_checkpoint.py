@@ -367,3 +367,17 @@ def test_a_thousand_saves_leave_files_memory_and_disk_flat(tmp_path):
   # a leak would be a hundred each time.
   most = 1.05 * np.max(seen[:3], axis=0) + (0, 0, 10)
   assert (np.array(seen[3:]) <= most).all(), seen
+
+
+@pytest.mark.parametrize('what', ['pipe', 'deep'])
+def test_a_hostile_manifest_is_damaged_at_once(saved, tmp_path, what):
+  directory = shutil.copytree(saved, tmp_path / 'hostile')
+  path = directory / '3/manifest.json'
+  path.unlink()
+  if what == 'pipe':
+    os.mkfifo(path)
+  else:
+    path.write_text('[' * 100_000)
+  with open_checkpoints(directory) as checkpoints:
+    assert checkpoints.latest_step == 2
+    assert 'update 3 is damaged' in checkpoints.passed_over[0]

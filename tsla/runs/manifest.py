@@ -15,7 +15,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from tsla.files import FORMAT, check_format, sha256_of, sync, write_whole
+from tsla.files import (
+  FORMAT,
+  check_format,
+  read_bytes,
+  sha256_of,
+  sync,
+  write_whole,
+)
 
 NAME = 'manifest.json'
 _FORMAT = 2  # 1 had no `run`
@@ -120,10 +127,10 @@ def read(folder: pathlib.Path) -> Manifest:
     NewerFormat: a newer version of the program wrote it.
   """
   try:
-    content = json.loads((folder / NAME).read_text())
+    content = json.loads(read_bytes(folder / NAME))
   except OSError as error:
     raise Damaged(f'{NAME}: {error.strerror}') from error
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     raise Damaged(f'{NAME}: {error}') from error
   expected = content.pop('sha256', None) if isinstance(content, dict) else None
   if expected != _of_content(content):
