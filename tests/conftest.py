@@ -5,6 +5,7 @@ what the Makefile sets: the tests are the same for whoever runs them.
 """
 
 import os
+import signal
 import tempfile
 
 import pytest
@@ -27,6 +28,14 @@ os.environ['XDG_CACHE_HOME'] = tempfile.mkdtemp(prefix='tsla-test-')
 os.environ['JAX_ENABLE_COMPILATION_CACHE'] = 'false'
 # Most of the suite's time is LLVM's; `make test-all` runs what users run.
 os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', 'true')
+
+
+@pytest.fixture
+def hears_sighup():
+  """Under nohup a process ignores it, and so do those that it starts."""
+  before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+  yield
+  signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture(scope='module')

@@ -14,6 +14,8 @@ from tsla.runs import lifecycle
 from tsla.training import loop
 from tsla.training.reporter import Diverged
 
+pytestmark = pytest.mark.usefixtures('hears_sighup')
+
 
 @pytest.fixture(scope='module')
 def shared(tmp_path_factory):

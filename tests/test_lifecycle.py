@@ -10,6 +10,8 @@ import time
 import pytest
 from support import ROOT
 
+pytestmark = pytest.mark.usefixtures('hears_sighup')
+
 _WATCH = """
 import sys, time
 from tsla.runs import lifecycle
