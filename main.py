@@ -14,7 +14,7 @@ import sys
 
 if __name__ == '__main__':  # the imports take seconds, and may be interrupted
   for _number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-    if signal.getsignal(_number) != signal.SIG_IGN:  # as under nohup
+    if (_number, signal.getsignal(_number)) != (signal.SIGHUP, signal.SIG_IGN):
       signal.signal(_number, lambda number, _: os._exit(128 + number))
 
 import traceback
