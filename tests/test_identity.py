@@ -7,7 +7,7 @@ import shutil
 import faults
 import numpy as np
 import pytest
-from support import small_config, write_digits_npz
+from support import changed, small_config, write_digits_npz
 
 from tsla.data import datasets
 from tsla.errors import InputError
@@ -39,14 +39,6 @@ def stopped(finished, tmp_path):
   (workdir / 'status.json').unlink()
   shutil.rmtree(workdir / 'checkpoints/16')
   return workdir
-
-
-def changed(config, **fields):
-  other = config.copy_and_resolve_references()
-  other.update_from_flattened_dict(
-    {name.replace('__', '.'): value for name, value in fields.items()}
-  )
-  return other
 
 
 def rows(workdir):
