@@ -6,13 +6,17 @@ import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import ml_collections
-
 from tsla import models, programs
 from tsla.config import durations, forms, tables
 from tsla.config.forms import flatten
-from tsla.config.schema import FIELDS, Section, check_value
+from tsla.config.schema import FIELDS, Config, Section, check_value
 from tsla.errors import InputError
+
+_NOT_IN_A_FORK = {
+  'model.weights': "one of the two, '' the other: a run begins in one place",
+  'smoothing.rule': "'', a run of its own: another run's decisions are not "
+  "this one's",
+}
 
 
 def check_file(path: pathlib.Path, flag: str, others: str) -> None:
@@ -32,20 +36,12 @@ def check_file(path: pathlib.Path, flag: str, others: str) -> None:
   )
 
 
-def validate(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-  """Checks each field, and the fields against each other.
+def validate(config: Config) -> Config:
+  """The normal form of a config whose fields, alone and together, are allowed.
 
-  What depends on the data set is checked when that is known, by
+  There a field that nothing uses has its default, and options are spelt in the
+  one way. What depends on the data set is checked when that is known, by
   `tsla.config.durations.resolve` and `tsla.training.build.check_fits`.
-
-  Returns:
-    The config in its normal form: a field that nothing uses has its default,
-    options are spelt in the one way.
-
-  Raises:
-    InputError: an unknown or missing field, a wrong type, a value out of range,
-      fields that contradict each other, or a file of one's own that does not
-      run.
   """
   flat = flatten(config)
   for name, value in flat.items():
@@ -67,27 +63,18 @@ def validate(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   )
   flat = flatten(config)
   _check_needs(flat)
-  for names, allowed in (
-    (
-      ('model.weights', 'init.fork_from'),
-      "one of the two, '' the other: a run begins in one place",
-    ),
-    (
-      ('smoothing.rule', 'init.fork_from'),
-      "'', a run of its own: another run's decisions are not this one's",
-    ),
-  ):
-    if all(flat[name] for name in names):
+  for name, allowed in _NOT_IN_A_FORK.items():
+    if flat[name] and flat['init.fork_from']:
+      names = (name, 'init.fork_from')
       raise InputError(
         ' with '.join(f'config.{name} = {flat[name]!r}' for name in names),
         allowed=allowed,
         cure=' or '.join(f'--config.{name}=' for name in names),
       )
-  for name, options in (
-    ('model', {'': models.options_given(config.model)[1]}),
-    ('smoothing', tables.options_given(config.smoothing)[1]),
-  ):
-    config[name].options = programs.normal_form(options)
+  own = {'': models.options_given(config.model)[1]}
+  config.model.options = programs.normal_form(own)
+  _, own = tables.options_given(config.smoothing)
+  config.smoothing.options = programs.normal_form(own)
   _check_theta(config.smoothing)
   steps = durations.resolve(config)
   if not programs.is_own(config.smoothing.schedule):  # it may make an array
@@ -109,16 +96,16 @@ def _check_needs(flat: Mapping[str, Any]) -> None:
       fields = fields[: len(names)]  # of a duration the first unit
       units = ' (or _steps, _percent)' * bool(FIELDS[fields[0]].duration)
       them, are = ('it', 'is') if need in names else ('exactly one', 'are')
+      flags, known = (
+        [f'config.{n}' for n in fields],
+        [FIELDS[n] for n in fields],
+      )
+      cures = (f'--{n}={f.example}' for n, f in zip(flags, known, strict=True))
       raise InputError(
-        f'{" and ".join(f"config.{name}" for name in fields)}{units} {are} '
-        f'{"" if given else "not "}set, but {field} = {flat[field]!r} needs '
-        f'{them}',
-        allowed='; '.join(
-          f'{FIELDS[name].meaning} ({FIELDS[name].allowed})' for name in fields
-        ),
-        cure=' or '.join(
-          f'--config.{name}={FIELDS[name].example}' for name in fields
-        ),
+        f'{" and ".join(flags)}{units} {are} {"" if given else "not "}set, '
+        f'but {field} = {flat[field]!r} needs {them}',
+        allowed='; '.join(f'{f.meaning} ({f.allowed})' for f in known),
+        cure=' or '.join(cures),
       )
 
 
@@ -141,9 +128,7 @@ def _check_theta(smoothing: Section) -> None:
     )
 
 
-def notices(
-  names: Iterable[str], configs: Sequence[ml_collections.ConfigDict]
-) -> Iterator[str]:
+def notices(names: Iterable[str], configs: Sequence[Config]) -> Iterator[str]:
   """A line for each field that a command line sets and none of `configs` uses.
 
   Those that it sets to their defaults are left out.

@@ -6,14 +6,13 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
 from tsla.config import tables
 from tsla.config.checks import check_file, notices, validate
 from tsla.config.forms import config_hash
-from tsla.config.schema import FIELDS, check_field_name
+from tsla.config.schema import FIELDS, Config, check_field_name
 from tsla.errors import InputError
 
 _EXAMPLE = 'python main.py --config=configs/digits_tsla.py'
@@ -30,28 +29,26 @@ _FLAGS = {
   'join_seconds': (_whole, 'how long to wait for the others; default: 60'),
   'debug': (_switch, 'show where in the code bad input was found'),
 }
-_JOIN_SECONDS = 60
 _BY_HAND = ('coordinator', 'num_processes', 'process_index')
+
+
+# Arguments of `tsla.training.parallel.join`, () where a pod slice or Slurm
+# knows them; None: this process is alone.
+_Processes = tuple[str, int, int] | tuple[()] | None
 
 
 class CommandLine(NamedTuple):
   """What a command line asks for."""
 
-  config: ml_collections.ConfigDict
+  config: Config
   workdir: pathlib.Path
   allow_changed_config: bool
-  # Arguments of `tsla.training.parallel.join`, () where a pod slice or Slurm
-  # knows them; None: this process is alone.
-  processes: tuple[str, int, int] | tuple[()] | None
+  processes: _Processes
   join_seconds: int
 
 
 def parse(argv: Sequence[str]) -> CommandLine:
-  """Reads a command line, as `sys.argv` has it.
-
-  Raises:
-    InputError: whatever is wrong with it.
-  """
+  """Reads a command line, as `sys.argv` has it."""
   given = []
   for argument in argv[1:]:
     if file := re.match(r'--?config=([^:]+)', argument):
@@ -89,17 +86,11 @@ def parse(argv: Sequence[str]) -> CommandLine:
     )
   for line in notices(given, [asked]):
     print(line, file=sys.stderr)
-  seconds = values.join_seconds
-  seconds = _JOIN_SECONDS if seconds is None else seconds
+  seconds = 60 if values.join_seconds is None else values.join_seconds
   if seconds < 1:
     raise InputError(f'--join_seconds={seconds}', allowed='1 or more')
-  return CommandLine(
-    config,
-    pathlib.Path(workdir),
-    bool(values.allow_changed_config),
-    _processes(values),
-    seconds,
-  )
+  changed, processes = bool(values.allow_changed_config), _processes(values)
+  return CommandLine(config, pathlib.Path(workdir), changed, processes, seconds)
 
 
 def help_text() -> str:
@@ -115,10 +106,8 @@ def help_text() -> str:
   return '\n'.join(lines)
 
 
-def _processes(
-  values: flags.FlagValues,
-) -> tuple[str, int, int] | tuple[()] | None:
-  """The processes that the flags speak of, as `CommandLine` has them."""
+def _processes(values: flags.FlagValues) -> _Processes:
+  """The processes that the flags speak of."""
   given = {name: values[name].value for name in _BY_HAND}
   missing = [name for name, value in given.items() if value is None]
   if len(missing) == len(given):

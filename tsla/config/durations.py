@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tsla.errors import InputError
 
 if TYPE_CHECKING:  # else the standard library suffices for `Durations`
-  import ml_collections
+  from tsla.config.schema import Config
 
 # Each duration has a field for every unit, of which one is set.
 UNITS = ('epochs', 'steps', 'percent')
@@ -40,19 +40,11 @@ class Durations:
     return self.steps.get(name, (unset,))[0]
 
 
-def resolve(
-  config: 'ml_collections.ConfigDict', steps_per_epoch: int = 0
-) -> Durations:
-  """Turns epochs, updates and percents of `config` into updates.
+def resolve(config: 'Config', steps_per_epoch: int = 0) -> Durations:
+  """Turns epochs, updates and percents of a whole config into updates.
 
-  Args:
-    config: a whole config.
-    steps_per_epoch: updates a pass over the training set; 0: as many as there
-      may be, for what is wrong whatever the size of the data set.
-
-  Raises:
-    InputError: several units at once, or an event at or after the end of the
-      run.
+  With `steps_per_epoch` = 0 they are as many as there may be, for what is wrong
+  whatever the size of the data set.
 
   Example:
     >>> from tsla.config.forms import default_config
@@ -71,12 +63,9 @@ def resolve(
       f'config.epochs = {config.epochs}: {total} updates',
       allowed=f'at most {_MOST_STEPS} updates',
     )
-  names = dict.fromkeys(field.duration for field in FIELDS.values())
-  steps = {
-    name: _to_steps(total, steps_per_epoch, name, config)
-    for name in names
-    if name
-  }
+  scales = dict(zip(UNITS, (steps_per_epoch, 1, total / 100), strict=True))
+  names = dict.fromkeys(f.duration for f in FIELDS.values() if f.duration)
+  steps = {name: _to_steps(config, name, total, scales) for name in names}
   kept = config.checkpoint_keep_epochs
   return Durations(
     steps_per_epoch=steps_per_epoch,
@@ -90,23 +79,16 @@ def resolve(
 
 
 def _to_steps(
-  total: int,
-  steps_per_epoch: int,
-  name: str,
-  config: 'ml_collections.ConfigDict',
+  config: 'Config', name: str, total: int, scales: Mapping[str, float]
 ) -> tuple[int, ...]:
-  """The duration that one of three fields sets, in updates; () if none does.
-
-  Every duration of the package goes through here.
-  """
+  """The duration that one of three fields sets, in updates; () if none does."""
   section, _, leaf = name.partition('.')
-  scales = dict(zip(UNITS, (steps_per_epoch, 1, total / 100), strict=True))
-  fields = [(unit, config[section][f'{leaf}_{unit}']) for unit in scales]
-  given = [(unit, value) for unit, value in fields if value not in (-1, ())]
+  fields = {unit: config[section][f'{leaf}_{unit}'] for unit in UNITS}
+  given = {u: value for u, value in fields.items() if value not in (-1, ())}
   if not given:
     return ()
-  texts = [f'config.{name}_{unit} = {value}' for unit, value in given]
-  unit, value = given[0]
+  texts = [f'config.{name}_{unit} = {value}' for unit, value in given.items()]
+  unit, value = next(iter(given.items()))
   if len(given) > 1:
     unset = '()' if isinstance(value, tuple) else '-1'
     raise InputError(
@@ -119,7 +101,7 @@ def _to_steps(
   if max(steps, default=0) >= total:
     raise InputError(
       f'{texts[0]}: at or after the end of the run',
-      allowed=f'before epoch {total // steps_per_epoch}',
+      allowed=f'before epoch {config.epochs}',
       cure=f'--config.{name}_{unit}=… or --config.epochs=…',
     )
   if any(a >= b for a, b in itertools.pairwise(steps)):

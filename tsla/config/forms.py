@@ -10,20 +10,24 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import ml_collections
 from flax import traverse_util
 
 from tsla import programs
 from tsla.config import tables
-from tsla.config.schema import FIELDS, Section, check_field_name, check_value
+from tsla.config.schema import (
+  FIELDS,
+  Config,
+  Section,
+  check_field_name,
+  check_value,
+)
 from tsla.errors import InputError
 
 
-def default_config() -> ml_collections.ConfigDict:
+def default_config() -> Config:
   """All fields at their defaults, locked against unknown names."""
   flat = {name: field.default for name, field in FIELDS.items()}
-  nested = traverse_util.unflatten_dict(flat, sep='.')
-  return ml_collections.ConfigDict(nested).lock()
+  return Config(traverse_util.unflatten_dict(flat, sep='.')).lock()
 
 
 def flatten(config: Section) -> dict[str, Any]:
@@ -32,11 +36,8 @@ def flatten(config: Section) -> dict[str, Any]:
   return {n: list(v) if isinstance(v, tuple) else v for n, v in flat.items()}
 
 
-def unflatten(flat: Mapping[str, Any]) -> ml_collections.ConfigDict:
+def unflatten(flat: Mapping[str, Any]) -> Config:
   """The config that `flatten` made `flat` of; what it lacks is the default.
-
-  Raises:
-    InputError: an unknown field, or a value that it may not hold.
 
   Example:
     >>> unflatten({'optimizer.milestone_epochs': [60, 120]}).optimizer.name
@@ -104,15 +105,12 @@ def own_files(flat: Mapping[str, Any]) -> dict[str, str]:
   }
 
 
-def config_hash(config: ml_collections.ConfigDict) -> str:
+def config_hash(config: Config) -> str:
   """Eight hex digits that name this config's `identity`, data and teacher.
 
   A TFDS set is known by its name. Before they are read, a folder, an .npz and
   a teacher are known by their paths only; a file of one's own is known by its
-  content.
-
-  Raises:
-    InputError: such a file is not there.
+  content, and must be there.
   """
   flat = flatten(config)
   fields = identity(flat)
@@ -128,9 +126,6 @@ def config_hash(config: ml_collections.ConfigDict) -> str:
 
 def parse_text(name: str, text: str) -> Any:
   """The value that `--config.NAME=TEXT` means; `check_value` judges it.
-
-  Raises:
-    InputError: there is no such field, or the text is not of its type.
 
   Example:
     >>> parse_text('optimizer.milestone_epochs', '(30, 60)')

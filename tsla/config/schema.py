@@ -1,12 +1,11 @@
 """The table of a run's fields: default, meaning, what each may hold."""
 
-import dataclasses
 import difflib
 import math
-import operator
+import sys
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_collections
 
@@ -18,61 +17,45 @@ from tsla.errors import InputError
 from tsla.models import resnet
 
 MOST = 2**31 - 1  # of what is counted
-# A part of a config, as `config.smoothing`; a whole one is called ConfigDict.
-Section = ml_collections.ConfigDict
+# A whole config, and a part of one, as `config.smoothing`.
+Config = ml_collections.ConfigDict
+Section = Config
 
 
-@dataclasses.dataclass(frozen=True)
-class Field:
-  """One config field.
+class Field(NamedTuple):
+  """One config field; its type is that of its default."""
 
-  Args:
-    default: its value in `default_config()`. Its type is the field's; a
-      duration is unset at -1, milestones at ().
-    meaning: one line for the reader.
-    allowed: what it may hold, in words.
-    check: the same as a predicate on a set value.
-    identity: whether another value makes another run; False for what only says
-      where data or teacher lie, which are known by their content, or how the
-      devices share the work.
-    example: a value for who has to set it.
-    duration: of a field that holds one, its name without the unit.
-  """
-
-  default: Any
-  meaning: str
-  allowed: str
-  check: Callable[[Any], bool]
+  default: Any  # a duration is unset at -1, milestones at ()
+  meaning: str  # one line for the reader
+  allowed: str  # what it may hold, in words
+  check: Callable[[Any], bool]  # the same as a predicate on a set value
+  # Whether another value makes another run; False for what only says where data
+  # or teacher lie, which are known by their content, or how devices share work.
   identity: bool = True
-  example: str = '…'
-  duration: str = ''
+  example: str = '…'  # a value for who has to set it
+  duration: str = ''  # of a field that holds one, its name without the unit
 
 
 # The kinds of fields; what else they are given goes to `Field`.
-def _real(
+def _number(
   default: float,
   meaning: str,
   low: float = 0,
-  high: float = math.inf,
+  high: float | None = None,
   *,
   open_low: bool = False,
   **more: Any,
 ) -> Field:
-  upper = '' if high == math.inf else f' and <= {high:g}'
-  allowed = f'a number {">" if open_low else ">="} {low:g}{upper}'
-  above = operator.gt if open_low else operator.ge
+  """A whole number if the default is one."""
+  whole = isinstance(default, int)
+  most = (MOST if whole else sys.float_info.max) if high is None else high
+  words = f'a {"whole " * whole}number {">" if open_low else ">="} {low}'
+  words += '' if high is None else f' and <= {high}'
 
   def check(value: float) -> bool:
-    return math.isfinite(value) and above(value, low) and value <= high
+    return low <= value <= most and not (open_low and value == low)
 
-  return Field(default, meaning, allowed, check, **more)
-
-
-def _whole(
-  default: int, meaning: str, low: int = 0, high: int = MOST, **more: Any
-) -> Field:
-  words = f'a whole number >= {low}' + f' and <= {high}' * (high != MOST)
-  return Field(default, meaning, words, lambda v: low <= v <= high, **more)
+  return Field(default, meaning, words, check, **more)
 
 
 def _choice(
@@ -112,7 +95,8 @@ def _duration(
       return _rising(words, unit, types=types, duration=name)
     below = 100 if unit == 'percent' else MOST + 1
     return Field(
-      *(-1 if unit == 'steps' else -1.0, words),
+      -1 if unit == 'steps' else -1.0,
+      words,
       f'a number >= 0 and < {below}; -1: unset',
       lambda value: value == -1 or 0 <= value < below,
       duration=name,
@@ -121,31 +105,27 @@ def _duration(
   return {f'{name}_{unit}': field(unit) for unit in UNITS}
 
 
-def _channels(default: float, meaning: str, *, open_low: bool = False) -> Field:
-  one = _real(default, meaning, open_low=open_low)
+def _channels(meaning: str, *, open_low: bool = False) -> Field:
+  one = _number(0.5, meaning, open_low=open_low)
 
   def check(values: tuple[float, ...]) -> bool:
     numbers = all(isinstance(v, float) and one.check(v) for v in values)
     return numbers and len(values) > 0
 
   words = f'one{one.allowed[1:]} per channel'
-  return Field((default,), meaning, words, check)
+  return Field((one.default,), meaning, words, check)
 
 
 _switch = partial(Field, allowed='true or false', check=lambda v: True)
 _text = partial(Field, allowed='any text', check=lambda v: True)
-_path = partial(
-  Field,
-  '',
-  allowed='a path of a local or mounted disk',
-  check=lambda v: '://' not in v,
-)
+_disk = 'a path of a local or mounted disk'
+_path = partial(Field, '', allowed=_disk, check=lambda v: '://' not in v)
 
 FIELDS: dict[str, Field] = {
-  'seed': _whole(0, 'initialisation, batch order, augmentation', 0, 2**32 - 1),
-  'epochs': _whole(30, 'passes over the training set', 1),
-  'batch_size': _whole(32, 'examples an update, all devices', 1),
-  'eval_batch_size': _whole(
+  'seed': _number(0, 'initialisation, batch order, augmentation', 0, 2**32 - 1),
+  'epochs': _number(30, 'passes over the training set', 1),
+  'batch_size': _number(32, 'examples an update, all devices', 1),
+  'eval_batch_size': _number(
     500, 'examples a call, evaluation', 1, identity=False
   ),
   'parallel': _choice(
@@ -153,22 +133,22 @@ FIELDS: dict[str, Field] = {
     ('auto', 'pmap', 'jit'),
     identity=False,
   ),
-  'log_every_steps': _whole(
+  'log_every_steps': _number(
     50, 'updates a log row; also the most updates a compiled call', 1
   ),
-  'eval_every_epochs': _whole(1, 'epochs between evaluations', 1),
+  'eval_every_epochs': _number(1, 'epochs between evaluations', 1),
   'eval_metrics': _choice(
     "metrics of one's own: (logits, labels) to {name: one value an example}",
     (programs.FORM,),
     '',
   ),
-  'checkpoint_every_epochs': _whole(1, 'epochs between saves', 1),
+  'checkpoint_every_epochs': _number(1, 'epochs between saves', 1),
   'checkpoint_keep_epochs': _rising(
     'epochs that are saved and kept, to fork other runs from',
     'whole epochs',
     identity=False,
   ),
-  'watchdog_minutes': _real(
+  'watchdog_minutes': _number(
     60.0,
     'a run that does nothing for so long dumps its stacks and ends; 0 = never',
     identity=False,
@@ -181,29 +161,33 @@ FIELDS: dict[str, Field] = {
     "TFDS data_dir ('' = ~/tensorflow_datasets), image folder, .npz",
     identity=False,
   ),
-  'data.image_size': _whole(
-    *(0, 'resize to this side, square, aspect not kept; 0 = as stored'),
+  'data.image_size': _number(
+    0,
+    'resize to this side, square, aspect not kept; 0 = as stored',
     high=math.isqrt(images.MOST_PIXELS),
   ),
   'data.skip_corrupt': _switch(
     False, 'damaged images are skipped and counted, not refused', identity=False
   ),
   'data.download': _switch(True, 'a missing set is prepared', identity=False),
-  'data.mean': _channels(0.5, 'subtracted from pixels in [0, 1]'),
-  'data.std': _channels(0.5, 'divides them afterwards', open_low=True),
-  'data.label_noise': _real(
+  'data.mean': _channels('subtracted from pixels in [0, 1]'),
+  'data.std': _channels('divides them afterwards', open_low=True),
+  'data.label_noise': _number(
     0.0, 'part of the training labels replaced, each by another class', 0, 1
   ),
-  'data.label_noise_seed': _whole(0, 'which labels, and by what', 0, 2**32 - 1),
-  'data.held_out': _real(
-    *(0.0, 'part of the training set not trained on, for the rule plateau'),
-    *(0, 0.9),
+  'data.label_noise_seed': _number(
+    0, 'which labels, and by what', 0, 2**32 - 1
+  ),
+  'data.held_out': _number(
+    0.0,
+    'part of the training set not trained on, for the rule plateau',
+    high=0.9,
     example='0.1',
   ),
-  'augment.pad': _whole(
+  'augment.pad': _number(
     0, 'zero pixels a side before a random crop to the old size'
   ),
-  'augment.crop': _whole(
+  'augment.crop': _number(
     0, 'side of a random crop, centre crop in evaluation; 0 = off'
   ),
   'augment.flip': _switch(False, 'random horizontal flip'),
@@ -212,7 +196,7 @@ FIELDS: dict[str, Field] = {
   'model.stem': _choice(
     'cifar: 3x3, no pool; imagenet: 7x7 stride 2 and max-pool', resnet.STEMS
   ),
-  'model.width': _whole(64, 'channels of the first stage', 1),
+  'model.width': _number(64, 'channels of the first stage', 1),
   'model.dtype': _choice(
     'of activations; parameters, statistics and loss stay float32',
     ('float32', 'bfloat16'),
@@ -238,11 +222,10 @@ FIELDS: dict[str, Field] = {
     'none',
   ),
   'smoothing.theta': Field(
-    *(
-      0.0,
-      'strength; label_smoothing: mass moved to y_hat, over all K classes',
-    ),
-    *('a number within the bounds of the method', math.isfinite),
+    0.0,
+    'strength; label_smoothing: mass moved to y_hat, over all K classes',
+    'a number within the bounds of the method',
+    math.isfinite,
     example='0.1',
   ),
   'smoothing.target': _choice(
@@ -256,10 +239,11 @@ FIELDS: dict[str, Field] = {
   ),
   'smoothing.rule': _choice(
     'auto: what ends smoothing, or optimal: theta is the measured best',
-    *(tables.RULES, ''),
+    tables.RULES,
+    '',
     example='delta',
   ),
-  'smoothing.patience': _whole(
+  'smoothing.patience': _number(
     2, 'auto: probes in a row at which the rule must fire', 1
   ),
   **_duration('smoothing.min', 'auto: nothing is decided before'),
@@ -267,10 +251,10 @@ FIELDS: dict[str, Field] = {
   'smoothing.reset_momentum': _switch(
     False, 'momentum begins anew where smoothing ends'
   ),
-  'variance.every_epochs': _whole(
+  'variance.every_epochs': _number(
     0, "epochs between probes of the gradient's variance; 0 = off", example='1'
   ),
-  'variance.num_batches': _whole(
+  'variance.num_batches': _number(
     32, 'mini-batches a probe, always the same', 3
   ),
   'variance.augment': _switch(
@@ -295,12 +279,12 @@ FIELDS: dict[str, Field] = {
     'what it sees: each augmented image, or once each image as it is',
     ('augmented', 'clean'),
   ),
-  'teacher.temperature': _real(1.0, 'divides its logits', open_low=True),
+  'teacher.temperature': _number(1.0, 'divides its logits', open_low=True),
   'optimizer.name': _choice('the base optimiser', tables.OPTIMIZERS),
-  'optimizer.learning_rate': _real(0.1, 'the highest rate', open_low=True),
-  'optimizer.momentum': _real(0.9, 'of sgd', 0, 1),
+  'optimizer.learning_rate': _number(0.1, 'the highest rate', open_low=True),
+  'optimizer.momentum': _number(0.9, 'of sgd', 0, 1),
   'optimizer.nesterov': _switch(False, "sgd's Nesterov form"),
-  'optimizer.weight_decay': _real(
+  'optimizer.weight_decay': _number(
     0.0, 'sgd: L2 added to the gradient; else decoupled'
   ),
   'optimizer.schedule': _choice(
@@ -309,7 +293,7 @@ FIELDS: dict[str, Field] = {
   **_duration(
     'optimizer.milestone', 'step: multiplies the rate at these', several=True
   ),
-  'optimizer.decay_factor': _real(
+  'optimizer.decay_factor': _number(
     0.1, 'step: what it is multiplied by', 0, 1, open_low=True
   ),
   **_duration('optimizer.warmup', 'the rate rises linearly until here'),

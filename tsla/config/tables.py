@@ -27,19 +27,12 @@ if TYPE_CHECKING:  # else jax, flax and optax suffice for a step of training
 
 
 class Entry(NamedTuple):
-  """What a name in a table stands for.
+  """What a name in a table stands for."""
 
-  Attributes:
-    make: how it is made; None for a file of one's own, which is not run to see
-      what it needs.
-    needs: fields that must be set, durations without their unit; a tuple:
-      exactly one of them.
-    takes: fields that it uses besides.
-  """
-
-  make: programs.Function | None
+  make: programs.Function | None = None  # None: in a file, or made elsewhere
+  # Must be set; durations without their unit, and of a tuple exactly one.
   needs: tuple[str | tuple[str, ...], ...] = ()
-  takes: tuple[str, ...] = ()
+  takes: tuple[str, ...] = ()  # fields that it uses besides
 
   @property
   def fields(self) -> Iterator[str]:
@@ -63,21 +56,15 @@ _ENDS = (*_METHOD, 'smoothing.reset_momentum')  # of schedules that end at θ = 
 _THETA, _DROP = ('smoothing.theta',), ('smoothing.theta', 'smoothing.drop')
 
 
-def _until(
-  schedule: programs.Function, takes: tuple[str, ...] = _ENDS
-) -> Entry:
+def _until(make: programs.Function, takes: tuple[str, ...] = _ENDS) -> Entry:
   """A schedule of θ and the update of `smoothing.drop`."""
-  return Entry(
-    lambda theta, durations: schedule(theta, durations.at('smoothing.drop')),
-    _DROP,
-    takes,
-  )
+  return Entry(lambda t, d: make(t, d.at('smoothing.drop')), _DROP, takes)
 
 
 # θ over time, from (theta, durations).
 SCHEDULES = {
-  'none': Entry(lambda theta, durations: smoothing.none()),
-  'constant': Entry(lambda t, _: smoothing.constant(t), _THETA, _METHOD),
+  'none': Entry(lambda t, d: smoothing.none()),
+  'constant': Entry(lambda t, d: smoothing.constant(t), _THETA, _METHOD),
   'two_stage': _until(smoothing.two_stage),
   'linear': _until(smoothing.linear_decay),
   'cosine': _until(smoothing.cosine_decay),
@@ -90,33 +77,34 @@ SCHEDULES = {
     (*_THETA, 'smoothing.rule', 'variance.every_epochs'),
     (*_ENDS, 'smoothing.patience', 'smoothing.min', 'smoothing.max'),
   ),
-  FORM: Entry(None, takes=(*_DROP, *_ENDS)),
+  FORM: Entry(takes=(*_DROP, *_ENDS)),
 }
 # A method with a target of its own has no use for another one.
 _METHODS = {
   name: Entry(make, takes=('smoothing.target',) * (make().target is None))
   for name, make in METHODS.items()
 }
-# ŷ, from (task, what makes the teacher's target); one's own from (task).
+
+
+def _prior(task: Task) -> Target:
+  prior = smoothing.class_prior(task.labels, task.num_classes)
+  return Target(lambda prior, state, seen: prior, prior)
+
+
+# ŷ, from (task).
 TARGETS = {
-  'uniform': Entry(lambda task, teacher: UNIFORM),
-  'prior': Entry(
-    lambda task, teacher: Target(
-      lambda prior, state, seen: prior,
-      smoothing.class_prior(task.labels, task.num_classes),
-    )
-  ),
+  'uniform': Entry(lambda task: UNIFORM),
+  'prior': Entry(_prior),
   'teacher': Entry(
-    lambda task, teacher: teacher(),
-    (('teacher.run', 'teacher.weights'),),
-    ('teacher.weights_sha256', 'teacher.view', 'teacher.temperature'),
+    needs=(('teacher.run', 'teacher.weights'),),
+    takes=('teacher.weights_sha256', 'teacher.view', 'teacher.temperature'),
   ),
-  FORM: Entry(None),
+  FORM: Entry(),
 }
 # What ends the smoothing under schedule auto; optimal moves θ, and is no rule.
 RULES = {name: Entry(rules.RULES.get(name)) for name in rules.NAMES} | {
   'plateau': Entry(rules.plateau, ('data.held_out',)),
-  FORM: Entry(None),
+  FORM: Entry(),
 }
 _NETWORK = {'stem': 'model.stem', 'width': 'model.width'}  # by parameter
 _NETWORKS = {
@@ -155,16 +143,16 @@ _ON = 'on'  # the entry of a field that is neither 0 nor ''
 _PROBE = ('variance.num_batches', 'variance.augment', 'variance.mode')
 TABLES: dict[str, Mapping[str, Entry]] = {
   'smoothing.schedule': SCHEDULES,
-  'smoothing.method': _METHODS | {FORM: Entry(None, (), ('smoothing.target',))},
+  'smoothing.method': _METHODS | {FORM: Entry(takes=('smoothing.target',))},
   'smoothing.target': TARGETS,
   'smoothing.rule': RULES,
-  'model.name': _NETWORKS | {FORM: Entry(None, takes=(*_NETWORK.values(),))},
+  'model.name': _NETWORKS | {FORM: Entry(takes=(*_NETWORK.values(),))},
   'optimizer.name': OPTIMIZERS,
   'optimizer.schedule': LEARNING_RATES,
-  'variance.every_epochs': {_ON: Entry(None, takes=(*_PROBE, *_METHOD))},
-  'data.label_noise': {_ON: Entry(None, takes=('data.label_noise_seed',))},
-  'eval_metrics': {FORM: Entry(None)},
-  'model.weights': {_ON: Entry(None, takes=('model.weights_sha256',))},
+  'variance.every_epochs': {_ON: Entry(takes=(*_PROBE, *_METHOD))},
+  'data.label_noise': {_ON: Entry(takes=('data.label_noise_seed',))},
+  'eval_metrics': {FORM: Entry()},
+  'model.weights': {_ON: Entry(takes=('model.weights_sha256',))},
 }
 # Fields that always count, whoever else needs them.
 _CHOSEN = ('smoothing.method', 'smoothing.target', 'smoothing.rule')
@@ -209,53 +197,42 @@ def theta_schedule(
 
 
 def target_of(
-  smoothing: 'Section',
-  method: Method,
-  task: Task,
-  teacher: Callable[[], Target],
+  options: 'Section', method: Method, task: Task, teacher: Callable[[], Target]
 ) -> Target:
-  """The method's own target, else the one that the section names.
-
-  `teacher` is called for the target of a teacher.
-  """
+  """The method's own target, else the one that the section names."""
   if method.target is not None:
-    where = f'config.smoothing.method = {smoothing.method!r}'
-    return programs.make(
-      *(method.target, smoothing.method, where, Target, task)
-    )
-  arguments = (task, teacher)[: 1 if programs.is_own(smoothing.target) else 2]
-  return _made(smoothing, 'target', Target, *arguments)
+    where = f'config.smoothing.method = {options.method!r}'
+    return programs.make(method.target, options.method, where, Target, task)
+  if options.target == 'teacher':
+    return teacher()
+  return _made(options, 'target', Target, task)
 
 
 def rules_of(smoothing: 'Section') -> Mapping[str, programs.Function]:
   """The rules by name; the one in force with its options, or of one's own."""
-  name = smoothing.rule.rpartition(':')[2]
-  if programs.is_own(smoothing.rule) and name in rules.NAMES:
-    problem = f'config.smoothing.rule = {smoothing.rule!r}: {name} is another'
+  text = smoothing.rule
+  name = text.rpartition(':')[2]
+  if programs.is_own(text) and name in rules.NAMES:
+    problem = f'config.smoothing.rule = {text!r}: {name} is another'
     raise InputError(problem, cure='rename the function')
   functions, options = options_given(smoothing)
   if 'rule' not in functions:  # none, or optimal, which is none
     return rules.RULES
-  rule = functools.partial(functions['rule'], **options[smoothing.rule])
+  rule = functools.partial(functions['rule'], **options[text])
   return rules.RULES | {name: rule}
 
 
 def metrics_of(text: str, num_classes: int) -> Metrics | None:
-  """The metrics of one's own that `eval_metrics` names, asked once; or None.
-
-  Raises:
-    InputError: what the function returns is no metric, or has a name that is
-      taken.
-  """
+  """The metrics of one's own that `eval_metrics` names, asked once; or None."""
   if not text:
     return None
   where = f'config.eval_metrics = {text!r}'
   own = programs.load(text, where)
-  shapes = (
-    jax.ShapeDtypeStruct((3, num_classes), jnp.float32),
-    jax.ShapeDtypeStruct((3,), jnp.int32),
+  logits = jax.ShapeDtypeStruct((3, num_classes), jnp.float32)
+  labels = jax.ShapeDtypeStruct((3,), jnp.int32)
+  made = programs.make(
+    jax.eval_shape, text, where, Mapping, own, logits, labels
   )
-  made = programs.make(jax.eval_shape, text, where, Mapping, own, *shapes)
   taken = {'kind', 'step', 'epoch', 'ece', *EvalSums._fields}
   for name, value in made.items():
     if name in taken or value.shape != (3,):
@@ -282,31 +259,22 @@ def learning_rate(
   return lambda count: main(count) * jnp.minimum(1.0, (count + 1) / warmup)
 
 
-def base_optimizer(
-  optimizer: 'Section', rate: optax.Schedule
-) -> optax.GradientTransformation:
-  """The optimiser that the section `optimizer` names."""
-  return OPTIMIZERS[optimizer.name].make(optimizer, rate)
-
-
 def options_given(
   smoothing: 'Section',
 ) -> tuple[dict[str, programs.Function], dict[str, programs.Options]]:
-  """The functions that the section names, by field, and their options, by name.
+  """The functions that it names, by field, and their options, by name.
 
   Only those that `smoothing.options` serves.
   """
-  functions = {}
+  functions, known = {}, {}
   for field in ('method', 'target', 'schedule', 'rule'):
-    name, full = getattr(smoothing, field), f'smoothing.{field}'
+    name, full = smoothing[field], f'smoothing.{field}'
+    function = TABLES[full].get(name, Entry()).make
     if programs.is_own(name):
-      functions[field] = programs.load(name, f'config.{full} = {name!r}')
-    elif name and TABLES[full][name].make:
-      functions[field] = TABLES[full][name].make
-  known = {
-    getattr(smoothing, field): programs.options_of(function)
-    for field, function in functions.items()
-  }
+      function = programs.load(name, f'config.{full} = {name!r}')
+    if function:
+      functions[field] = function
+      known[name] = programs.options_of(function)
   where = f'config.smoothing.options = {smoothing.options!r}'
   return functions, programs.dispatch(smoothing.options, where, known)
 
@@ -315,19 +283,18 @@ def help_on_options(field: str) -> Iterator[str]:
   """What `model.options` or `smoothing.options` may hold: a line a name."""
   for chooser, table in TABLES.items():
     section, _, leaf = chooser.partition('.')
+    if field != f'{section}.options':
+      continue
     for name, entry in table.items():
-      if field == f'{section}.options' and entry.make:
-        known = programs.options_of(entry.make, models.GIVEN)
-        if known:
-          text = ', '.join(f'{n} = {value!r}' for n, value in known.items())
-          yield f'{leaf} {name}: {text}'
+      known = entry.make and programs.options_of(entry.make, models.GIVEN)
+      if known:
+        text = ', '.join(f'{n} = {value!r}' for n, value in known.items())
+        yield f'{leaf} {name}: {text}'
 
 
 def _made(smoothing: 'Section', field: str, kind: Any, *arguments: Any) -> Any:
   """What the function that a field names makes, of the right kind."""
   functions, options = options_given(smoothing)
-  name = getattr(smoothing, field)
+  name, make = smoothing[field], functions[field]
   where = f'config.smoothing.{field} = {name!r}'
-  return programs.make(
-    *(functions[field], name, where, kind, *arguments), **options[name]
-  )
+  return programs.make(make, name, where, kind, *arguments, **options[name])

@@ -89,7 +89,7 @@ def create(
   With `rules` θ may be decided by what probes observe; with `reset_momentum`
   momentum begins anew where smoothing ends.
   """
-  base = tables.base_optimizer(options, schedules.learning_rate)
+  base = tables.OPTIMIZERS[options.name].make(options, schedules.learning_rate)
   owner = smoothing.label_smoothing(schedules.theta)
   if rules is not None:
     owner = smoothing.adaptive_smoothing(schedules.theta, rules)
