@@ -18,16 +18,12 @@ def main(argv: Sequence[str]) -> int:
   parser = Parser('check', __doc__)
   parser.add_argument('workdir', type=pathlib.Path, help="the run's directory")
   run = read_record(parser.parse_args(argv).workdir)
-  folder = run.checkpoints
-  found = checkpoint.check(folder)
+  found = checkpoint.check(run.checkpoints)
   if not found:
-    raise InputError(f'{folder}: no checkpoints')
+    raise InputError(f'{run.checkpoints}: no checkpoints')
   print('run {} ({})'.format(*run.standing()).removesuffix(' ()'))
-  damaged = False
+  damaged = {n for n, s in found.items() if isinstance(s, manifest.Damaged)}
   for step, saved in found.items():
-    if isinstance(saved, manifest.Damaged):
-      damaged, what = True, f'damaged: {saved}'
-    else:
-      what = f'whole: {len(saved.arrays)} arrays'
-    print(f'update {step:>9,}  {what}')
-  return int(damaged)
+    whole = step not in damaged and f'whole: {len(saved.arrays)} arrays'
+    print(f'update {step:>9,}  {whole or f"damaged: {saved}"}')
+  return int(bool(damaged))

@@ -50,9 +50,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
   for name in ('seeds', 'jobs', 'epochs'):
     value = getattr(args, name)
     if value is not None and value < 1:
-      raise InputError(
-        f'--{name}={value}', allowed='a whole number >= 1', cure=f'--{name}=1'
-      )
+      allowed, cure = 'a whole number >= 1', f'--{name}=1'
+      raise InputError(f'--{name}={value}', allowed=allowed, cure=cure)
   args.fields = {}
   for argument in rest:
     field = re.fullmatch(r'--config\.([\w.]+)=(.*)', argument, re.DOTALL)
@@ -129,9 +128,8 @@ def main(argv: Sequence[str]) -> int:
       return 128 + signum
     for run in runs:
       if run.directory in failures:
-        print(
-          f'failed: {run.label}: {failures[run.directory]}', file=sys.stderr
-        )
+        text = f'failed: {run.label}: {failures[run.directory]}'
+        print(text, file=sys.stderr)
     resolved = [plan.resolve_fork(run, workdir) for run in runs]
     outline.write(workdir, table, resolved, again)
     markdown, page = write_report([workdir], workdir)

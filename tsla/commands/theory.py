@@ -27,9 +27,8 @@ def main(argv: Sequence[str]) -> int:
   for name, (default, meaning) in _FLAGS.items():
     text = f'{meaning}; default %(default)g'
     add(f'--{name}', type=float, default=default, help=text)
-  add(
-    '--rho', type=float, help='ρ, correlation of the two errors; default: any'
-  )
+  text = 'ρ, correlation of the two errors; default: any'
+  add('--rho', type=float, help=text)
   text = 'also simulate the problem of the defaults and write theory.html there'
   add('--out', type=pathlib.Path, help=f'{text} (a minute or two)')
   args = vars(parser.parse_args(argv))

@@ -23,13 +23,10 @@ class Metric(NamedTuple):
   digits: int  # after the point
   counts: bool = False  # whether it is a part of the test images
 
-  def value(self, value: float) -> str:
-    """As it is."""
-    return _number(value * self.scale, self.digits)
-
-  def change(self, value: float) -> str:
-    """As a difference."""
-    return _number(value * self.scale, self.digits, '+')
+  def text(self, value: float, sign: str = '') -> str:
+    """With a minus sign that is one, and never minus nothing."""
+    value = round(value * self.scale, self.digits) + 0.0
+    return f'{value:{sign}.{self.digits}f}'.replace('-', '−')
 
 
 METRICS = (
@@ -63,18 +60,14 @@ def of_results(results: Results) -> Iterator[Block]:
   paper = published.TABLES.get(results.name, {})
   metrics = metrics_of(results)
   header = ['Method', 'Seeds', *(metric.label for metric in metrics)]
-  caption = _text('means')
+  caption, rows = _text('means'), []
   if paper:
-    for label in ('top-1 %', 'top-5 %'):
-      header.append(Cell(f'Published {label}', published.LABEL))
+    header += [Cell(f'Published top-{k} %', published.LABEL) for k in (1, 5)]
     caption += ' ' + _text('published', paper=published)
-  rows = []
   for row in results.rows:
     runs = results.done(row)
-    cells = [_mean(metric, runs) for metric in metrics]
-    if paper:
-      cells += [_published(figure) for figure in paper.get(row, (None, None))]
-    rows.append([row, str(len(runs)), *cells])
+    cells = [row, str(len(runs)), *(_mean(m, runs) for m in metrics)]
+    rows.append(cells + (_published(paper.get(row)) if paper else []))
   yield TableBlock(caption, header, rows, 'l' + 'r' * (len(header) - 1))
   yield from _differences(results, metrics)
   yield from _hindsight(results)
@@ -98,7 +91,7 @@ def _differences(
         continue
       cells.append(_difference(metric, difference, images))
       if difference and not cells[-1].note:
-        clear[metric].append(f'{row} ({metric.change(difference.mean)})')
+        clear[metric].append(f'{row} ({metric.text(difference.mean, "+")})')
     rows.append([row, str(pairs), *cells])
   if all(row[1] == '0' for row in rows):
     if rows:
@@ -106,7 +99,7 @@ def _differences(
     return
   image = ''
   if images:
-    image = _text('image', images=images, points=_number(100 / images, 2))
+    image = _text('image', images=images, points=f'{100 / images:.2f}')
   caption = _text('differences', baseline=baseline, image=image)
   header = ['Method', 'Pairs', *(metric.label for metric in metrics)]
   yield TableBlock(caption, header, rows, 'l' + 'r' * (len(header) - 1))
@@ -119,11 +112,8 @@ def _differences(
 
 def _hindsight(results: Results) -> Iterator[Block]:
   """Each rule against the s that turned out best; nothing without a rule."""
-  begun = {
-    row: run
-    for row in results.rows
-    if results.done(row) and (run := results.first(row))
-  }
+  done = {row: runs for row in results.rows if (runs := results.done(row))}
+  begun = {row: results.first(row) for row in done}
   metrics = [m for m in METRICS if m.name in ('nll', 'top1')]
   rows = []
   for row, run in begun.items():
@@ -132,23 +122,18 @@ def _hindsight(results: Results) -> Iterator[Block]:
     fixed = [name for name, other in begun.items() if _is_fixed(other, run)]
     if not fixed:
       continue
-    runs = results.done(row)
     cells: list[str | Cell] = []
     for metric in metrics:
       sign = 1 if metric.name == 'nll' else -1
-      means = {
-        name: sign * mean.mean
-        for name in fixed
-        if (mean := summary.mean(results.done(name), metric.name))
-      }
+      found = {name: summary.mean(done[name], metric.name) for name in fixed}
+      means = {name: sign * found[name].mean for name in fixed if found[name]}
       if not means:
         cells += [_NOTHING, _NOT_MEASURED]
         continue
       best = min(means, key=means.get)
-      others = results.done(best)
-      difference = summary.difference(runs, others, metric.name)
-      cells += [best, _difference(metric, difference, _images(others))]
-    rows.append([row, ', '.join(map(_end_of_smoothing, runs)), *cells])
+      difference = summary.difference(done[row], done[best], metric.name)
+      cells += [best, _difference(metric, difference, _images(done[best]))]
+    rows.append([row, ', '.join(map(_end_of_smoothing, done[row])), *cells])
   if rows:
     header = ['Rule', 'Smoothing ended at']
     for metric in metrics:
@@ -166,13 +151,10 @@ def _is_fixed(run: RunResult, like: RunResult) -> bool:
   """Whether a run is TSLA(s), s from 0 to the end, of the same experiment."""
   schedule = run.record.fields.get('smoothing.schedule', 'none')
   free = _WHEN + (('smoothing.theta',) if schedule == 'none' else ())
+  fields = (config_lib.identity(each.record.fields) for each in (run, like))
   here, there = (
-    {
-      name: value
-      for name, value in config_lib.identity(each.record.fields).items()
-      if not name.startswith(free)
-    }
-    for each in (run, like)
+    {name: part[name] for name in part if not name.startswith(free)}
+    for part in fields
   )
   return here == there and schedule in ('none', 'constant', 'two_stage')
 
@@ -182,7 +164,7 @@ def cells_of_run(run: RunResult, metrics: Sequence[Metric]) -> list[str | Cell]:
   if not run.done:
     return [_NOTHING] * len(metrics)
   found = ((metric, run.test.get(metric.name)) for metric in metrics)
-  return [m.value(x) if is_number(x) else _NOT_MEASURED for m, x in found]
+  return [m.text(x) if is_number(x) else _NOT_MEASURED for m, x in found]
 
 
 def _images(runs: list[RunResult]) -> int:
@@ -196,16 +178,17 @@ def _mean(metric: Metric, runs: list[RunResult]) -> str | Cell:
   mean = summary.mean(runs, metric.name)
   if mean is None:
     return _NOT_MEASURED if runs else _NOTHING
-  text = metric.value(mean.mean)
+  text = metric.text(mean.mean)
   if mean.std is not None:
-    text += f' ± {metric.value(mean.std)}'
+    text += f' ± {metric.text(mean.std)}'
   return text if mean.n == len(runs) else Cell(text, f'of {mean.n} seeds')
 
 
-def _published(figure: published.PublishedFigure | None) -> str | Cell:
-  if figure is None:
-    return _NOTHING
-  return Cell(f'{figure.mean:.2f} ± {figure.std:.2f}', faint=True)
+def _published(row: published.Published | None) -> list[Cell]:
+  if row is None:
+    return [_NOTHING, _NOTHING]
+  figures = (row.top1, row.top1_std), (row.top5, row.top5_std)
+  return [Cell(f'{mean:.2f} ± {std:.2f}', faint=True) for mean, std in figures]
 
 
 def _difference(
@@ -215,20 +198,14 @@ def _difference(
   if difference is None:
     return Cell('–', 'no pair', faint=True)
   _, mean, low, high = difference
-  text = metric.change(mean)
+  text, note = metric.text(mean, '+'), ''
   if low is None:
     return Cell(text, 'one pair: no interval', faint=True)
-  text += f' [{metric.change(low)}, {metric.change(high)}]'
-  if difference.inside_noise:
-    return Cell(text, 'inside the noise', faint=True)
-  if images and metric.counts and abs(mean) * images < 1 - 1e-6:
-    return Cell(text, 'less than one image', faint=True)
-  if high - low < 1e-9:
-    return Cell(text, 'all pairs alike: too few', faint=True)
-  return Cell(text)
-
-
-def _number(value: float, digits: int, sign: str = '') -> str:
-  """With a minus sign that is one, and never minus nothing."""
-  value = round(value, digits) + 0.0
-  return f'{value:{sign}.{digits}f}'.replace('-', '−')
+  text += f' [{metric.text(low, "+")}, {metric.text(high, "+")}]'
+  if low <= 0 <= high:
+    note = 'inside the noise'
+  elif images and metric.counts and abs(mean) * images < 1 - 1e-6:
+    note = 'less than one image'
+  elif high - low < 1e-9:
+    note = 'all pairs alike: too few'
+  return Cell(text, note, faint=bool(note))

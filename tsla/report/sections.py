@@ -10,15 +10,8 @@ from typing import Any
 
 from tsla.config import forms as config_lib
 from tsla.errors import InputError
-from tsla.pages.blocks import (
-  Block,
-  CodeBlock,
-  FigureBlock,
-  HeadingBlock,
-  NoticeBlock,
-  ParagraphBlock,
-  TableBlock,
-)
+from tsla.pages import blocks
+from tsla.pages.blocks import Block, FigureBlock, ParagraphBlock, TableBlock
 from tsla.pages.texts import read_texts
 from tsla.report import comparison, figures, probe_figures, samples, summary
 from tsla.report.results import Results, RunResult
@@ -26,6 +19,7 @@ from tsla.smoothing import rules
 
 # Other values of these make no other method.
 _NO_METHOD = ('seed', 'init.fork_from')
+_AUGMENT = ('pad', 'crop', 'flip')
 _text = read_texts(__file__)
 
 
@@ -45,31 +39,24 @@ def of_results(results: Results, level: int) -> list[Block]:
   content = [*_standing(results)]
   for title, section in sections:
     if found := list(section(results)):
-      content += [HeadingBlock(title, level), *found]
+      content += [blocks.HeadingBlock(title, level), *found]
   return content
 
 
 def _standing(results: Results) -> Iterator[Block]:
   """How many runs are done, and which are not."""
   runs = results.runs
-  missing = [run for run in runs if not run.done]
-  yield ParagraphBlock(
-    _text(
-      'standing',
-      done=len(runs) - len(missing),
-      asked=len(runs),
-      methods=len(results.rows),
-      seeds=', '.join(map(str, sorted({run.seed for run in runs}))),
-    )
-  )
+  missing = [
+    f'{run.row}, seed {run.seed}: {run.state} ({run.reason or "no reason"})'
+    for run in runs
+    if not run.done
+  ]
+  asked, methods = len(runs), len(results.rows)
+  numbers = {'done': asked - len(missing), 'asked': asked, 'methods': methods}
+  seeds = ', '.join(map(str, sorted({run.seed for run in runs})))
+  yield ParagraphBlock(_text('standing', **numbers, seeds=seeds))
   if missing:
-    yield NoticeBlock(
-      'Not in the numbers:',
-      [
-        f'{run.row}, seed {run.seed}: {run.state} ({run.reason or "no reason"})'
-        for run in missing
-      ],
-    )
+    yield blocks.NoticeBlock('Not in the numbers:', missing)
 
 
 def _curves(results: Results) -> Iterator[Block]:
@@ -92,25 +79,18 @@ def _probes(results: Results) -> Iterator[Block]:
     return
   yield FigureBlock(_text('probes'), probe_figures.probes(results), keys)
 
-  def asked(run: RunResult) -> set[str]:
-    names = {name for row in run.rows('probe') for name in row}
-    return {name[5:] for name in names if name.startswith('rule_')}
-
   def firings(row: str, rule: str) -> str:
-    runs = (run for run in results.done(row) if rule in asked(run))
-    found = (summary.first_firing(run, rule) for run in runs)
-    texts = ('never' if at is None else f'{at:g}' for at in found)
+    found = [summary.first_firing(run, rule) for run in results.done(row)]
+    epochs = [at for at in found if at is not None]
+    texts = ('never' if at == math.inf else f'{at:g}' for at in epochs)
     return ', '.join(texts) or '–'
 
-  rows = [key.label for key in keys]
-  own = set().union(*(asked(run) for row in rows for run in results.done(row)))
-  names = (*rules.RULES, *sorted(own - {*rules.RULES}))
-  yield TableBlock(
-    _text('firings'),
-    ['Method', *names],
-    [[row, *(firings(row, rule) for rule in names)] for row in rows],
-    'l' + 'r' * len(names),
-  )
+  probed = [p for run in results.runs if run.done for p in run.rows('probe')]
+  asked = {n[5:] for probe in probed for n in probe if n.startswith('rule_')}
+  names = (*rules.RULES, *sorted(asked - {*rules.RULES}))
+  rows = [[k.label, *(firings(k.label, rule) for rule in names)] for k in keys]
+  header, align = ['Method', *names], 'l' + 'r' * len(names)
+  yield TableBlock(_text('firings'), header, rows, align)
 
 
 def _images(results: Results) -> Iterator[Block]:
@@ -123,37 +103,22 @@ def _images(results: Results) -> Iterator[Block]:
   except InputError as error:
     yield ParagraphBlock(_text('no_images', why=str(error).split('\n')[0]))
     return
-  augmentation = ', '.join(
-    f'{name} = {run.record.fields.get(f"augment.{name}")}'
-    for name in ('pad', 'crop', 'flip')
-  )
-  caption = _text(
-    'images', count=len(images), run=run, augmentation=augmentation
-  )
+  given = {n: run.record.fields.get(f'augment.{n}') for n in _AUGMENT}
+  how = ', '.join(f'{name} = {value}' for name, value in given.items())
+  caption = _text('images', count=len(images), run=run, augmentation=how)
   yield FigureBlock(caption, samples.contact_sheet(images))
 
 
 def _costs(results: Results) -> Iterator[Block]:
-  costs = {
-    row: summary.cost(run for run in results.runs if run.row == row)
-    for row in results.rows
-  }
-  cost = summary.cost(results.runs)
-  yield TableBlock(
-    _text('costs'),
-    ['Method', 'Epochs', 'Time', 'Epochs saved', 'Time saved'],
-    [
-      [
-        row,
-        f'{part.epochs:,.0f}',
-        _clock(part.seconds),
-        f'{part.shared_epochs:,.0f}',
-        _clock(part.shared_seconds),
-      ]
-      for row, part in [*costs.items(), ('all', cost)]
-    ],
-    'lrrrr',
-  )
+  rows = []
+  for row in (*results.rows, None):
+    runs = [run for run in results.runs if row in (run.row, None)]
+    cost = summary.cost(runs)
+    spent = f'{cost.epochs:,.0f}', _clock(cost.seconds)
+    saved = f'{cost.shared_epochs:,.0f}', _clock(cost.shared_seconds)
+    rows.append(['all' if row is None else row, *spent, *saved])
+  header = ['Method', 'Epochs', 'Time', 'Epochs saved', 'Time saved']
+  yield TableBlock(_text('costs'), header, rows, 'lrrrr')
   if cost.shared_epochs:
     whole = cost.epochs + cost.shared_epochs
     share = 100 * cost.shared_epochs / whole
@@ -219,7 +184,7 @@ def _environment(results: Results) -> Iterator[Block]:
 
 def _command(results: Results) -> Iterator[Block]:
   if results.command:
-    yield CodeBlock(results.command)
+    yield blocks.CodeBlock(results.command)
   else:
     yield ParagraphBlock('The command was not recorded.')
 

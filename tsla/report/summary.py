@@ -1,5 +1,6 @@
 """Runs become numbers: means, differences, curves, and what they cost."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -28,11 +29,6 @@ class Difference(NamedTuple):
   mean: float
   low: float | None  # ends of the confidence interval; None for n = 1
   high: float | None
-
-  @property
-  def inside_noise(self) -> bool:
-    """Whether the interval covers 0."""
-    return self.low is not None and self.low <= 0 <= self.high
 
 
 class Curve(NamedTuple):
@@ -82,11 +78,9 @@ def difference(
   own, others = measured(runs, metric), measured(baseline, metric)
   pairs = np.array([own[seed] - others[seed] for seed in own if seed in others])
   n = len(pairs)
-  if n == 0:
-    return None
+  if n < 2:
+    return Difference(n, float(pairs[0]), None, None) if n else None
   middle = float(pairs.mean())
-  if n == 1:
-    return Difference(n, middle, None, None)
   t = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)
   half = float(t * pairs.std(ddof=1) / np.sqrt(n))
   return Difference(n, middle, middle - half, middle + half)
@@ -98,11 +92,7 @@ def test_curve(runs: Iterable[RunResult], metric: str) -> Curve:
 
 
 def probe_curve(runs: Sequence[RunResult], name: str) -> Curve:
-  """A number of the probes; the band holds one standard error to each side.
-
-  It goes from the least of the seeds' values less its error to the most of them
-  with its error.
-  """
+  """A number of the probes; the band holds one standard error to each side."""
 
   def shifted(run: RunResult, by: int) -> dict[float, float]:
     values = _points(run, 'probe', name)
@@ -116,10 +106,14 @@ def probe_curve(runs: Sequence[RunResult], name: str) -> Curve:
 
 
 def first_firing(run: RunResult, rule: str) -> float | None:
-  """The epoch at which a rule had fired as often in a row as it must."""
+  """The epoch at which a rule had fired as often in a row as it must.
+
+  It is inf if it never had, None if it was not asked.
+  """
   patience = run.record.fields.get('smoothing.patience', 1)
   counts = _points(run, 'probe', f'rule_{rule}')
-  return next((at for at, count in counts.items() if count >= patience), None)
+  fired = (at for at, count in counts.items() if count >= patience)
+  return next(fired, math.inf) if counts else None
 
 
 def training_curve(runs: Iterable[RunResult], name: str) -> Curve:
@@ -191,10 +185,8 @@ def _seconds(rows: list[dict[str, Any]], begin: int, batch_size: int) -> float:
   """The time of rows that follow update `begin`; NaN if none has a rate."""
   if not rows:
     return 0.0
-  found = (row.get('images_per_second') for row in rows)
-  rates = np.array(
-    [rate if is_number(rate) and rate > 0 else np.nan for rate in found]
-  )
+  found = [row.get('images_per_second') for row in rows]
+  rates = np.array([r if is_number(r) and r > 0 else np.nan for r in found])
   if np.isnan(rates).all():
     return np.nan
   rates[np.isnan(rates)] = np.nanmedian(rates)

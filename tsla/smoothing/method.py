@@ -85,11 +85,8 @@ class Target(NamedTuple):
   end_epoch: Callable[[Any], Any] | None = None
 
 
-def _no_array(arrays: Any, state: Any, seen: Seen) -> None:
-  del arrays, state, seen
-
-
-UNIFORM = Target(_no_array)  # ŷ = 1/K, which the loss knows without an array
+# ŷ = 1/K, which the loss knows without an array.
+UNIFORM = Target(lambda arrays, state, seen: None)
 
 
 class Method(NamedTuple):

@@ -44,14 +44,9 @@ def max_suppression() -> Method:
     Zhou et al., MaxSup: Overcoming Representation Collapse in Label Smoothing,
     arXiv:2502.15798.
   """
-
-  def penalty(
-    z: jax.Array, labels: jax.Array, y_hat: jax.Array | None, kept: jax.Array
-  ) -> jax.Array:
-    del labels, y_hat
-    return z.max(-1) - z.mean(-1, where=kept)
-
-  return Method(penalised(penalty))
+  return Method(
+    penalised(lambda z, labels, y_hat, kept: z.max(-1) - z.mean(-1, where=kept))
+  )
 
 
 class ClassMeans(NamedTuple):
