@@ -16,8 +16,7 @@ from matplotlib.lines import Line2D
 
 from tsla.errors import InputError
 from tsla.pages.figures import styled
-from tsla.report.figures import keys
-from tsla.report.probe_figures import draw_panel
+from tsla.report.figures import draw_panel, keys
 from tsla.report.results import Results, read_results
 
 
@@ -30,7 +29,7 @@ def probe_grid(
 
   Args:
     tables: of the same rows, by what the panels' titles begin with.
-    names: of probe rows, those of `probe_figures.probes`.
+    names: of probe rows, those of `figures.probes`.
 
   Returns:
     A .png file.

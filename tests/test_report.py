@@ -28,7 +28,7 @@ from tsla.config.forms import default_config, flatten
 from tsla.data import augment, datasets
 from tsla.report import figures, published, samples, summary
 from tsla.report.results import read_results
-from tsla.report.write import write_report
+from tsla.report.sections import write_report
 from tsla.smoothing import rules
 from tsla.smoothing.estimates import GradientStatistics
 from tsla.training import parallel, step

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import jax
 
 from tsla.commands.parser import Parser, command
-from tsla.report.write import write_report
+from tsla.report.sections import write_report
 
 
 @command

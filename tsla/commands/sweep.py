@@ -25,7 +25,7 @@ from tsla.commands.parser import Parser, command
 from tsla.config.checks import notices
 from tsla.errors import InputError
 from tsla.files import check_writable, claimed, untrusted
-from tsla.report.write import write_report
+from tsla.report.sections import write_report
 from tsla.runs import directory
 from tsla.sweep import outline, plan, pool, worker
 from tsla.sweep.inputs import check_inputs

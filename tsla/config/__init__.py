@@ -1,4 +1,1 @@
-"""The config of a run: its fields, their checks, its forms, its command line.
-
-Nothing here reads data or trains.
-"""
+"""The config of a run: its fields, checks, forms and command line."""

@@ -14,8 +14,9 @@ from tsla.errors import InputError
 
 _NOT_IN_A_FORK = {
   'model.weights': "one of the two, '' the other: a run begins in one place",
-  'smoothing.rule': "'', a run of its own: another run's decisions are not "
-  "this one's",
+  'smoothing.rule': (
+    "'', a run of its own: another run's decisions are not this one's"
+  ),
 }
 
 
@@ -58,9 +59,8 @@ def validate(config: Config) -> Config:
         cure=f'--config.{name}=FILE',
       )
   config = config.copy_and_resolve_references()
-  config.update_from_flattened_dict(
-    {name: FIELDS[name].default for name in forms.unused(flat)}
-  )
+  reset = {name: FIELDS[name].default for name in forms.unused(flat)}
+  config.update_from_flattened_dict(reset)
   flat = flatten(config)
   _check_needs(flat)
   for name, allowed in _NOT_IN_A_FORK.items():
@@ -96,10 +96,8 @@ def _check_needs(flat: Mapping[str, Any]) -> None:
       fields = fields[: len(names)]  # of a duration the first unit
       units = ' (or _steps, _percent)' * bool(FIELDS[fields[0]].duration)
       them, are = ('it', 'is') if need in names else ('exactly one', 'are')
-      flags, known = (
-        [f'config.{n}' for n in fields],
-        [FIELDS[n] for n in fields],
-      )
+      flags = [f'config.{name}' for name in fields]
+      known = [FIELDS[name] for name in fields]
       cures = (f'--{n}={f.example}' for n, f in zip(flags, known, strict=True))
       raise InputError(
         f'{" and ".join(flags)}{units} {are} {"" if given else "not "}set, '

@@ -122,14 +122,11 @@ def _processes(values: flags.FlagValues) -> _Processes:
   address, count, index = given.values()
   port = re.fullmatch(r'.+:(\d{1,5})', address)
   if not port or int(port[1]) >= 2**16:
-    raise InputError(
-      f'--coordinator={address}: no address', allowed='HOST:PORT of process 0'
-    )
+    problem = f'--coordinator={address}: no address'
+    raise InputError(problem, allowed='HOST:PORT of process 0')
   if not 0 <= index < count:
-    raise InputError(
-      f'--process_index={index} of --num_processes={count}',
-      allowed='0 to num_processes - 1',
-    )
+    problem = f'--process_index={index} of --num_processes={count}'
+    raise InputError(problem, allowed='0 to num_processes - 1')
   return address, count, index
 
 
@@ -143,11 +140,8 @@ def _explain(error: Exception) -> InputError:
   if ours := [link for link in chain if isinstance(link, InputError)]:
     return ours[-1]
   if field := re.search(r'--config\.([\w.]+)=', str(error)):
-    return InputError(
-      str(error),
-      allowed=FIELDS[field[1]].allowed,
-      cure=f'--config.{field[1]}=…',
-    )
+    allowed, cure = FIELDS[field[1]].allowed, f'--config.{field[1]}=…'
+    return InputError(str(error), allowed=allowed, cure=cure)
   unknown = isinstance(error, flags.UnrecognizedFlagError)
   illegal = isinstance(error, flags.IllegalFlagValueError)
   if unknown or (illegal and not str(error).startswith('flag --config=')):

@@ -30,13 +30,7 @@ class Durations:
   probe_every: int = 0
 
   def at(self, name: str, unset: int | None = None) -> int | None:
-    """The update of a duration; `unset` where it is not set.
-
-    Example:
-      >>> durations = Durations(10, 100, {'smoothing.drop': (60,)})
-      >>> durations.at('smoothing.drop'), durations.at('smoothing.max')
-      (60, None)
-    """
+    """The update of a duration; `unset` where it is not set."""
     return self.steps.get(name, (unset,))[0]
 
 
@@ -45,14 +39,6 @@ def resolve(config: 'Config', steps_per_epoch: int = 0) -> Durations:
 
   With `steps_per_epoch` = 0 they are as many as there may be, for what is wrong
   whatever the size of the data set.
-
-  Example:
-    >>> from tsla.config.forms import default_config
-    >>> config = default_config()
-    >>> config.smoothing.schedule = 'two_stage'
-    >>> config.smoothing.drop_epochs = 20.0
-    >>> resolve(config, steps_per_epoch=44).at('smoothing.drop')
-    880
   """
   from tsla.config.schema import FIELDS  # needs more than Durations does
 

@@ -37,12 +37,7 @@ def flatten(config: Section) -> dict[str, Any]:
 
 
 def unflatten(flat: Mapping[str, Any]) -> Config:
-  """The config that `flatten` made `flat` of; what it lacks is the default.
-
-  Example:
-    >>> unflatten({'optimizer.milestone_epochs': [60, 120]}).optimizer.name
-    'sgd'
-  """
+  """The config that `flatten` made `flat` of; what it lacks is the default."""
   config = default_config()
   for name, value in flat.items():
     check_value(name, value)
@@ -56,18 +51,11 @@ def unused(flat: Mapping[str, Any]) -> set[str]:
   """The fields that other choices have a use for, and those of `flat` have not.
 
   What `flat` lacks is the default.
-
-  Example:
-    >>> 'smoothing.drop_epochs' in unused({'smoothing.schedule': 'constant'})
-    True
   """
   entries = tables.chosen(flatten(default_config()) | flat)
   used = {name for entry in entries.values() for name in entry.fields}
-  return {
-    name
-    for name, field in FIELDS.items()
-    if (field.duration or name) in tables.USERS.keys() - used
-  }
+  idle = tables.USERS.keys() - used
+  return {n for n, field in FIELDS.items() if (field.duration or n) in idle}
 
 
 def identity(flat: dict[str, Any]) -> dict[str, Any]:
@@ -76,12 +64,6 @@ def identity(flat: dict[str, Any]) -> dict[str, Any]:
   So a field that a later version adds changes no run that does not use it, and
   `flat` may be what `flatten` made in an earlier version. Of `FILE.py:name`
   only ':name' counts here: the content of the file makes the run.
-
-  Example:
-    >>> config = default_config()
-    >>> config.seed, config.data.path = 3, 'elsewhere'
-    >>> identity(flatten(config))
-    {'seed': 3}
   """
   defaults = flatten(default_config())
   idle, own = unused(flat), own_files(flat)
@@ -96,13 +78,9 @@ def identity(flat: dict[str, Any]) -> dict[str, Any]:
 def own_files(flat: Mapping[str, Any]) -> dict[str, str]:
   """The fields that are used and hold `FILE.py:name`, with that."""
   idle = unused(flat)
-  return {
-    name: text
-    for name, table in tables.TABLES.items()
-    if programs.FORM in table
-    and programs.is_own(text := str(flat.get(name, '')))
-    and name not in idle
-  }
+  own = (n for n, table in tables.TABLES.items() if programs.FORM in table)
+  texts = {n: str(flat.get(n, '')) for n in own if n not in idle}
+  return {name: text for name, text in texts.items() if programs.is_own(text)}
 
 
 def config_hash(config: Config) -> str:
@@ -125,15 +103,9 @@ def config_hash(config: Config) -> str:
 
 
 def parse_text(name: str, text: str) -> Any:
-  """The value that `--config.NAME=TEXT` means; `check_value` judges it.
-
-  Example:
-    >>> parse_text('optimizer.milestone_epochs', '(30, 60)')
-    (30, 60)
-  """
+  """The value that `--config.NAME=TEXT` means; `check_value` judges it."""
   check_field_name(name)
-  field = FIELDS[name]
-  kind = type(field.default)
+  kind = type(FIELDS[name].default)
   if kind is str:
     return text
   try:
@@ -144,7 +116,7 @@ def parse_text(name: str, text: str) -> Any:
   except programs.NO_LITERAL:
     raise InputError(
       f'config.{name} = {text!r}: not of type {kind.__name__}',
-      allowed=field.allowed,
+      allowed=FIELDS[name].allowed,
       cure=f'--config.{name}=…',
     ) from None
   return value

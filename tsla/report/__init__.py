@@ -1,4 +1,1 @@
-"""Finished runs become results, statistics, figures and a report.
-
-Nothing here trains, and how a page is written is not decided here.
-"""
+"""Finished runs become results, statistics, figures and a report."""

@@ -133,18 +133,15 @@ def _hindsight(results: Results) -> Iterator[Block]:
       best = min(means, key=means.get)
       difference = summary.difference(done[row], done[best], metric.name)
       cells += [best, _difference(metric, difference, _images(done[best]))]
-    rows.append([row, ', '.join(map(_end_of_smoothing, done[row])), *cells])
+    switches = (r.switches for r in done[row])
+    ends = ', '.join(f'{s[0]:g}' if s else 'never' for s in switches)
+    rows.append([row, ends, *cells])
   if rows:
     header = ['Rule', 'Smoothing ended at']
     for metric in metrics:
       header += [f'Best by {metric.label.removesuffix(" %")}', metric.label]
     align = 'll' + 'lr' * len(metrics)
     yield TableBlock(_text('hindsight'), header, rows, align)
-
-
-def _end_of_smoothing(run: RunResult) -> str:
-  epochs = (row['epoch'] for row in run.rows('switch'))
-  return next((f'{at:g}' for at in epochs if is_number(at)), 'never')
 
 
 def _is_fixed(run: RunResult, like: RunResult) -> bool:

@@ -1,4 +1,4 @@
-"""The curves of a table over the epochs, as pictures."""
+"""Curves of a table over the epochs, as pictures: of logs and of probes."""
 
 import itertools
 from collections.abc import Sequence
@@ -12,19 +12,25 @@ from tsla.pages import figures
 from tsla.pages.blocks import Key, Picture
 from tsla.report import summary
 from tsla.report.results import Results, RunResult
-from tsla.runs.log import is_number
 
 # For the rows after the seventh, in line widths.
 _DASHES = ((), (4, 1.5), (1, 1.2), (5, 1.5, 1, 1.5))
+# Panels of probes: the title, and whether the axis is logarithmic.
+_PANELS = {
+  'delta': ('δ', True),
+  'theta_star': ('θ*, and dotted the θ in use', False),
+  'mse_ratio': ('m(θ) / σ² at the θ in use', False),
+  'grad_norm': ('‖∇F‖', True),
+  'smoothed_grad_norm': ('‖∇F‖ of the smoothed loss', True),
+  'cosine': ('Cosine between the two', False),
+}
 
 
 def keys(results: Results) -> tuple[Key, ...]:
   """One colour a row, the same in every figure."""
   looks = itertools.cycle(itertools.product(_DASHES, figures.COLOURS))
-  return tuple(
-    Key(row, colour, dashes)
-    for row, (dashes, colour) in zip(results.rows, looks, strict=False)
-  )
+  named = zip(results.rows, looks, strict=False)
+  return tuple(Key(row, colour, dashes) for row, (dashes, colour) in named)
 
 
 def over_epochs(figure: Figure, name: str) -> Picture:
@@ -40,11 +46,7 @@ def over_epochs(figure: Figure, name: str) -> Picture:
 
 @figures.styled
 def learning_curves(results: Results) -> Picture:
-  """Training loss, and the test's NLL, top-1 and ECE, over the epochs.
-
-  A line is the mean of the row's finished seeds, its band their least and most.
-  A ring and a dotted line mark where a row drops the smoothing.
-  """
+  """Training loss, and the test's NLL, top-1 and ECE, over the epochs."""
   figure, panels = figures.panels(2, 2, 6.2, sharex=True)
   titles = (
     ('hard_loss', 'Training: hard loss, nats', 1, True),
@@ -54,11 +56,9 @@ def learning_curves(results: Results) -> Picture:
   )
   for axes, (name, title, scale, log) in zip(panels, titles, strict=True):
     axes.set_title(title)
-    drawn = [  # the first row last, on top
-      points
-      for key in reversed(keys(results))
-      if (points := _draw_row(axes, results, key, name, scale)) is not None
-    ]
+    rows = reversed(keys(results))  # the first one last, on top
+    means = [_draw_row(axes, results, key, name, scale) for key in rows]
+    drawn = [points for points in means if len(points)]
     if log and all((points > 0).all() for points in drawn):
       axes.set_yscale('log')
       figures.plain_log_ticks(axes)
@@ -69,24 +69,18 @@ def learning_curves(results: Results) -> Picture:
 
 def _draw_row(
   axes: Axes, results: Results, key: Key, name: str, scale: float
-) -> np.ndarray | None:
-  """Draws a row; its means, None without a run."""
+) -> np.ndarray:
+  """Draws a row, and returns its means."""
   runs = results.done(key.label)
   of_log = summary.training_curve if name == 'hard_loss' else summary.test_curve
   curve = of_log(runs, name)
   if not len(curve.epochs):
-    return None
+    return curve.mean
   scaled = (scale * part for part in (curve.mean, curve.low, curve.high))
   curve = summary.Curve(curve.epochs, *scaled)
   draw_curve(axes, curve, key, _first_own_epoch(results, runs))
-  switches = {
-    row['epoch']
-    for run in runs
-    for row in run.rows('switch')
-    if is_number(row.get('epoch'))
-  }
   ring = {'mec': key.colour, 'mew': 1.4, 'mfc': 'white', 'ms': 5.5}
-  for epoch in sorted(switches):
+  for epoch in sorted({epoch for run in runs for epoch in run.switches}):
     axes.axvline(epoch, color=key.colour, linewidth=0.9, linestyle=':')
     mean = np.interp(epoch, curve.epochs, curve.mean)
     axes.plot([epoch], [mean], marker='o', zorder=3, **ring)
@@ -131,12 +125,11 @@ def schedules(results: Results) -> Picture:
 
 def _draw_schedules(axes: Axes, results: Results, name: str) -> None:
   """A line a row; rows that share one lie below each other, wider and wider."""
+  firsts = [(key, results.done(key.label)[:1]) for key in keys(results)]
   lines = [
-    (key, *line)
-    for key in keys(results)
-    if (runs := results.done(key.label))
-    and len((line := summary.schedule(runs[0], name))[0])
+    (k, *summary.schedule(run, name)) for k, runs in firsts for run in runs
   ]
+  lines = [line for line in lines if len(line[1])]
   seen = [values.tobytes() for _, _, values in lines]
   if len(lines) > 1 and len(set(seen)) == 1:
     lines = [(Key('all', figures.NEUTRAL), *lines[0][1:])]
@@ -144,15 +137,49 @@ def _draw_schedules(axes: Axes, results: Results, name: str) -> None:
     few = len(np.unique(values)) <= max(2, len(values) // 4)
     if few:
       epochs, values = np.insert(epochs, 0, 0), np.insert(values, 0, values[0])
-    axes.plot(
-      epochs,
-      values,
-      color=key.colour,
-      linewidth=1.5 + 2.4 * seen[:index].count(seen[index]),
-      dashes=key.dashes or (None, None),
-      # The value of a row is that of its last update.
-      drawstyle='steps-pre' if few else 'default',
-      zorder=2 - 0.01 * index,
-    )
+    # The value of a row is that of its last update.
+    look = {'drawstyle': 'steps-pre' if few else 'default'}
+    look |= {'color': key.colour, 'dashes': key.dashes or (None, None)}
+    width = 1.5 + 2.4 * seen[:index].count(seen[index])
+    axes.plot(epochs, values, lw=width, zorder=2 - 0.01 * index, **look)
   top = max((values.max() for _, _, values in lines), default=0) or 1
   axes.set_ylim(-0.04 * top, 1.08 * top)
+
+
+@figures.styled
+def probes(results: Results) -> Picture:
+  """What the probes found over the epochs."""
+  figure, axes = figures.panels(2, 3, 5.4, sharex=True)
+  for panel, name in zip(axes, _PANELS, strict=True):
+    draw_panel(panel, results, name)
+  return over_epochs(figure, 'probes')
+
+
+def draw_panel(
+  panel: Axes, results: Results, name: str, label: str = ''
+) -> None:
+  """Draws the rows in which a probe found the number, the first on top."""
+  title, log = _PANELS[name]
+  panel.set_title(label + title)
+  means = []
+  for key in reversed(keys(results)):
+    runs = results.done(key.label)
+    curve = summary.probe_curve(runs, name)
+    if not len(curve.epochs):
+      continue
+    means.append(curve.mean)
+    draw_curve(panel, curve, key)
+    if name == 'theta_star':
+      # The value of a row is that of its last update.
+      look = {'lw': 1, 'ls': ':', 'drawstyle': 'steps-pre'}
+      epochs, theta = summary.schedule(runs[0], 'theta')
+      panel.plot(epochs, theta, color=key.colour, **look)
+  every = np.concatenate(means) if means else np.zeros(1)
+  if name == 'theta_star':  # its band, and some means, go far beyond
+    low, high = np.clip([every.min() - 0.05, every.max() + 0.05], -1, 2)
+    panel.set_ylim(min(-0.05, low), max(1.05, high))
+  elif log and every.min() > 0:
+    # An axis that fits the means: a band may reach below 0.
+    panel.set_yscale('log', nonpositive='clip')
+    panel.set_ylim(every.min() / 1.5, every.max() * 1.5)
+    figures.plain_log_ticks(panel)

@@ -16,7 +16,7 @@ from tsla import files
 from tsla.config import forms as config_lib
 from tsla.errors import InputError
 from tsla.runs.directory import CONFIG, RunRecord, read_record
-from tsla.runs.log import LogRow
+from tsla.runs.log import LogRow, is_number
 from tsla.sweep import outline
 
 _FIELDS = ('seed', 'epochs', 'batch_size', 'eval_every_epochs')
@@ -50,6 +50,13 @@ class RunResult:
     return self.rows('eval')[-1]
 
   @property
+  def switches(self) -> list[float]:
+    """Epochs where its smoothing ended."""
+    return [
+      e for row in self.rows('switch') if is_number(e := row.get('epoch'))
+    ]
+
+  @property
   def steps_per_epoch(self) -> int | None:
     """Updates an epoch, from an evaluation; None before the first one."""
     if self.done:
@@ -68,7 +75,7 @@ class Results:
   title: str
   command: str  # what makes it again, '' if unknown
   rows: tuple[str, ...]  # the methods; the others are compared with the first
-  runs: tuple[RunResult, ...]  # every run that is asked for
+  runs: Sequence[RunResult]  # every run that is asked for
 
   def done(self, row: str) -> list[RunResult]:
     """The runs of a row whose numbers count, by seed."""
@@ -86,9 +93,6 @@ def read_results(paths: Sequence[pathlib.Path]) -> list[Results]:
 
   Run directories on one data set belong together; those of them that differ in
   no more than the seed are one row.
-
-  Raises:
-    InputError: a directory is neither, or one of its files is damaged.
   """
   found, plain = [], []
   for path in dict.fromkeys(paths):
@@ -97,9 +101,9 @@ def read_results(paths: Sequence[pathlib.Path]) -> list[Results]:
     elif (path / CONFIG).is_file():
       plain.append(path)
     else:
+      empty = 'no table and no run in it'
       raise InputError(
-        f'WORKDIR = {path}: '
-        + ('no table and no run in it' if path.is_dir() else 'no such folder'),
+        f'WORKDIR = {path}: {empty if path.is_dir() else "no such folder"}',
         allowed='a folder with a table.json, or with the config.json of a run',
         cure='the --workdir of a sweep or of main.py',
       )
@@ -116,19 +120,13 @@ def _of_sweep(folder: pathlib.Path) -> Results:
       standing = record.standing()
     except files.NewerFormat as error:
       record, standing = RunRecord(path), ('not readable', error.problem)
-    row, seed, epochs, first_epoch = (
-      planned[name] for name in ('row', 'seed', 'epochs', 'first_epoch')
-    )
+    method = planned['row'], planned['seed'], record, *standing
     trunk = planned.get('trunk') or ''
-    runs.append(
-      RunResult(row, seed, record, *standing, epochs, first_epoch, trunk)
-    )
+    lengths = planned['epochs'], planned['first_epoch']
+    runs.append(RunResult(*method, *lengths, trunk))
+  named = {name: table[name] for name in ('name', 'title', 'command')}
   return Results(
-    name=table['name'],
-    title=table['title'],
-    command=table['command'],
-    rows=tuple(table['rows']),
-    runs=tuple(_on_one_data_set(runs)),
+    **named, rows=tuple(table['rows']), runs=_on_one_data_set(runs)
   )
 
 
@@ -165,9 +163,9 @@ def _tables_of_runs(paths: Iterable[pathlib.Path]) -> list[Results]:
     trunk, _, epoch = str(fields.get('init.fork_from') or '').rpartition('@')
     trunk = pathlib.PurePath(trunk).name
     first_epoch = int(epoch) if epoch.isdecimal() else 0
-    seed, epochs = fields['seed'], fields['epochs']
+    lengths = fields['epochs'], first_epoch
     run = RunResult(
-      str(path), seed, record, *standing, epochs, first_epoch, trunk
+      str(path), fields['seed'], record, *standing, *lengths, trunk
     )
     rows = tables.setdefault(record.fingerprint, {})
     key, copy = _method(fields) + str(record.parts), 0
@@ -191,27 +189,20 @@ def _method(config: dict[str, Any]) -> str:
 def _table_of_rows(rows: list[list[RunResult]]) -> Results:
   # The shortest names that are one of a kind: what the directories of a row
   # begin with, the first one's name, its path.
-  for name_of in (
-    _common_name,
-    lambda r: r[0].record.path.name,
-    lambda r: r[0].row,
+  first = [runs[0] for runs in rows]
+  for names in (
+    tuple(map(_common_name, rows)),
+    tuple(run.record.path.name for run in first),
+    tuple(run.row for run in first),
   ):
-    names = [name_of(runs) for runs in rows]
     if len(set(names)) == len(names):
       break
-  runs = [
-    dataclasses.replace(run, row=name)
-    for name, row in zip(names, rows, strict=True)
-    for run in row
-  ]
+  named = zip(names, rows, strict=True)
+  runs = [dataclasses.replace(r, row=name) for name, row in named for r in row]
   commands = [run.record.environment.get('command') for run in runs]
-  return Results(
-    name='',
-    title=f'Runs on {runs[0].record.fields.get("data.name")}',
-    command='\n'.join(str(command) for command in commands if command),
-    rows=tuple(names),
-    runs=tuple(runs),
-  )
+  command = '\n'.join(str(command) for command in commands if command)
+  title = f'Runs on {runs[0].record.fields.get("data.name")}'
+  return Results('', title, command, rows=names, runs=runs)
 
 
 def _common_name(runs: list[RunResult]) -> str:

@@ -25,9 +25,6 @@ def first_images(run: RunResult) -> np.ndarray:
 
   `u8[B, H, W, C]`, B at most `COUNT`, in the order of the training, of a run
   that has begun. Nothing is downloaded for it.
-
-  Raises:
-    InputError: its data set is not where it was, or another one is there.
   """
   config = run.record.config
   config.data.download = False
@@ -41,32 +38,23 @@ def first_images(run: RunResult) -> np.ndarray:
 
 
 def contact_sheet(images: np.ndarray) -> Picture:
-  """The images in rows of eight; large ones shrunk, small ones enlarged.
-
-  The images are `u8[B, H, W, C]`, C = 1 or 3.
-  """
+  """`u8[B, H, W, 1 or 3]` in rows of eight; large ones shrunk, or enlarged."""
   height, width, channels = images.shape[1:]
   shrink = min(1.0, _LARGEST_SIDE / max(height, width))
-  size = max(1, round(width * shrink)), max(1, round(height * shrink))
-  mode = 'L' if channels == 1 else 'RGB'
-  gap = max(1, size[0] // 16)
-  cell = size[0] + gap, size[1] + gap
-  columns = min(_COLUMNS, len(images))
-  rows = math.ceil(len(images) / columns)
-  extent = columns * cell[0] - gap, rows * cell[1] - gap
-  sheet = Image.new(mode, extent, 'white')
-  for index, image in enumerate(images):
-    tile = Image.fromarray(image[..., 0] if channels == 1 else image)
-    if shrink < 1:
-      tile = tile.resize(size, Image.Resampling.LANCZOS)
-    row, column = divmod(index, columns)
-    sheet.paste(tile, (column * cell[0], row * cell[1]))
-  if shrink < 1 and mode == 'RGB':
+  tiles = [Image.fromarray(i[..., 0] if channels == 1 else i) for i in images]
+  if shrink < 1:
+    size = max(1, round(width * shrink)), max(1, round(height * shrink))
+    tiles = [tile.resize(size, Image.Resampling.LANCZOS) for tile in tiles]
+  gap = max(1, tiles[0].width // 16)
+  x, y = tiles[0].width + gap, tiles[0].height + gap
+  columns = min(_COLUMNS, len(tiles))
+  extent = columns * x - gap, math.ceil(len(tiles) / columns) * y - gap
+  sheet = Image.new(tiles[0].mode, extent, 'white')
+  for index, tile in enumerate(tiles):
+    sheet.paste(tile, (index % columns * x, index // columns * y))
+  if shrink < 1 and channels == 3:
     sheet = sheet.quantize(256)  # a third of the bytes, for a thumbnail
   file = io.BytesIO()
   sheet.save(file, 'png', optimize=True)
-  return Picture(
-    png=file.getvalue(),
-    width=max(sheet.width, _PAGE_WIDTH // sheet.width * sheet.width),
-    pixelated=shrink == 1,
-  )
+  width = max(sheet.width, _PAGE_WIDTH // sheet.width * sheet.width)
+  return Picture(png=file.getvalue(), width=width, pixelated=shrink == 1)

@@ -1,26 +1,55 @@
-"""A table's runs → the blocks of its part of the report.
+"""Tables of runs → the blocks of the report, and `report.md`, `report.html`.
 
 The longer texts are in `sections.toml`.
 """
 
 import math
+import pathlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tsla.config import forms as config_lib
 from tsla.errors import InputError
 from tsla.pages import blocks
 from tsla.pages.blocks import Block, FigureBlock, ParagraphBlock, TableBlock
+from tsla.pages.render import render_html, render_markdown
 from tsla.pages.texts import read_texts
-from tsla.report import comparison, figures, probe_figures, samples, summary
-from tsla.report.results import Results, RunResult
+from tsla.report import comparison, figures, samples, summary
+from tsla.report.results import Results, RunResult, read_results
 from tsla.smoothing import rules
 
 # Other values of these make no other method.
 _NO_METHOD = ('seed', 'init.fork_from')
 _AUGMENT = ('pad', 'crop', 'flip')
 _text = read_texts(__file__)
+
+
+def write_report(
+  workdirs: Sequence[pathlib.Path], out: pathlib.Path
+) -> tuple[pathlib.Path, pathlib.Path]:
+  """Writes the report of some directories into `out`; returns its two files.
+
+  The page opens offline and holds all it needs; the same directories give the
+  same bytes.
+  """
+  tables = read_results(workdirs)
+  title = ', '.join(table.title for table in tables)
+  content: list[Block] = [blocks.HeadingBlock(title, 1)]
+  for table in tables:  # one table needs no chapters
+    if len(tables) > 1:
+      content.append(blocks.HeadingBlock(table.title, 2))
+    content += of_results(table, 2 if len(tables) == 1 else 3)
+  markdown, page = out / 'report.md', out / 'report.html'
+  texts = render_markdown(content, page.name), render_html(content)
+  try:
+    out.mkdir(parents=True, exist_ok=True)
+    for path, text in zip((markdown, page), texts, strict=True):
+      path.write_text(text, encoding='utf-8')
+  except OSError as error:
+    problem, cure = f'--out={out}: {error}', '--out=DIR'
+    raise InputError(problem, allowed='a folder', cure=cure) from error
+  return markdown, page
 
 
 def of_results(results: Results, level: int) -> list[Block]:
@@ -77,7 +106,7 @@ def _probes(results: Results) -> Iterator[Block]:
   ]
   if not keys:
     return
-  yield FigureBlock(_text('probes'), probe_figures.probes(results), keys)
+  yield FigureBlock(_text('probes'), figures.probes(results), keys)
 
   def firings(row: str, rule: str) -> str:
     found = [summary.first_firing(run, rule) for run in results.done(row)]

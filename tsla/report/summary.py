@@ -168,11 +168,9 @@ def cost(runs: Iterable[RunResult]) -> Cost:
   total = np.zeros(4)
   for run in runs:
     rows, per_epoch = run.rows('train'), run.steps_per_epoch
-    if not rows or per_epoch is None:
-      continue
-    begin = run.first_epoch * per_epoch
+    begin = run.first_epoch * (per_epoch or 0)
     own = [row for row in rows if row['step'] > begin]
-    if not own:
+    if per_epoch is None or not own:
       continue
     size = run.record.fields['batch_size']
     shared = [row for row in rows if row['step'] <= begin]
