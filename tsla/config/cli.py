@@ -142,9 +142,8 @@ def _explain(error: Exception) -> InputError:
   if field := re.search(r'--config\.([\w.]+)=', str(error)):
     allowed, cure = FIELDS[field[1]].allowed, f'--config.{field[1]}=…'
     return InputError(str(error), allowed=allowed, cure=cure)
-  unknown = isinstance(error, flags.UnrecognizedFlagError)
-  illegal = isinstance(error, flags.IllegalFlagValueError)
-  if unknown or (illegal and not str(error).startswith('flag --config=')):
+  in_file = str(error).startswith('flag --config=')
+  if isinstance(error, flags.Error) and not in_file:
     return InputError(str(error), cure='python main.py --help lists every flag')
   if 'get_config() takes 0 positional' in str(root):
     return InputError(

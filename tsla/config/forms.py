@@ -13,14 +13,8 @@ from typing import Any
 from flax import traverse_util
 
 from tsla import programs
-from tsla.config import tables
-from tsla.config.schema import (
-  FIELDS,
-  Config,
-  Section,
-  check_field_name,
-  check_value,
-)
+from tsla.config import schema, tables
+from tsla.config.schema import FIELDS, Config, Section
 from tsla.errors import InputError
 
 
@@ -40,7 +34,7 @@ def unflatten(flat: Mapping[str, Any]) -> Config:
   """The config that `flatten` made `flat` of; what it lacks is the default."""
   config = default_config()
   for name, value in flat.items():
-    check_value(name, value)
+    schema.check_value(name, value)
   config.update_from_flattened_dict(
     {n: tuple(v) if isinstance(v, list) else v for n, v in flat.items()}
   )
@@ -104,7 +98,7 @@ def config_hash(config: Config) -> str:
 
 def parse_text(name: str, text: str) -> Any:
   """The value that `--config.NAME=TEXT` means; `check_value` judges it."""
-  check_field_name(name)
+  schema.check_field_name(name)
   kind = type(FIELDS[name].default)
   if kind is str:
     return text

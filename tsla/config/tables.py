@@ -262,10 +262,7 @@ def learning_rate(
 def options_given(
   smoothing: 'Section',
 ) -> tuple[dict[str, programs.Function], dict[str, programs.Options]]:
-  """The functions that it names, by field, and their options, by name.
-
-  Only those that `smoothing.options` serves.
-  """
+  """The functions that it names, by field, and their options, by name."""
   functions, known = {}, {}
   for field in ('method', 'target', 'schedule', 'rule'):
     name, full = smoothing[field], f'smoothing.{field}'

@@ -1,7 +1,6 @@
 """Curves of a table over the epochs, as pictures: of logs and of probes."""
 
 import itertools
-from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from tsla.pages import figures
 from tsla.pages.blocks import Key, Picture
 from tsla.report import summary
-from tsla.report.results import Results, RunResult
+from tsla.report.results import Results
 
 # For the rows after the seventh, in line widths.
 _DASHES = ((), (4, 1.5), (1, 1.2), (5, 1.5, 1, 1.5))
@@ -63,7 +62,10 @@ def learning_curves(results: Results) -> Picture:
       axes.set_yscale('log')
       figures.plain_log_ticks(axes)
     elif name == 'top1' and drawn:
-      _leave_out_the_beginning(axes, drawn)
+      # All but the first quarter, a steep climb.
+      later = np.concatenate([points[len(points) // 4 :] for points in drawn])
+      margin = max(0.15 * np.ptp(later), 0.2)
+      axes.set_ylim(later.min() - margin, later.max() + margin)
   return over_epochs(figure, 'curves')
 
 
@@ -78,7 +80,10 @@ def _draw_row(
     return curve.mean
   scaled = (scale * part for part in (curve.mean, curve.low, curve.high))
   curve = summary.Curve(curve.epochs, *scaled)
-  draw_curve(axes, curve, key, _first_own_epoch(results, runs))
+  # The band begins where a row leaves the one it began in, if that is drawn.
+  drawn = {run.record.path.name for run in results.runs if run.done}
+  begins = min(r.first_epoch if r.trunk in drawn else 0 for r in runs)
+  draw_curve(axes, curve, key, begins)
   ring = {'mec': key.colour, 'mew': 1.4, 'mfc': 'white', 'ms': 5.5}
   for epoch in sorted({epoch for run in runs for epoch in run.switches}):
     axes.axvline(epoch, color=key.colour, linewidth=0.9, linestyle=':')
@@ -95,21 +100,6 @@ def draw_curve(
   axes.plot(epochs, mean, color=key.colour, dashes=key.dashes or (None, None))
   look = {'color': key.colour, 'alpha': 0.12, 'linewidth': 0}
   axes.fill_between(epochs, low, high, where=epochs >= band_from, **look)
-
-
-def _first_own_epoch(results: Results, runs: Sequence[RunResult]) -> int:
-  """Where a row leaves the one it began in; 0 if that is not in the table."""
-  drawn = {run.record.path.name for run in results.runs if run.done}
-  if not all(run.trunk in drawn for run in runs):
-    return 0
-  return min(run.first_epoch for run in runs)
-
-
-def _leave_out_the_beginning(axes: Axes, curves: Sequence[np.ndarray]) -> None:
-  """Fits the axis to all but the first quarter, a steep climb."""
-  later = np.concatenate([curve[len(curve) // 4 :] for curve in curves])
-  margin = max(0.15 * np.ptp(later), 0.2)
-  axes.set_ylim(later.min() - margin, later.max() + margin)
 
 
 @figures.styled

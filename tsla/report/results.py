@@ -191,7 +191,7 @@ def _table_of_rows(rows: list[list[RunResult]]) -> Results:
   # begin with, the first one's name, its path.
   first = [runs[0] for runs in rows]
   for names in (
-    tuple(map(_common_name, rows)),
+    tuple(_common_name(runs) for runs in rows),
     tuple(run.record.path.name for run in first),
     tuple(run.row for run in first),
   ):

@@ -36,9 +36,7 @@ from tsla.smoothing.reduction import allowed
 # `smoothed_cross_entropy`: one value an example, and no example sees another.
 Loss = Callable[..., jax.Array]
 # (z, labels, y_hat, kept) -> f32[...]: R of f32[..., K] logits that are finite.
-Penalty = Callable[
-  [jax.Array, jax.Array, jax.Array | None, jax.Array], jax.Array
-]
+Penalty = Callable[..., jax.Array]
 # Below the highest logit; e to the power of it is 0 in float32 and float64.
 _FAR_BELOW = 1e4
 
