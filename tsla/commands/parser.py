@@ -46,13 +46,10 @@ class Parser(argparse.ArgumentParser):
 
 
 def hold_stderr() -> None:
-  """Standard error is for errors of three lines, and open.
-
-  Where it is closed, a file may become it. Orbax's threads log pages of what
-  whoever waits for them raises again.
-  """
-  if sys.stderr is None:
+  """Standard error is for errors of three lines, and open."""
+  if sys.stderr is None:  # else a file may become it
     sys.stderr = open(os.devnull, 'w')  # noqa: SIM115 (for good)
+  # Orbax's threads log pages of what whoever waits for them raises again.
   logging.getLogger('absl').addFilter(_is_no_traceback)
 
 

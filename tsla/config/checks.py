@@ -12,6 +12,7 @@ from tsla.config.forms import flatten
 from tsla.config.schema import FIELDS, Config, Section, check_value
 from tsla.errors import InputError
 
+# Fields that no fork may set, and what it may do instead.
 _NOT_IN_A_FORK = {
   'model.weights': "one of the two, '' the other: a run begins in one place",
   'smoothing.rule': (
@@ -21,10 +22,7 @@ _NOT_IN_A_FORK = {
 
 
 def check_file(path: pathlib.Path, flag: str, others: str) -> None:
-  """Raises InputError, with the nearest of the others, if there is no `path`.
-
-  `others` is a pattern, such as 'configs/*.py'.
-  """
+  """Raises InputError unless `path` is there; `others` is a pattern."""
   if os.path.isfile(path):
     return
   folder, _, pattern = others.rpartition('/')
@@ -41,8 +39,7 @@ def validate(config: Config) -> Config:
   """The normal form of a config whose fields, alone and together, are allowed.
 
   There a field that nothing uses has its default, and options are spelt in the
-  one way. What depends on the data set is checked when that is known, by
-  `tsla.config.durations.resolve` and `tsla.training.build.check_fits`.
+  one way. `tsla.training.build.check_fits` checks what depends on the data.
   """
   flat = flatten(config)
   for name, value in flat.items():
@@ -127,10 +124,7 @@ def _check_theta(smoothing: Section) -> None:
 
 
 def notices(names: Iterable[str], configs: Sequence[Config]) -> Iterator[str]:
-  """A line for each field that a command line sets and none of `configs` uses.
-
-  Those that it sets to their defaults are left out.
-  """
+  """A line a field that is set, not to its default, and no config uses."""
   idle = set.intersection(*(forms.unused(flatten(c)) for c in configs))
   flat = flatten(configs[0])
   for name in sorted(idle.intersection(names)):

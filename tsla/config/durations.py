@@ -45,10 +45,8 @@ def resolve(config: 'Config', steps_per_epoch: int = 0) -> Durations:
   steps_per_epoch = steps_per_epoch or _MOST_STEPS // config.epochs
   total = config.epochs * steps_per_epoch
   if total > _MOST_STEPS:
-    raise InputError(
-      f'config.epochs = {config.epochs}: {total} updates',
-      allowed=f'at most {_MOST_STEPS} updates',
-    )
+    problem = f'config.epochs = {config.epochs}: {total} updates'
+    raise InputError(problem, allowed=f'at most {_MOST_STEPS} updates')
   scales = dict(zip(UNITS, (steps_per_epoch, 1, total / 100), strict=True))
   names = dict.fromkeys(f.duration for f in FIELDS.values() if f.duration)
   steps = {name: _to_steps(config, name, total, scales) for name in names}
@@ -91,8 +89,6 @@ def _to_steps(
       cure=f'--config.{name}_{unit}=… or --config.epochs=…',
     )
   if any(a >= b for a, b in itertools.pairwise(steps)):
-    raise InputError(
-      f'{texts[0]}: two of them fall on one update, as {steps}',
-      allowed='one update or more between them',
-    )
+    problem = f'{texts[0]}: two of them fall on one update, as {steps}'
+    raise InputError(problem, allowed='one update or more between them')
   return steps

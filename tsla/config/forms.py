@@ -42,10 +42,7 @@ def unflatten(flat: Mapping[str, Any]) -> Config:
 
 
 def unused(flat: Mapping[str, Any]) -> set[str]:
-  """The fields that other choices have a use for, and those of `flat` have not.
-
-  What `flat` lacks is the default.
-  """
+  """The fields that other choices use, and not those of `flat`, or defaults."""
   entries = tables.chosen(flatten(default_config()) | flat)
   used = {name for entry in entries.values() for name in entry.fields}
   idle = tables.USERS.keys() - used
@@ -55,9 +52,8 @@ def unused(flat: Mapping[str, Any]) -> set[str]:
 def identity(flat: dict[str, Any]) -> dict[str, Any]:
   """The fields that make a run this run, where they differ from the default.
 
-  So a field that a later version adds changes no run that does not use it, and
-  `flat` may be what `flatten` made in an earlier version. Of `FILE.py:name`
-  only ':name' counts here: the content of the file makes the run.
+  So a field that a later version adds changes no run that does not use it. Of
+  `FILE.py:name` only ':name' counts: the content of the file makes the run.
   """
   defaults = flatten(default_config())
   idle, own = unused(flat), own_files(flat)
@@ -80,9 +76,8 @@ def own_files(flat: Mapping[str, Any]) -> dict[str, str]:
 def config_hash(config: Config) -> str:
   """Eight hex digits that name this config's `identity`, data and teacher.
 
-  A TFDS set is known by its name. Before they are read, a folder, an .npz and
-  a teacher are known by their paths only; a file of one's own is known by its
-  content, and must be there.
+  Before they are read, a folder, an .npz and a teacher are known by their paths
+  only; a file of one's own is known by its content, and must be there.
   """
   flat = flatten(config)
   fields = identity(flat)

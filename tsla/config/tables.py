@@ -168,10 +168,7 @@ USERS: dict[str, str] = {
 
 
 def chosen(flat: Mapping[str, Any]) -> dict[str, Entry]:
-  """The entries that take part in a config, by the field that chooses them.
-
-  `flat` is what `forms.flatten` makes of a whole config. No file is run.
-  """
+  """The entries that take part in a flat config, by the field that chooses."""
   entries: dict[str, Entry] = {}
   fields = list(_ALWAYS)
   for field in fields:
@@ -247,15 +244,12 @@ def metrics_of(text: str, num_classes: int) -> Metrics | None:
 def learning_rate(
   optimizer: 'Section', durations: 'Durations'
 ) -> optax.Schedule:
-  """The learning rate as a function of the update count.
-
-  A warm-up multiplies whichever schedule is chosen by (count + 1) / warm-up
-  updates, so the first update already moves and milestones keep their place.
-  """
+  """The learning rate as a function of the update count."""
   main = LEARNING_RATES[optimizer.schedule].make(optimizer, durations)
   warmup = durations.at('optimizer.warmup', 0)
   if not warmup:
     return main
+  # So the first update already moves, and milestones keep their place.
   return lambda count: main(count) * jnp.minimum(1.0, (count + 1) / warmup)
 
 

@@ -44,6 +44,7 @@ _WHEN = (
 _KNOWN = {'kind', 'step', 'epoch', 'count', 'brier', *(m.name for m in METRICS)}
 _NOTHING = Cell('–', faint=True)
 _NOT_MEASURED = Cell('not measured', faint=True)
+Blocks = Iterator[Block]
 _text = read_texts(__file__)
 
 
@@ -55,7 +56,7 @@ def metrics_of(results: Results) -> tuple[Metric, ...]:
   return (*METRICS, *shown)
 
 
-def of_results(results: Results) -> Iterator[Block]:
+def of_results(results: Results) -> Blocks:
   """What the methods reached, and what of it is more than noise."""
   paper = published.TABLES.get(results.name, {})
   metrics = metrics_of(results)
@@ -73,9 +74,7 @@ def of_results(results: Results) -> Iterator[Block]:
   yield from _hindsight(results)
 
 
-def _differences(
-  results: Results, metrics: Sequence[Metric]
-) -> Iterator[Block]:
+def _differences(results: Results, metrics: Sequence[Metric]) -> Blocks:
   """The rows against the first, and which of that is more than noise."""
   baseline = results.rows[0]
   others = results.done(baseline)
@@ -110,7 +109,7 @@ def _differences(
   yield ParagraphBlock(_text('outside_noise', baseline=baseline, told=told))
 
 
-def _hindsight(results: Results) -> Iterator[Block]:
+def _hindsight(results: Results) -> Blocks:
   """Each rule against the s that turned out best; nothing without a rule."""
   done = {row: runs for row in results.rows if (runs := results.done(row))}
   begun = {row: results.first(row) for row in done}

@@ -23,8 +23,7 @@ _PAGE_WIDTH = 720
 def first_images(run: RunResult) -> np.ndarray:
   """The first images of epoch 0, augmented as the run did, not normalised.
 
-  `u8[B, H, W, C]`, B at most `COUNT`, in the order of the training, of a run
-  that has begun. Nothing is downloaded for it.
+  `u8[B, H, W, C]`, B at most `COUNT`, of a run that has begun.
   """
   config = run.record.config
   config.data.download = False

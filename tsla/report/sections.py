@@ -99,11 +99,9 @@ def _curves(results: Results) -> Iterator[Block]:
 
 def _probes(results: Results) -> Iterator[Block]:
   """Nothing where no run was probed."""
-  keys = [
-    key
-    for key in figures.keys(results)
-    if any(run.rows('probe') for run in results.done(key.label))
-  ]
+  probed = [run for run in results.runs if run.done and run.rows('probe')]
+  rows = {run.row for run in probed}
+  keys = [key for key in figures.keys(results) if key.label in rows]
   if not keys:
     return
   yield FigureBlock(_text('probes'), figures.probes(results), keys)
@@ -114,8 +112,8 @@ def _probes(results: Results) -> Iterator[Block]:
     texts = ('never' if at == math.inf else f'{at:g}' for at in epochs)
     return ', '.join(texts) or '–'
 
-  probed = [p for run in results.runs if run.done for p in run.rows('probe')]
-  asked = {n[5:] for probe in probed for n in probe if n.startswith('rule_')}
+  logged = {name for run in probed for row in run.rows('probe') for name in row}
+  asked = {name[5:] for name in logged if name.startswith('rule_')}
   names = (*rules.RULES, *sorted(asked - {*rules.RULES}))
   rows = [[k.label, *(firings(k.label, rule) for rule in names)] for k in keys]
   header, align = ['Method', *names], 'l' + 'r' * len(names)
@@ -212,10 +210,8 @@ def _environment(results: Results) -> Iterator[Block]:
 
 
 def _command(results: Results) -> Iterator[Block]:
-  if results.command:
-    yield blocks.CodeBlock(results.command)
-  else:
-    yield ParagraphBlock('The command was not recorded.')
+  missing = ParagraphBlock('The command was not recorded.')
+  yield blocks.CodeBlock(results.command) if results.command else missing
 
 
 def _runs(results: Results) -> Iterator[Block]:

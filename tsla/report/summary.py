@@ -59,10 +59,7 @@ def mean(runs: Sequence[RunResult], metric: str) -> Mean | None:
 
 
 def measured(runs: Iterable[RunResult], metric: str) -> dict[int, float]:
-  """A metric of the last evaluation by seed, of the runs that measured it.
-
-  What an older version of the program wrote has not every metric.
-  """
+  """By seed, of the last evaluation; an older version has not every metric."""
   values = {run.seed: run.test.get(metric) for run in runs}
   return {seed: v for seed, v in values.items() if is_number(v)}
 
@@ -161,9 +158,7 @@ def _curve(by_run: Iterable[dict[float, float]]) -> Curve:
 def cost(runs: Iterable[RunResult]) -> Cost:
   """Epochs and training time of runs, done or not, their own and taken over.
 
-  The time is that of the training rows, images / (images a second); a row
-  without a rate, as the one that compiled, gets the run's median. Compilation,
-  evaluation and saving are not in it.
+  Compilation, evaluation and saving are not in the time.
   """
   total = np.zeros(4)
   for run in runs:
@@ -180,7 +175,10 @@ def cost(runs: Iterable[RunResult]) -> Cost:
 
 
 def _seconds(rows: list[dict[str, Any]], begin: int, batch_size: int) -> float:
-  """The time of rows that follow update `begin`; NaN if none has a rate."""
+  """The time of rows that follow update `begin`; NaN if none has a rate.
+
+  A row without one, as that which compiled, gets the median.
+  """
   if not rows:
     return 0.0
   found = [row.get('images_per_second') for row in rows]
