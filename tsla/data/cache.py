@@ -178,10 +178,9 @@ def _build(
     }
     write_object(building / _ABOUT, about | {'sha256': _sha256(about)})
     if source.state() != target.name:
-      raise InputError(
-        f'{source.location}: it changed while it was read',
-        cure='start again when nothing writes there any more',
-      )
+      problem = f'{source.location}: it changed while it was read'
+      cure = 'start again when nothing writes there any more'
+      raise InputError(problem, cure=cure)
     target.parent.mkdir()
     building.rename(target)
     for folder in (target, target.parent, home):
@@ -218,11 +217,10 @@ def _write_split(
         continue
       shape = shape or image.shape
       if image.shape != shape:
-        raise InputError(
-          f'{where}: {_words(image.shape)}, data.image_size = {size}',
-          allowed=f'{_words(shape)} as the others',
-          cure='--config.data.image_size=256 resizes all images',
-        )
+        problem = f'{where}: {_words(image.shape)}, data.image_size = {size}'
+        allowed = f'{_words(shape)} as the others'
+        cure = '--config.data.image_size=256 resizes all images'
+        raise InputError(problem, allowed=allowed, cure=cure)
       file.write(image)
       labels.append(label)
   sync(path.with_suffix('.images'))

@@ -88,11 +88,9 @@ def load_dataset(config: 'ml_collections.ConfigDict') -> Dataset:
     raise InputError(problem, allowed='two classes or more')
   shapes = train.images.shape[1:], test.images.shape[1:]
   if shapes[0] != shapes[1]:
-    raise InputError(
-      f'{where} images of train are {shapes[0]}, of test {shapes[1]}',
-      allowed='one shape',
-      cure='--config.data.image_size=256 resizes all images',
-    )
+    problem = f'{where} images of train are {shapes[0]}, of test {shapes[1]}'
+    cure = '--config.data.image_size=256 resizes all images'
+    raise InputError(problem, allowed='one shape', cure=cure)
   held_out = None
   if config.label_noise or config.held_out:
     fraction, seed = config.label_noise, config.label_noise_seed

@@ -74,8 +74,9 @@ def conv_general_dilated(
   if not plain:
     others |= {'dimension_numbers': dimension_numbers, 'precision': precision}
     return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **others)
-  strides, sizes = tuple(window_strides), (lhs.shape[1:3], rhs.shape[:2])
+  strides = tuple(window_strides)
   if isinstance(padding, str):
+    sizes = lhs.shape[1:3], rhs.shape[:2]
     padding = lax.padtype_to_pads(*sizes, strides, padding)
   window = _Window(strides, tuple(map(tuple, padding)), precision)
   return _plain(lhs, rhs, window)
