@@ -22,13 +22,11 @@ from tsla.files import locked, read_bytes, user_cache, write_whole
 def cached_array(
   kind: str, facts: Mapping[str, Any], compute: Callable[[], np.ndarray]
 ) -> np.ndarray:
-  """Returns an array that is kept; computes it unless it is there.
+  """The array in the user's cache, folder `kind`; computed unless it is there.
 
-  Processes that ask at once wait for the first one; those that share no disk
-  compute the same, each for itself.
-
-  It is kept in the user's cache, in the folder `kind`. The facts are all that
-  it follows from, to the bit, JSON-ready.
+  The facts are all that it follows from, to the bit, JSON-ready. Processes that
+  ask at once wait for the first one; those that share no disk compute the same,
+  each for itself.
 
   Raises:
     InputError: the cache cannot be written.
@@ -41,7 +39,11 @@ def cached_array(
     with writing(home, 'nothing can be stored there', cure):
       if (array := _open(path)) is None:
         array = compute()
-        _write(path, array)
+        np.save(buffer := io.BytesIO(), array, allow_pickle=False)
+        content = buffer.getvalue()
+        content = hashlib.sha256(content).digest() + content
+        # One name for all, so that the next one replaces what a kill left.
+        write_whole(path, content, partial='.partial')
   return array
 
 
@@ -70,11 +72,3 @@ def _open(path: pathlib.Path) -> np.ndarray | None:
   if hashlib.sha256(content[size:]).digest() != content[:size]:
     return None
   return np.load(io.BytesIO(content[size:]), allow_pickle=False)
-
-
-def _write(path: pathlib.Path, array: np.ndarray) -> None:
-  np.save(buffer := io.BytesIO(), array, allow_pickle=False)
-  content = buffer.getvalue()
-  # One name for all, so that the next one replaces what a kill left.
-  content = hashlib.sha256(content).digest() + content
-  write_whole(path, content, partial='.partial')

@@ -11,7 +11,6 @@ On all cores, each takes 1.5 GB/s if it has instructions for SHA-256.
 """
 
 import collections
-import dataclasses
 import hashlib
 import json
 import math
@@ -20,9 +19,9 @@ import pathlib
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent import futures
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,13 +29,7 @@ from tsla.data import images
 from tsla.data.array_cache import writing
 from tsla.data.sources import Examples, Source, Splits
 from tsla.errors import InputError
-from tsla.files import (
-  existing,
-  read_object,
-  sync,
-  write_object,
-  write_whole,
-)
+from tsla.files import existing, read_object, sync, write_object, write_whole
 
 _FORMAT = 1  # of the files below
 _PART = 2**26  # bytes of images that have a SHA-256
@@ -48,23 +41,20 @@ _MAKE_ROOM = (
 )
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Decoded:
+class Decoded(NamedTuple):
   """What a cache holds."""
 
   splits: Splits  # train and test; the images are mapped read-only
   class_names: list[str]
   fingerprint: str
-  skipped: list[tuple[str, str]]  # where a corrupt image was, and why
+  skipped: list[Sequence[str]]  # where a corrupt image was, and why
 
 
 def load_decoded(source: Source, size: int, *, skip_corrupt: bool) -> Decoded:
   """Returns a source's decoded images; decodes them unless they are there.
 
-  Processes that ask at once wait for the first one.
-
-  `size` is as of `images.decode_all`; corrupt images that are skipped are named
-  on stderr.
+  Processes that ask at once wait for the first one. Corrupt images that are
+  skipped are named on stderr.
 
   Raises:
     InputError: the source cannot be used; an image is corrupt and
@@ -77,16 +67,15 @@ def load_decoded(source: Source, size: int, *, skip_corrupt: bool) -> Decoded:
   if not decoded:
     home = next(filter(_is_writable, source.homes), source.homes[-1])
     with writing(home, 'no decoded images can be stored there', _MAKE_ROOM):
-      decoded = _open(home / place / state)
-      if not decoded:
-        _build(home / place / state, source, size, skip_corrupt)
-        decoded = _open(home / place / state)
+      folder = home / place / state
+      if not (decoded := _open(folder)):
+        _build(folder, source, size, skip_corrupt)
+        decoded = _open(folder)
   if decoded.skipped:
     if not skip_corrupt:
       raise images.CorruptImage(*decoded.skipped[0])
-    count, first = len(decoded.skipped), decoded.skipped[0][0]
-    text = f'{count} corrupt images left out, the first is {first}'
-    print(text, file=sys.stderr)
+    text = f'{len(decoded.skipped)} corrupt images left out, the first is '
+    print(text + decoded.skipped[0][0], file=sys.stderr)
   return decoded
 
 
@@ -123,9 +112,7 @@ def _open(folder: pathlib.Path) -> Decoded | None:
     about = read_object(folder / _ABOUT)
     if about.pop('sha256', '') != _sha256(about):
       raise ValueError(f'{folder / _ABOUT}: not what was written')
-    skipped = [
-      tuple(item) for split in _SPLITS for item in about[split]['skipped']
-    ]
+    skipped = [item for split in _SPLITS for item in about[split]['skipped']]
     splits, names = _open_splits(folder, about), about['class_names']
     for split in _SPLITS:
       if about[split]['images_sha256'] != _digests(splits[split][0]):
@@ -191,10 +178,9 @@ def _build(
     }
     write_object(building / _ABOUT, about | {'sha256': _sha256(about)})
     if source.state() != target.name:
-      raise InputError(
-        f'{source.location}: it changed while it was read',
-        cure='start again when nothing writes there any more',
-      )
+      problem = f'{source.location}: it changed while it was read'
+      cure = 'start again when nothing writes there any more'
+      raise InputError(problem, cure=cure)
     target.parent.mkdir()
     building.rename(target)
     for folder in (target, target.parent, home):
@@ -205,7 +191,7 @@ def _build(
 
 def _write_split(
   path: pathlib.Path, examples: Examples, size: int, skip_corrupt: bool
-) -> dict:
+) -> dict[str, Any]:
   """Writes path.images and path.labels; returns what describes them."""
   import tqdm
 
@@ -219,7 +205,7 @@ def _write_split(
 
   decoded = images.decode_all(encoded(), channels=examples.channels, size=size)
   looks = {'leave': False, 'delay': 1, 'disable': None, 'unit': ' images'}
-  bar = tqdm.tqdm(decoded, f'decode {path.name}', examples.count, **looks)
+  bar = tqdm.tqdm(decoded, f'decode {path.name}', examples.size, **looks)
   # Written, not mapped: a full disk is an error then, and not the end.
   with path.with_suffix('.images').open('wb') as file:
     for image in bar:
@@ -231,11 +217,10 @@ def _write_split(
         continue
       shape = shape or image.shape
       if image.shape != shape:
-        raise InputError(
-          f'{where}: {_words(image.shape)}, data.image_size = {size}',
-          allowed=f'{_words(shape)} as the others',
-          cure='--config.data.image_size=256 resizes all images',
-        )
+        problem = f'{where}: {_words(image.shape)}, data.image_size = {size}'
+        allowed = f'{_words(shape)} as the others'
+        cure = '--config.data.image_size=256 resizes all images'
+        raise InputError(problem, allowed=allowed, cure=cure)
       file.write(image)
       labels.append(label)
   sync(path.with_suffix('.images'))

@@ -24,31 +24,20 @@ def read(path: pathlib.Path, ndim: int) -> np.ndarray:
 
   The file has two zero bytes, the type (8: unsigned bytes), the number of
   dimensions, each dimension as a big-endian uint32, and the bytes.
-
-  Raises:
-    InputError: there is no such file, or it is damaged or of another kind.
   """
   where = f'--folder={path.parent}: {path.name}'
   again = 'fetch the file again'
-  with (
-    untrusted(
-      where,
-      allowed='a folder with ' + ', '.join(name for name, _ in _PARTS.values()),
-      cure='apt-get install dataset-fashion-mnist, or fetch the files again',
-    ),
-    open_regular(path) as opened,
-    gzip.GzipFile(fileobj=opened) as file,
-  ):
-    data = file.read(_MOST + 1)
+  allowed = 'a folder with ' + ', '.join(name for name, _ in _PARTS.values())
+  cure = 'apt-get install dataset-fashion-mnist, or fetch the files again'
+  with untrusted(where, allowed=allowed, cure=cure), open_regular(path) as file:
+    data = gzip.GzipFile(fileobj=file).read(_MOST + 1)
     if len(data) > _MOST:
       raise ValueError(f'unpacked, it takes more than {_MOST:,} bytes')
   start, magic = 4 + 4 * ndim, bytes([0, 0, 8, ndim])
   if data[:4] != magic or len(data) < start:
-    raise InputError(
-      f'{where}: begins with {data[:4].hex()}, no {ndim} dimensions of bytes',
-      allowed=f'{magic.hex()} and {ndim} dimensions',
-      cure=again,
-    )
+    problem = f'begins with {data[:4].hex()}, no {ndim} dimensions of bytes'
+    allowed = f'{magic.hex()} and {ndim} dimensions'
+    raise InputError(f'{where}: {problem}', allowed=allowed, cure=again)
   shape = tuple(np.frombuffer(data[4:start], '>u4').tolist())
   pixels = np.frombuffer(data, np.uint8, offset=start)
   if pixels.size != (size := math.prod(shape)):
@@ -62,22 +51,16 @@ def convert(
 ) -> dict[str, np.ndarray]:
   """Writes a folder's four files as one .npz file, a set of `data.name=npz`.
 
-  Args:
-    folder: of the .gz files.
-    out: the file to write, all of it or nothing.
-    train: how many of the training images, from the first; None: all.
-
-  Returns:
-    The arrays by their names in the file.
+  Only the first `train` training images are taken, unless that is None. Returns
+  the arrays by their names in the file.
   """
   arrays = {
     name: read(folder / file, ndim) for name, (file, ndim) in _PARTS.items()
   }
   most = len(arrays['train_labels'])
   if train is not None and not 0 < train <= most:
-    raise InputError(
-      f'--train={train}', allowed=f'1 to {most}', cure=f'--train={most}'
-    )
+    allowed, cure = f'1 to {most}', f'--train={most}'
+    raise InputError(f'--train={train}', allowed=allowed, cure=cure)
   for name in ('train_images', 'train_labels'):
     arrays[name] = arrays[name][:train]
   try:
@@ -85,9 +68,8 @@ def convert(
     np.savez_compressed(buffer := io.BytesIO(), **arrays)
     write_whole(out, buffer.getvalue())
   except OSError as error:
-    raise InputError(
-      f'--out={out}: {error}',
-      allowed='a file that can be written',
-      cure='--out=data/fashion_mnist.npz',
-    ) from error
+    allowed = 'a file that can be written'
+    cure = '--out=data/fashion_mnist.npz'
+    problem = f'--out={out}: {error}'
+    raise InputError(problem, allowed=allowed, cure=cure) from error
   return arrays

@@ -47,17 +47,11 @@ class CorruptImage(InputError):
 def decode_all(
   sources: Iterable[Encoded], *, channels: int, size: int
 ) -> Iterator[np.ndarray | CorruptImage]:
-  """Decodes JPEG or PNG images on all cores.
+  """Decodes images on all cores, to `u8[H, W, C]` in the order of `sources`.
 
-  Args:
-    sources: the encoded images.
-    channels: C, 3 for RGB, 1 for grey.
-    size: the side in pixels they are resized to, antialiased bilinear; 0 = as
-      stored.
-
-  Yields:
-    In the order of `sources`, `u8[H, W, C]` or what is wrong with the image.
-    Transparency is dropped, EXIF rotation ignored.
+  C is 3 for RGB, 1 for grey; `size` is the side in pixels they are resized to,
+  antialiased bilinear, 0 = as stored. Transparency is dropped, EXIF rotation
+  ignored. What is damaged is yielded as such.
 
   Raises:
     InputError: an image cannot be opened or has more than 8 bits a channel.
@@ -87,9 +81,8 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
   """Resizes `u8[H, W, C]`, C = 1 or 3, as `decode_all` does."""
   from PIL import Image
 
-  if image.shape[-1] == 1:
-    image = image[..., 0]
-  return _pixels(Image.fromarray(image), size)
+  grey = image.shape[-1] == 1
+  return _pixels(Image.fromarray(image[..., 0] if grey else image), size)
 
 
 def _decode(
@@ -97,17 +90,13 @@ def _decode(
 ) -> np.ndarray | CorruptImage:
   from PIL import Image
 
+  bombs = Image.DecompressionBombError, Image.DecompressionBombWarning
   try:
-    with (
-      io.BytesIO(source)
-      if isinstance(source, bytes)
-      else open_regular(source) as file,
-      Image.open(file, formats=_FORMATS) as image,
-    ):
+    opened = io.BytesIO if isinstance(source, bytes) else open_regular
+    with opened(source) as file, Image.open(file, formats=_FORMATS) as image:
       if image.width * image.height > MOST_PIXELS:
-        raise ValueError(
-          f'{image.width} × {image.height} pixels, more than {MOST_PIXELS:,}'
-        )
+        found = f'{image.width} × {image.height} pixels'
+        raise ValueError(f'{found}, more than {MOST_PIXELS:,}')
       if image.mode.startswith(('I', 'F')):
         problem = f'{where}: an image of mode {image.mode}'
         raise InputError(problem, allowed='8 bits a channel')
@@ -116,13 +105,7 @@ def _decode(
       return _pixels(image.convert('L' if channels == 1 else 'RGB'), size)
   except InputError:
     raise
-  except (
-    OSError,
-    SyntaxError,
-    ValueError,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-  ) as error:
+  except (OSError, SyntaxError, ValueError, *bombs) as error:
     if getattr(error, 'errno', None):  # the disk's error, not the image's
       raise InputError(f'{where}: {error.strerror}') from error
     return CorruptImage(where, str(error))

@@ -17,13 +17,7 @@ _HELD_OUT = int.from_bytes(b'held')
 def add_label_noise(
   labels: np.ndarray, num_classes: int, fraction: float, seed: int
 ) -> np.ndarray:
-  """Replaces a part of the labels, each by another class, all as likely.
-
-  Args:
-    labels: `i32[N]`, in 0 .. K - 1.
-    num_classes: K, at least 2.
-    fraction: `round(fraction · N)` of them change; 0 .. 1.
-    seed: which ones, and to what.
+  """Gives `round(fraction · N)` labels another class, all as likely.
 
   Example:
     >>> noisy = add_label_noise(np.zeros(10, np.int32), 3, fraction=0.4, seed=0)

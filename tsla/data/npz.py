@@ -22,10 +22,6 @@ _MOST_CLASSES = 1_000_000  # more is a marker, not a label
 def read(path: str, size: int) -> tuple[Splits, list[str]]:
   """A file's splits, and its class names, else '0' to the largest label.
 
-  Args:
-    path: the .npz file.
-    size: the side in pixels that images are resized to; 0 = as stored.
-
   Raises:
     InputError: the file is damaged, an array is missing or of the wrong type,
       or all of them take more than half of the machine's memory.

@@ -40,12 +40,7 @@ def train_view(
 ) -> jax.Array:
   """Augmented and normalised: a function of (seed, epoch, indices).
 
-  Args:
-    view: how.
-    images: `u8[B, H, W, C]`.
-    seed: the run's seed; may be traced, as `epoch`.
-    epoch: which pass over the data, from 0.
-    indices: `i32[B]`, the images' places in the data set.
+  `indices` are the places of the images, `u8[B, H, W, C]`, in the data set.
   """
   return _normalized(view, augmented(view, images, seed, epoch, indices))
 

@@ -31,7 +31,7 @@ def set_directory(name: str, data_dir: AnyPath = '') -> pathlib.Path:
 
 
 def command(name: str, data_dir: AnyPath = '', *, by_hand: bool = False) -> str:
-  """Returns the shell command that prepares a set, for error messages."""
+  """The shell command that prepares a set, for error messages."""
   text = f'python -m tsla prepare {name}'
   if data_dir:
     text += f' --data_dir={data_dir}'
@@ -46,26 +46,13 @@ def prepare(
   """Builds one of the project's own sets unless it is there, and checks it.
 
   Processes that ask for the same set at once wait for the first one. A build
-  that dies leaves nothing that is taken for a set.
-
-  Args:
-    name: a key of `BUILDERS`.
-    data_dir: the folder of all sets; '' is TFDS's default.
-    archive: what was fetched by hand; what is missing is downloaded.
-
-  Returns:
-    The set's folder.
-
-  Raises:
-    InputError: an unknown name, a host that cannot be reached, an archive
-      with another SHA-256, a full disk, a damaged set.
+  that dies leaves nothing that is taken for a set. An `archive` was fetched by
+  hand; what is missing is downloaded. Returns the set's folder.
   """
   if name not in BUILDERS:
-    raise InputError(
-      f'{name!r}: not a set that can be prepared here',
-      allowed=', '.join(sorted(BUILDERS)),
-      cure=nearest(name, BUILDERS, 'python -m tsla prepare '),
-    )
+    problem = f'{name!r}: not a set that can be prepared here'
+    cure = nearest(name, BUILDERS, 'python -m tsla prepare ')
+    raise InputError(problem, allowed=', '.join(sorted(BUILDERS)), cure=cure)
   root, directory = data_root(data_dir), set_directory(name, data_dir)
   by_hand = _match_archives(name, data_dir, archive)
   with _explained(name, data_dir):
@@ -82,36 +69,28 @@ def prepare(
 
 
 def open_prepared(directory: pathlib.Path) -> 'tfds.core.DatasetBuilder':
-  """Opens a set that lies on disk as array_record, by TFDS or by this project.
-
-  Raises:
-    InputError: the set is damaged or of another format, or a split holds not
-      as many examples as the set says.
-  """
+  """Opens a set that lies on disk as array_record; InputError if damaged."""
   import tensorflow_datasets as tfds
   from array_record.python import array_record_data_source
 
   try:
     builder = tfds.builder_from_directory(directory, file_format='array_record')
   except Exception as error:  # TFDS has no type for a damaged description.
-    raise InputError(
-      f'{directory}: no readable set: {error}',
-      allowed='a set that TFDS prepared with file_format=array_record',
-      cure=f'{again(directory)}, or choose another --config.data.path',
-    ) from error
+    problem = f'{directory}: no readable set: {error}'
+    allowed = 'a set that TFDS prepared with file_format=array_record'
+    cure = f'{again(directory)}, or choose another --config.data.path'
+    raise InputError(problem, allowed=allowed, cure=cure) from error
   for split, info in builder.info.splits.items():
+    where, cure = f'{directory}: split {split!r}', again(directory)
     try:
       files = [os.fspath(path) for path in info.filepaths]
       found = len(array_record_data_source.ArrayRecordDataSource(files))
     except RuntimeError as error:
-      problem = f'{directory}: split {split!r} is damaged: {error}'
-      raise InputError(problem, cure=again(directory)) from error
+      raise InputError(f'{where} is damaged: {error}', cure=cure) from error
     if found != info.num_examples:
-      raise InputError(
-        f'{directory}: split {split!r} holds {found} examples',
-        allowed=f'{info.num_examples}, as its dataset_info.json says',
-        cure=again(directory),
-      )
+      allowed = f'{info.num_examples}, as its dataset_info.json says'
+      problem = f'{where} holds {found} examples'
+      raise InputError(problem, allowed=allowed, cure=cure)
   return builder
 
 
@@ -140,11 +119,9 @@ def _match_archives(
     except OSError as error:
       raise InputError(f'--archive={path}: {error.strerror}') from error
     if digest not in known:
-      raise InputError(
-        f'--archive={path}: its SHA-256 is {digest[:12]}…',
-        allowed=_archives(name),
-        cure=f'fetch it again, then {command(name, data_dir, by_hand=True)}',
-      )
+      problem = f'--archive={path}: its SHA-256 is {digest[:12]}…'
+      cure = f'fetch it again, then {command(name, data_dir, by_hand=True)}'
+      raise InputError(problem, allowed=_archives(name), cure=cure)
     found[digest] = path
   return found
 
@@ -183,19 +160,14 @@ def _explained(name: str, data_dir: AnyPath) -> Iterator[None]:
       raise
     cause, why = error, str(error)
     advice = 'make room or choose another --data_dir, then '
-  raise InputError(
-    f'{name} cannot be prepared in {data_root(data_dir)}: {why}',
-    allowed=_archives(name),
-    cure=advice + command(name, data_dir, by_hand=True),
-  ) from cause
+  problem = f'{name} cannot be prepared in {data_root(data_dir)}: {why}'
+  cure = advice + command(name, data_dir, by_hand=True)
+  raise InputError(problem, allowed=_archives(name), cure=cure) from cause
 
 
 def _archives(name: str) -> str:
-  """What identifies the archives, in words."""
-  return '; '.join(
-    f'{item.filename} with SHA-256 {item.sha256}'
-    for item in builder_class(name).ARCHIVES
-  )
+  items = builder_class(name).ARCHIVES
+  return '; '.join(f'{i.filename} with SHA-256 {i.sha256}' for i in items)
 
 
 def _root_cause(error: BaseException) -> str:

@@ -1,6 +1,5 @@
 """Where encoded images come from: TFDS, a folder."""
 
-import dataclasses
 import functools
 import hashlib
 import json
@@ -8,7 +7,7 @@ import os
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -27,12 +26,11 @@ _SUFFIXES = ('.jpg', '.jpeg', '.png')
 _READ_AT_ONCE = 1024
 
 
-@dataclasses.dataclass(frozen=True)
-class Examples:
+class Examples(NamedTuple):
   """The encoded examples of one split."""
 
   where: str  # names the split in errors
-  count: int
+  size: int  # how many there are
   channels: int  # of the decoded images
   shape: tuple[int, ...]  # (H, W, C) if it is that of all images, else ()
   # Yields what names an example in errors, its encoded image or the image's
@@ -40,138 +38,48 @@ class Examples:
   read: Callable[[], Iterator[tuple[str, bytes | pathlib.Path, int]]]
 
 
-class Source(Protocol):
-  """Encoded images on disk.
+class Source(NamedTuple):
+  """Encoded images on disk."""
 
-  Attributes:
-    location: where they are, as a text that is theirs alone within the homes.
-    homes: folders that may hold their decoded form, the best one first.
+  location: str  # as a text that is theirs alone within the homes
+  homes: tuple[pathlib.Path, ...]  # for their decoded form, the best one first
+  # A digest of the files' names, sizes and times of change. What changes a file
+  # and none of the three, a fault of the disk, is not seen.
+  state: Callable[[], str]
+  # Returns the class names, and the examples of train and of test.
+  open: Callable[[], tuple[list[str], dict[str, Examples]]]
+
+
+def find_folder(path: str) -> Source:
+  """Images in PATH/{train,test}/CLASS, in the order of class and file name.
+
+  Nothing is written into their folder: the user's cache is their home.
   """
 
-  location: str
-  homes: tuple[pathlib.Path, ...]
-
-  def state(self) -> str:
-    """A digest of the files' names, sizes and times of change.
-
-    What changes a file and none of the three is not seen: a fault of the disk
-    in a file that is decoded already.
-    """
-
-  def open(self) -> tuple[list[str], dict[str, Examples]]:
-    """Returns the class names, and the examples of train and of test."""
-
-
-@dataclasses.dataclass(frozen=True)
-class TfdsSource:
-  """A set that lies prepared on disk as array_record."""
-
-  name: str  # the `data.name` it was found by
-  root: pathlib.Path  # the TFDS data_dir
-  directory: pathlib.Path  # with its dataset_info.json
-
-  @property
-  def location(self) -> str:
-    """The folder within the data_dir, which moves with its set."""
-    return os.fspath(self.directory.relative_to(self.root))
-
-  @property
-  def homes(self) -> tuple[pathlib.Path, ...]:
-    """Beside the sets; the user's own cache where nothing can be written."""
-    return self.root / '.decoded', user_cache('decoded')
-
-  def state(self) -> str:
-    """As of `Source`."""
-    info = self.directory / 'dataset_info.json'
-    content = info.read_bytes() if info.exists() else b''
-    files = sorted(self.directory.iterdir())
-    # A set may move with its decoded images; the time of its writing does.
-    return _digest(content, self.directory, files, lambda f: f.st_mtime_ns)
-
-  def open(self) -> tuple[list[str], dict[str, Examples]]:
-    """As of `Source`; `validation` serves as test where there is no `test`."""
-    builder = prepare.open_prepared(self.directory)
-    features, splits = builder.info.features, builder.info.splits
-    where = f'data.name = {self.name!r}'
-    try:
-      shape, dtype = features['image'].shape, features['image'].np_dtype
-      class_names = features['label'].names
-    except (KeyError, TypeError, AttributeError) as error:
-      raise InputError(
-        f'{where}: its features are {list(features or ())}',
-        allowed='an image-classification set with features image and label',
-      ) from error
-    if dtype != np.uint8 or len(shape) != 3 or shape[-1] not in (1, 3):
-      raise InputError(
-        f'{where}: its images are {dtype} of shape {shape}',
-        allowed='uint8 of shape (H, W, 1) or (H, W, 3)',
-      )
-    test = 'test' if 'test' in splits else 'validation'
-    if 'train' not in splits or test not in splits:
-      raise InputError(
-        f'{where}: its splits are {", ".join(splits)}',
-        allowed='train, and test or validation',
-      )
-    found = {'train': 'train', 'test': test}
-    return class_names, {k: _tfds_examples(builder, found[k]) for k in found}
-
-
-@dataclasses.dataclass(frozen=True)
-class FolderSource:
-  """Images in PATH/{train,test}/CLASS."""
-
-  path: str
-
-  @property
-  def location(self) -> str:
-    """The whole path."""
-    return os.fspath(pathlib.Path(self.path).resolve())
-
-  @property
-  def homes(self) -> tuple[pathlib.Path, ...]:
-    """The user's cache: nothing is written into a folder of images."""
-    return (user_cache('decoded'),)
-
-  def state(self) -> str:
-    """As of `Source`."""
-    class_names, files = self._list()
+  def state() -> str:
+    class_names, files = _list_folder(path)
     listed = [file for split in files.values() for _, file, _ in split]
     content = json.dumps(class_names).encode()
     # The kernel's own time, which no program can put back.
-    return _digest(content, self.path, listed, lambda f: f.st_ctime_ns)
+    return _digest(content, path, listed, lambda f: f.st_ctime_ns)
 
-  def open(self) -> tuple[list[str], dict[str, Examples]]:
-    """As of `Source`, in the order of class and file name."""
-    class_names, files = self._list()
-    examples = {}
+  def examples() -> tuple[list[str], dict[str, Examples]]:
+    class_names, files = _list_folder(path)
+    splits = {}
     for split, found in files.items():
-      where = os.path.join(self.path, split)
-      read = functools.partial(iter, found)
-      examples[split] = Examples(where, len(found), 3, (), read)
-    return class_names, examples
+      where, read = os.path.join(path, split), functools.partial(iter, found)
+      splits[split] = Examples(where, len(found), 3, (), read)
+    return class_names, splits
 
-  def _list(self) -> tuple[list[str], dict[str, list]]:
-    """The class names, and what `Examples.read` yields of each split."""
-    folders = [pathlib.Path(self.path, split) for split in ('train', 'test')]
-    train, test = (_class_folders(self.path, folder) for folder in folders)
-    if odd := sorted(set(train) ^ set(test)):
-      raise InputError(
-        f'data.path = {self.path!r}: {", ".join(odd)} not in both train and '
-        'test',
-        allowed='the same class folders in both',
-      )
-    return train, {
-      folder.name: [
-        (str(file), file, label)
-        for label, name in enumerate(train)
-        for file in _image_files(folder / name)
-      ]
-      for folder in folders
-    }
+  location = os.fspath(pathlib.Path(path).resolve())
+  return Source(location, (user_cache('decoded'),), state, examples)
 
 
-def find_tfds(name: str, path: str, *, download: bool) -> TfdsSource:
-  """Finds one of the project's own sets or another that TFDS prepared.
+def find_tfds(name: str, path: str, *, download: bool) -> Source:
+  """One of the project's own sets, or another that TFDS prepared.
+
+  Its homes are beside the sets, and the user's own cache where nothing can be
+  written.
 
   Args:
     name: the set, or set/config, or set/version.
@@ -179,6 +87,24 @@ def find_tfds(name: str, path: str, *, download: bool) -> TfdsSource:
     download: whether a missing set of the project's own may be prepared.
   """
   root = prepare.data_root(path)
+  directory = _find_prepared(name, path, root, download)
+
+  def state() -> str:
+    info = directory / 'dataset_info.json'
+    content = info.read_bytes() if info.exists() else b''
+    files = sorted(directory.iterdir())
+    # A set may move with its decoded images; the time of its writing does.
+    return _digest(content, directory, files, lambda f: f.st_mtime_ns)
+
+  location = os.fspath(directory.relative_to(root))
+  homes = root / '.decoded', user_cache('decoded')
+  examples = functools.partial(_open_tfds, name, directory)
+  return Source(location, homes, state, examples)
+
+
+def _find_prepared(
+  name: str, path: str, root: pathlib.Path, download: bool
+) -> pathlib.Path:
   where = f'data.name = {name!r}: not prepared in {root}'
   if name in BUILDERS:
     directory = prepare.set_directory(name, path)
@@ -187,25 +113,49 @@ def find_tfds(name: str, path: str, *, download: bool) -> TfdsSource:
         cure = prepare.command(name, path)
         raise InputError(f'{where}, and data.download is false', cure=cure)
       prepare.prepare(name, path)
-    return TfdsSource(name, root, directory)
+    return directory
   directory = root / name.replace(':', '/')
   if (directory / 'dataset_info.json').exists():
-    return TfdsSource(name, root, directory)
+    return directory
   versions = {
     tuple(map(int, found.parent.name.split('.'))): found.parent
     for found in directory.glob('*/dataset_info.json')
     if re.fullmatch(r'\d+\.\d+\.\d+', found.parent.name)
   }
   if versions:
-    return TfdsSource(name, root, versions[max(versions)])
+    return versions[max(versions)]
   known = [*sorted(BUILDERS), 'folder', 'npz']
   another = 'or a TFDS set that lies there as array_record'
   near = prepare.nearest(name, known, '--config.data.name=')
-  raise InputError(
-    where,
-    allowed=', '.join([*known, another]),
-    cure=near or f'--config.data.path=DIR, where DIR holds {name}',
-  )
+  cure = near or f'--config.data.path=DIR, where DIR holds {name}'
+  raise InputError(where, allowed=', '.join([*known, another]), cure=cure)
+
+
+def _open_tfds(
+  name: str, directory: pathlib.Path
+) -> tuple[list[str], dict[str, Examples]]:
+  """As of `Source.open`; `validation` serves where there is no `test`."""
+  builder = prepare.open_prepared(directory)
+  features, splits = builder.info.features, builder.info.splits
+  where = f'data.name = {name!r}'
+  try:
+    shape, dtype = features['image'].shape, features['image'].np_dtype
+    class_names = features['label'].names
+  except (KeyError, TypeError, AttributeError) as error:
+    raise InputError(
+      f'{where}: its features are {list(features or ())}',
+      allowed='an image-classification set with features image and label',
+    ) from error
+  if dtype != np.uint8 or len(shape) != 3 or shape[-1] not in (1, 3):
+    problem = f'{where}: its images are {dtype} of shape {shape}'
+    allowed = 'uint8 of shape (H, W, 1) or (H, W, 3)'
+    raise InputError(problem, allowed=allowed)
+  test = 'test' if 'test' in splits else 'validation'
+  if 'train' not in splits or test not in splits:
+    problem = f'{where}: its splits are {", ".join(splits)}'
+    raise InputError(problem, allowed='train, and test or validation')
+  found = {'train': 'train', 'test': test}
+  return class_names, {k: _tfds_examples(builder, found[k]) for k in found}
 
 
 def _tfds_examples(builder: 'tfds.core.DatasetBuilder', split: str) -> Examples:
@@ -236,6 +186,25 @@ def _tfds_examples(builder: 'tfds.core.DatasetBuilder', split: str) -> Examples:
   shape = features['image'].shape
   fixed = () if None in shape else shape
   return Examples(where, len(source), shape[-1], fixed, read)
+
+
+def _list_folder(path: str) -> tuple[list[str], dict[str, list]]:
+  """The class names, and what `Examples.read` yields of each split."""
+  folders = [pathlib.Path(path, split) for split in ('train', 'test')]
+  train, test = (_class_folders(path, folder) for folder in folders)
+  if odd := sorted(set(train) ^ set(test)):
+    raise InputError(
+      f'data.path = {path!r}: {", ".join(odd)} not in both train and test',
+      allowed='the same class folders in both',
+    )
+  return train, {
+    folder.name: [
+      (str(file), file, label)
+      for label, name in enumerate(train)
+      for file in _image_files(folder / name)
+    ]
+    for folder in folders
+  }
 
 
 def _class_folders(path: str, folder: pathlib.Path) -> list[str]:

@@ -38,18 +38,13 @@ def create_configured(
     InputError: it is `FILE.py:name`, and there is no such function.
   """
   function, own = options_given(options)
-  given = {
-    'stem': options.stem,
-    'width': options.width,
-    'dtype': jnp.dtype(options.dtype),
-    'axis_name': axis_name,
-  }
+  given = {name: options[name] for name in ('stem', 'width')}
+  given |= {'dtype': jnp.dtype(options.dtype), 'axis_name': axis_name}
   known = inspect.signature(function).parameters
+  own = own | {name: given[name] for name in given if name in known}
+  where = f'config.model.name = {options.name!r}'
   return programs.make(
-    *(function, options.name, f'config.model.name = {options.name!r}'),
-    *(nn.Module, num_classes),
-    **{name: value for name, value in given.items() if name in known},
-    **own,
+    function, options.name, where, nn.Module, num_classes, **own
   )
 
 

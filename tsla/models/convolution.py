@@ -13,14 +13,13 @@ argument of `nn.Conv` in `resnet.py`, and `tests/test_convolution.py`.
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
-_NO_DILATION = (1, 1)
 
 # The weight gradient reads N·H'·W' positions at once and falls out of the
 # caches beyond a few thousand of them.
@@ -40,13 +39,10 @@ def conv_general_dilated(
   rhs: jax.Array,
   window_strides: Sequence[int],
   padding: str | Sequence[tuple[int, int]],
-  lhs_dilation: Sequence[int] | None = None,
-  rhs_dilation: Sequence[int] | None = None,
+  *,
   dimension_numbers: lax.ConvGeneralDilatedDimensionNumbers = None,
-  feature_group_count: int = 1,
-  batch_group_count: int = 1,
   precision: lax.PrecisionLike = None,
-  preferred_element_type: jax.typing.DTypeLike | None = None,
+  **others: Any,
 ) -> jax.Array:
   """`jax.lax.conv_general_dilated` with a CPU gradient that is fast in loops.
 
@@ -58,69 +54,39 @@ def conv_general_dilated(
 
   A plain call has NHWC images, HWIO kernels, no dilation, no groups and no
   `preferred_element_type`; any other call is `lax`'s own, and so is a plain
-  one on every platform but the CPU. The platform is settled when the program
-  is lowered.
+  one on every platform but the CPU, which is settled when the program is
+  lowered. Plain calls can be differentiated any number of times in reverse
+  mode, but not in forward mode (`jax.jvp`).
 
   On a CPU a plain call and its gradients differ from `lax`'s by no more than
   the order of summation, and only in two cases: images or outputs with fewer
   pixels than the kernel (padded beforehand), and the weight gradient of a batch
   with more than 4,096 output positions N·H'·W' (summed over parts of the batch,
   several times faster).
-
-  Plain calls can be differentiated any number of times in reverse mode, but
-  not in forward mode (`jax.jvp`).
-
-  Args are `lax`'s: in a plain call images f[N, H, W, C] and a kernel
-  f[a, b, C, O] of the same dtype give f[N, H', W', O].
-
-  Example:
-    >>> images, kernel = jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 4))
-    >>> conv_general_dilated(
-    ...   images, kernel, (2, 2), ((1, 1), (1, 1)),
-    ...   dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-    ... ).shape
-    (2, 4, 4, 4)
   """
   plain = (
     lhs.ndim == 4
     and lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
     == lax.conv_dimension_numbers(lhs.shape, rhs.shape, _LAYOUT)
-    and tuple(lhs_dilation or _NO_DILATION) == _NO_DILATION
-    and tuple(rhs_dilation or _NO_DILATION) == _NO_DILATION
-    and feature_group_count == batch_group_count == 1
-    and preferred_element_type is None
+    and all(value in (None, 1, (1, 1)) for value in others.values())
     and lhs.size > 0
   )
   if not plain:
-    return lax.conv_general_dilated(
-      lhs,
-      rhs,
-      window_strides,
-      padding,
-      lhs_dilation,
-      rhs_dilation,
-      dimension_numbers,
-      feature_group_count,
-      batch_group_count,
-      precision,
-      preferred_element_type,
-    )
+    others |= {'dimension_numbers': dimension_numbers, 'precision': precision}
+    return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **others)
   strides = tuple(window_strides)
   if isinstance(padding, str):
-    padding = lax.padtype_to_pads(
-      lhs.shape[1:3], rhs.shape[:2], strides, padding
-    )
-  return _plain(
-    lhs, rhs, _Window(strides, tuple(map(tuple, padding)), precision)
-  )
+    sizes = lhs.shape[1:3], rhs.shape[:2]
+    padding = lax.padtype_to_pads(*sizes, strides, padding)
+  window = _Window(strides, tuple(map(tuple, padding)), precision)
+  return _plain(lhs, rhs, window)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _plain(x: jax.Array, w: jax.Array, window: _Window) -> jax.Array:
-  def canonical(x: jax.Array, w: jax.Array) -> jax.Array:
-    return _canonical(x, w, *window)
-
-  own = functools.partial(_lax, window=window)
+  own, canonical = (
+    functools.partial(way, window=window) for way in (_lax, _canonical)
+  )
   return lax.platform_dependent(x, w, cpu=canonical, default=own)
 
 
@@ -155,9 +121,8 @@ def _image_gradient(
     reach = (g.shape[1 + i] - 1) * window.strides[i] + 1
     pads.append((low, x.shape[1 + i] + w.shape[i] - 1 - reach - low))
   turned = jnp.flip(w, (0, 1)).swapaxes(2, 3)
-  return _canonical(
-    g, turned, (1, 1), pads, window.precision, lhs_dilation=window.strides
-  )
+  dense = _Window((1, 1), pads, window.precision)
+  return _canonical(g, turned, dense, lhs_dilation=window.strides)
 
 
 def _kernel_gradient(
@@ -171,9 +136,8 @@ def _kernel_gradient(
 
   def of_part(x: jax.Array, g: jax.Array) -> jax.Array:
     x, g = x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)
-    dw = _canonical(
-      x, g, (1, 1), pads, window.precision, rhs_dilation=window.strides
-    )
+    dense = _Window((1, 1), pads, window.precision)
+    dw = _canonical(x, g, dense, rhs_dilation=window.strides)
     return dw.transpose(1, 2, 0, 3)
 
   n, positions = x.shape[0], g.shape[1] * g.shape[2]
@@ -196,34 +160,25 @@ def _kernel_gradient(
 def _canonical(
   x: jax.Array,
   w: jax.Array,
-  strides: tuple[int, int],
-  pads: Sequence[tuple[int, int]],
-  precision: lax.PrecisionLike,
-  lhs_dilation: tuple[int, int] = _NO_DILATION,
-  rhs_dilation: tuple[int, int] = _NO_DILATION,
+  window: _Window,
+  lhs_dilation: tuple[int, int] = (1, 1),
+  rhs_dilation: tuple[int, int] = (1, 1),
 ) -> jax.Array:
   if x.shape[1] * x.shape[2] < w.shape[0] * w.shape[1]:
     # XLA would exchange the operands, and leave the layout, for an image that
     # is smaller than its kernel: it must see the padded image.
-    sizes = [(*pads[i], lhs_dilation[i] - 1) for i in range(2)]
+    sizes = [(*window.padding[i], lhs_dilation[i] - 1) for i in range(2)]
     zero = jnp.zeros((), x.dtype)
     x = lax.pad(x, zero, [(0, 0, 0), *sizes, (0, 0, 0)])
     x = lax.optimization_barrier(x)
-    pads, lhs_dilation = ((0, 0), (0, 0)), _NO_DILATION
+    window, lhs_dilation = window._replace(padding=((0, 0), (0, 0))), (1, 1)
   dilations = {'lhs_dilation': lhs_dilation, 'rhs_dilation': rhs_dilation}
-  return _lax(x, w, _Window(strides, pads, precision), **dilations)
+  return _lax(x, w, window, **dilations)
 
 
 def _lax(
   x: jax.Array, w: jax.Array, window: _Window, **dilations: tuple[int, int]
 ) -> jax.Array:
   strides, padding, precision = window
-  return lax.conv_general_dilated(
-    x,
-    w,
-    strides,
-    padding,
-    dimension_numbers=_LAYOUT,
-    precision=precision,
-    **dilations,
-  )
+  options = {'dimension_numbers': _LAYOUT, 'precision': precision, **dilations}
+  return lax.conv_general_dilated(x, w, strides, padding, **options)

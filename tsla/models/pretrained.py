@@ -57,14 +57,14 @@ def to_variables(
   like: Mapping[str, Any],
   field: str = 'config.model.weights',
 ) -> tuple[dict[str, Any], list[TensorRow]]:
-  """Fills a flax ResNet's variables from a state dict.
+  """Fills a flax ResNet's variables from what `read_state_dict` returns.
 
   Floating-point numbers of any width become `like`'s dtype. The head `fc` of
   `like` is kept where the file's has another number of classes. The counters
   `num_batches_tracked` are not used.
 
   Args:
-    state_dict: arrays by torch's names, as `read_state_dict` returns them.
+    state_dict: arrays by torch's names.
     like: {'params': …, 'batch_stats': …} of the network. Shapes and dtypes
       suffice (`jax.ShapeDtypeStruct`) but for a head that is to be kept.
     field: the flag that named the file, for errors.
@@ -76,16 +76,6 @@ def to_variables(
   Raises:
     InputError: names, shapes or dtypes that do not fit, NaN or infinity; the
       text counts them and names as many as its line can hold.
-
-  Example:
-    >>> model = resnet.create('resnet8', num_classes=5, stem='cifar', width=2)
-    >>> images = jnp.zeros((1, 8, 8, 3))
-    >>> like = jax.jit(model.init, static_argnames='train')(
-    ...   jax.random.key(0), images, train=True
-    ... )
-    >>> variables, rows = to_variables(to_state_dict(like), like)
-    >>> [tuple(row) for row in rows if row.name == 'fc.weight']
-    [('fc.weight', (5, 8), 'params/fc/kernel', 'transposed')]
   """
   flat = traverse_util.flatten_dict(dict(like))
   wanted = {_torch_name(path): leaf for path, leaf in flat.items()}
@@ -106,8 +96,8 @@ def to_variables(
       flat[path], action = _convert(array, leaf)
     except ValueError as error:
       misfits.append(f'{name} {error}')
-      continue
-    rows.append(TensorRow(name, array.shape, '/'.join(path), action))
+    else:
+      rows.append(TensorRow(name, array.shape, '/'.join(path), action))
   for name, array in state_dict.items():
     if name.endswith('.num_batches_tracked'):
       action = 'not used: flax counts no batches'
@@ -168,11 +158,8 @@ def _misfit(
       cure = f'--config.model.stem={_STEMS[kernel]}'
     elif width != wanted['conv1.weight'].shape[-1]:
       cure = f'--config.model.width={width}'
-  return InputError(
-    f'{field}: {problem}',
-    allowed=f'the weights of this {model}: same names, shapes, finite numbers',
-    cure=cure,
-  )
+  allowed = f'the weights of this {model}: same names, shapes, finite numbers'
+  return InputError(f'{field}: {problem}', allowed=allowed, cure=cure)
 
 
 def _architecture(names: Iterable[str]) -> str:
@@ -182,11 +169,9 @@ def _architecture(names: Iterable[str]) -> str:
   blocks = Counter(match[1] for match in first if match)
   bottleneck = 'layer1.0.conv3.weight' in names
   block = resnet.Bottleneck if bottleneck else resnet.BasicBlock
-  sizes = tuple(blocks[stage] for stage in sorted(blocks))
-  for name, architecture in resnet.ARCHITECTURES.items():
-    if architecture == (block, sizes):
-      return name
-  return ''
+  found = block, tuple(blocks[stage] for stage in sorted(blocks))
+  known = {what: name for name, what in resnet.ARCHITECTURES.items()}
+  return known.get(found, '')
 
 
 def to_state_dict(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -194,12 +179,6 @@ def to_state_dict(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
   `load_state_dict` of torchvision's model takes it; the counters
   `num_batches_tracked`, which it does not need, are left out.
-
-  Args:
-    variables: {'params': …, 'batch_stats': …} of the network.
-
-  Returns:
-    Arrays of the same dtypes, OIHW for convolutions, f32[K, F] for the head.
   """
   return {
     _torch_name(path): np.asarray(leaf).transpose(_TO_TORCH[leaf.ndim])
@@ -216,18 +195,9 @@ def load_network(
 ) -> tuple[nn.Module, dict[str, Any], list[TensorRow]]:
   """The whole network that a file was saved from, by its names and shapes.
 
-  Args:
-    path: as for `read_state_dict`, and so are `sha256` and `field`.
-    sha256: what the file's SHA-256 must be; '' for any.
-    field: the flag that named the path, for errors.
-    dtype: type of the network's activations.
-
-  Returns:
-    The network, its variables, and a row for every tensor of the file.
-
-  Raises:
-    InputError: the file cannot be read, is of no known network, misses
-      tensors or has others, or holds NaN or infinity.
+  `path`, `sha256` and `field` are as of `read_state_dict`, `dtype` is that of
+  the activations. Returns the network, its variables, and a row for every
+  tensor of the file.
   """
   state_dict = read_state_dict(path, sha256, field)
   name = _architecture(state_dict)
@@ -238,19 +208,13 @@ def load_network(
     or (stem.ndim, head.ndim) != (4, 2)
     or stem.shape[-1] not in _STEMS
   ):
-    raise InputError(
-      f'{field} = {os.fspath(path)!r}: no known network with a stem conv1 and '
-      'a head fc',
-      allowed=f"torchvision's names for {', '.join(resnet.ARCHITECTURES)}",
-      cure=another_file(field),
-    )
-  model = resnet.create(
-    name,
-    num_classes=head.shape[0],
-    stem=_STEMS[stem.shape[-1]],
-    width=stem.shape[0],
-    dtype=dtype,
-  )
+    known = 'known network with a stem conv1 and a head fc'
+    problem = f'{field} = {os.fspath(path)!r}: no {known}'
+    allowed = f"torchvision's names for {', '.join(resnet.ARCHITECTURES)}"
+    cure = another_file(field)
+    raise InputError(problem, allowed=allowed, cure=cure)
+  shape = {'stem': _STEMS[stem.shape[-1]], 'width': stem.shape[0]}
+  model = resnet.create(name, head.shape[0], **shape, dtype=dtype)
   images = jax.ShapeDtypeStruct((1, 32, 32, stem.shape[1]), jnp.float32)
   init = functools.partial(model.init, train=True)
   like = jax.eval_shape(init, jax.random.key(0), images)

@@ -45,19 +45,12 @@ def _flat(
 
 
 class Block(nn.Module):
-  """What a residual block consists of.
+  """What a residual block consists of."""
 
-  Attributes:
-    features: channels of its 3×3 convolutions.
-    stride: spatial stride of the block.
-    conv: makes a convolution from (features, kernel size, stride, name).
-    norm: makes a normalisation from a name.
-  """
-
-  features: int
-  stride: int
-  conv: Callable[..., nn.Module]
-  norm: Callable[..., nn.Module]
+  features: int  # channels of its 3×3 convolutions
+  stride: int  # of the whole block
+  conv: Callable[..., nn.Module]  # of (features, kernel size, stride, name)
+  norm: Callable[..., nn.Module]  # of a name
 
 
 class BasicBlock(Block):
@@ -89,11 +82,7 @@ class Bottleneck(Block):
 
 
 def shortcut(block: Block, x: jax.Array, features: int) -> jax.Array:
-  """The block's input, projected where its shape differs from the result's.
-
-  To be called within the block's own `__call__`; `features` are the channels
-  of its result.
-  """
+  """The block's input, projected if its shape is not that of `features`."""
   if block.stride == 1 and x.shape[-1] == features:
     return x
   x = block.conv(features, 1, block.stride, name='downsample_0')(x)
@@ -108,39 +97,25 @@ class ResNet(nn.Module):
   averages `0.9·old + 0.1·new` of its mean and of that same biased variance.
   (torch averages the unbiased one: its `running_var` grows by n/(n−1) times as
   much, n the number of values a channel has in a batch.)
-
-  Attributes:
-    block: `BasicBlock` or `Bottleneck`.
-    stage_sizes: blocks in each stage; each later stage halves the image and
-      doubles the channels.
-    num_classes: number of logits K.
-    stem: 'cifar' (3×3, stride 1) or 'imagenet' (7×7, stride 2, max-pool).
-    width: channels of the stem and of the first stage.
-    dtype: type of the activations.
-    axis_name: mapped axis over which training's BatchNorm averages its
-      statistics; None for the local batch alone.
   """
 
   block: type[Block]
+  # Blocks in each stage; later ones halve the image and double the channels.
   stage_sizes: Sequence[int]
   num_classes: int
-  stem: str
-  width: int = 64
-  dtype: DTypeLike = jnp.float32
+  stem: str  # 'cifar' (3×3, stride 1) or 'imagenet' (7×7, stride 2, max-pool)
+  width: int = 64  # channels of the stem and of the first stage
+  dtype: DTypeLike = jnp.float32  # of the activations
+  # Over which training's BatchNorm averages; None: the local batch alone.
   axis_name: str | None = None
 
   @nn.compact
   def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
-    """Logits of a batch of images.
+    """Logits f32[B, K] of normalised images, f32[B, H, W, C].
 
-    Args:
-      images: normalised images, f32[B, H, W, C].
-      train: True normalises by the batch and updates the collection
-        'batch_stats', which must then be mutable; False normalises by the
-        running averages.
-
-    Returns:
-      Logits, f32[B, K]. Their layer's input is sown as 'features'.
+    With `train` BatchNorm normalises by the batch and updates the collection
+    'batch_stats', which must then be mutable; else by its running averages.
+    The input of the last layer is sown as 'features'.
     """
     conv = functools.partial(_conv, dtype=self.dtype)
     norm = functools.partial(
@@ -214,21 +189,8 @@ def create(
   'resnet18', 'resnet34' and 'resnet50' are torchvision's at `width` 64 with
   the 'imagenet' stem; with the 'cifar' stem they keep the full resolution of
   small images in the first stage. 'resnet8' has three stages of one basic
-  block each and is meant for 8×8 digits, with a `width` of 16 or so.
-
-  Args:
-    name: a key of `ARCHITECTURES`.
-    num_classes: number of logits K.
-    stem: 'cifar' or 'imagenet'.
-    width: channels of the stem and of the first stage.
-    dtype: type of the activations, e.g. `jnp.bfloat16` on an accelerator.
-    axis_name: mapped axis over which BatchNorm is synchronised in training.
-
-  Returns:
-    A module called as `module.apply(variables, images, train=...)`.
-
-  Raises:
-    InputError: if `name` or `stem` is unknown.
+  block each and is meant for 8×8 digits, with a `width` of 16 or so. The
+  arguments are those of `ResNet`.
 
   Example:
     >>> model = create('resnet8', num_classes=10, stem='cifar', width=16)
@@ -244,17 +206,14 @@ def create(
     He, Zhang, Ren, Sun, Deep Residual Learning for Image Recognition,
     arXiv 1512.03385, table 1; Bottleneck has its stride on the 3×3.
   """
-  if name not in ARCHITECTURES:
-    raise InputError(
-      f'model.name = {name!r}: unknown network',
-      allowed=', '.join(ARCHITECTURES),
-      cure='--config.model.name=resnet18',
-    )
-  if stem not in STEMS:
-    raise InputError(
-      f'model.stem = {stem!r}: unknown stem',
-      allowed=', '.join(STEMS),
-      cure='--config.model.stem=cifar',
-    )
+  checks = (
+    ('name', name, 'network', ARCHITECTURES, 'resnet18'),
+    ('stem', stem, 'stem', STEMS, 'cifar'),
+  )
+  for field, value, kind, known, cure in checks:
+    if value not in known:
+      problem = f'model.{field} = {value!r}: unknown {kind}'
+      cure = f'--config.model.{field}={cure}'
+      raise InputError(problem, allowed=', '.join(known), cure=cure)
   block, stage_sizes = ARCHITECTURES[name]
   return ResNet(block, stage_sizes, num_classes, stem, width, dtype, axis_name)

@@ -51,12 +51,10 @@ class _Name(NamedTuple):
 
 
 def read_tensors(data: bytes) -> Any:
-  """The objects that `torch.save` put into a file, tensors as arrays.
+  """The objects that `torch.save` put into a file, tensors as NumPy arrays.
 
-  Returns:
-    Dicts, lists, tuples, scalars, strings and NumPy arrays. Arrays may be
-    read-only and may share memory, as the tensors did. What they hold together
-    is at most as large as the file.
+  Arrays may be read-only and may share memory, as the tensors did. What they
+  hold together is at most as large as the file.
 
   Raises:
     ForeignNameError: the pickle names anything but the tensors' own classes
@@ -129,17 +127,13 @@ def _follow(
       case 'TUPLE':
         stacks.pop()
         stacks[-1].append(tuple(stack))
-      case 'APPEND':
-        _extend(stack[-2], [stack.pop()])
-      case 'APPENDS':
-        stacks.pop()
-        _extend(stacks[-1][-1], stack)
-      case 'SETITEM':
-        value, key = stack.pop(), stack.pop()
-        _update(stack[-1], [key, value])
-      case 'SETITEMS':
-        stacks.pop()
-        _update(stacks[-1][-1], stack)
+      case 'APPEND' | 'APPENDS' as name:
+        items = stacks.pop() if name == 'APPENDS' else [stack.pop()]
+        _extend(stacks[-1][-1], items)
+      case 'SETITEM' | 'SETITEMS' as name:
+        one = name == 'SETITEM'
+        items = [stack.pop(-2), stack.pop()] if one else stacks.pop()
+        _update(stacks[-1][-1], items)
       case 'BUILD':
         _update(stack[-2], [])  # An OrderedDict's attributes: not needed.
         stack.pop()

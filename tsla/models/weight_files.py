@@ -29,34 +29,26 @@ def read_state_dict(
   sha256: str = '',
   field: str = 'config.model.weights',
 ) -> dict[str, np.ndarray]:
-  """Reads a state dict; nothing in the file is executed.
+  """Reads a state dict from one of `FORMATS`; nothing in it is executed.
 
   A checkpoint that holds it under 'state_dict' or 'model' will do, and the
-  prefix 'module.' of a parallel run is taken off.
+  prefix 'module.' of a parallel run is taken off. Arrays have torch's names and
+  layout and the file's dtypes; they may be read-only.
 
   Args:
-    path: a .safetensors file, or a .pth file in torch.save's zip form.
+    path: the file.
     sha256: what the file's SHA-256 must be, in hexadecimal; '' for any.
     field: the flag that named the path, for errors.
-
-  Returns:
-    Arrays by torch's names, in torch's layout and the file's dtypes; they may
-    be read-only.
-
-  Raises:
-    InputError: no such file, another SHA-256, a damaged file, one that holds
-      no state dict, or a pickle that names anything but tensors.
   """
   where = f'{field} = {os.fspath(path)!r}'
   with untrusted(where, allowed=FORMATS, cure=f'--{field}=FILE'):
     data = read_bytes(expand(path))
   found = hashlib.sha256(data).hexdigest()
   if sha256 and sha256.lower() != found:
-    raise InputError(
-      f'{field}_sha256 = {sha256!r}: not the SHA-256 of {path}',
-      allowed=f'{found}, if this is the file you mean',
-      cure=f'fetch the file again, or correct --{field}_sha256',
-    )
+    problem = f'{field}_sha256 = {sha256!r}: not the SHA-256 of {path}'
+    allowed = f'{found}, if this is the file you mean'
+    cure = f'fetch the file again, or correct --{field}_sha256'
+    raise InputError(problem, allowed=allowed, cure=cure)
   return _state_dict(_load(data, where, another_file(field)), where)
 
 
@@ -66,7 +58,6 @@ def another_file(field: str) -> str:
 
 
 def _load(data: bytes, where: str, cure: str) -> Any:
-  """What the file holds, whichever of the formats it is in."""
   damaged = f'{where}: damaged, cut short or of an unknown kind'
   with untrusted(damaged, allowed=FORMATS, cure=cure):
     if data[8:9] == b'{':  # after the length of the header
@@ -107,11 +98,9 @@ def _state_dict(tree: Any, where: str) -> dict[str, np.ndarray]:
     if not isinstance(name, str) or not isinstance(value, np.ndarray)
   ]
   if others:
-    raise InputError(
-      f'{where}: no state dict; no tensors by name: {", ".join(others)}',
-      allowed="tensors by name, alone or under 'state_dict' or 'model'",
-      cure=_ALONE,
-    )
+    problem = f'{where}: no state dict; no tensors by name: {", ".join(others)}'
+    allowed = "tensors by name, alone or under 'state_dict' or 'model'"
+    raise InputError(problem, allowed=allowed, cure=_ALONE)
   if all(name.startswith('module.') for name in tree):
     return {name.removeprefix('module.'): tree[name] for name in tree}
   return tree

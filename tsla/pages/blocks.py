@@ -83,11 +83,5 @@ class FigureBlock(NamedTuple):
   keys: Sequence[Key] = ()
 
 
-Block = (
-  HeadingBlock
-  | ParagraphBlock
-  | NoticeBlock
-  | CodeBlock
-  | TableBlock
-  | FigureBlock
-)
+_TextBlock = HeadingBlock | ParagraphBlock | NoticeBlock | CodeBlock
+Block = _TextBlock | TableBlock | FigureBlock

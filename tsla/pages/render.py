@@ -53,12 +53,8 @@ def _render(template: str, escape: Callable[[str], str], **values: Any) -> str:
 
 def _printable(text: str) -> str:
   """The text without control characters and halves of characters."""
-  return ''.join(
-    '\N{REPLACEMENT CHARACTER}'
-    if unicodedata.category(c).startswith('C') and c != '\n'
-    else c
-    for c in text
-  )
+  odd = {c for c in text if unicodedata.category(c)[0] == 'C'} - {'\n'}
+  return text.translate({ord(c): '\N{REPLACEMENT CHARACTER}' for c in odd})
 
 
 def _fenced(text: str) -> Markup:

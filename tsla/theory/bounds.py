@@ -186,19 +186,16 @@ def _checked_theta(
   for name, value in given.items():
     if value is not None and not math.isfinite(value):
       raise InputError(f'{name} = {value}: not a finite number')
-    if name in ('rho', 'theta') or value > 0:
-      continue
-    raise InputError(f'{name} = {value}', allowed=f'{name} > 0')
+    if name not in ('rho', 'theta') and value <= 0:
+      raise InputError(f'{name} = {value}', allowed=f'{name} > 0')
   if problem.mu > problem.L:
-    raise InputError(
-      f'mu = {problem.mu}: above L = {problem.L}', allowed='0 < mu <= L'
-    )
+    text = f'mu = {problem.mu}: above L = {problem.L}'
+    raise InputError(text, allowed='0 < mu <= L')
   limit = problem.sigma2 * math.sqrt(problem.delta)
   if problem.rho is not None and abs(problem.rho) > limit * (1 + 1e-12):
-    raise InputError(
-      f'rho = {problem.rho}: no two errors are so correlated',
-      allowed=f'|rho| <= sigma2·sqrt(delta) = {limit:.4g}',
-    )
+    text = f'rho = {problem.rho}: no two errors are so correlated'
+    allowed = f'|rho| <= sigma2·sqrt(delta) = {limit:.4g}'
+    raise InputError(text, allowed=allowed)
   if theta is not None and not 0 <= theta <= 1:
     raise InputError(f'theta = {theta}', allowed='0 <= theta <= 1')
   return theta_paper(problem) if theta is None else theta

@@ -23,14 +23,10 @@ def complexity_table(problem: Problem, epsilon: float) -> str:
   given = ', '.join(f'{name} = {x:g}' for name, x in known.items())
   mse = bounds.mean_square_error(problem, lsr.theta)
   floor = math.ceil(2 * problem.L * problem.F0 / mse) if mse else math.inf
-  return '\n'.join(
-    [
-      f'{given}; steps until E‖∇F‖² ≤ ε² = {epsilon**2:g}, as proved:\n',
-      *lines,
-      f"\nLSR's own level is m(θ) = {mse:.4g}; it takes {_count(floor)} steps "
-      'to come down to twice that.',
-    ]
-  )
+  head = f'{given}; steps until E‖∇F‖² ≤ ε² = {epsilon**2:g}, as proved:\n'
+  down = f'it takes {_count(floor)} steps to come down to twice that.'
+  tail = f"\nLSR's own level is m(θ) = {mse:.4g}; {down}"
+  return '\n'.join([head, *lines, tail])
 
 
 def _cells(plan: Plan) -> tuple[str, ...]:

@@ -108,10 +108,7 @@ def levels(grid: Grid) -> list[Level]:
 
 
 def thetas(grid: Grid) -> list[Level]:
-  """LSR's level at δ = 2 as a function of θ, at each ρ.
-
-  The grid's θs come first, the paper's θ and θ* last.
-  """
+  """LSR's level at δ = 2, each ρ and θ; the paper's θ and θ* come last."""
   rows = []
   for rho in grid.rhos:
     noise = Noise(sigma2=1, delta=2, bias_share=0.25)
@@ -129,10 +126,8 @@ def example(grid: Grid, epsilon2: float) -> list[Curve]:
   noise = Noise(sigma2=1, delta=grid.deltas[-1])
   problem, epsilon = toy_problem.problem(noise), math.sqrt(epsilon2)
   methods = {'SGD': bounds.sgd, 'LSR': bounds.lsr, 'TSLA': bounds.tsla}
-  return [
-    _curve(name, method(problem, epsilon), noise, grid)
-    for name, method in methods.items()
-  ]
+  plans = {name: method(problem, epsilon) for name, method in methods.items()}
+  return [_curve(name, plan, noise, grid) for name, plan in plans.items()]
 
 
 def fit(*factors: Sequence[float], steps: Sequence[float]) -> Fit:
@@ -155,9 +150,8 @@ def fit(*factors: Sequence[float], steps: Sequence[float]) -> Fit:
 
 def counted(rows: Sequence[Iterations], method: str) -> list[Iterations]:
   """The method's rows that exponents rest on: stage two has work, ε² ≤ m/4."""
-  return [
-    row for row in rows if row.method == method and row.epsilon2 <= row.mse / 4
-  ]
+  rows = [row for row in rows if row.method == method]
+  return [row for row in rows if row.epsilon2 <= row.mse / 4]
 
 
 def exponents(rows: Sequence[Iterations], method: str, count: str) -> Fit:
@@ -169,15 +163,13 @@ def exponents(rows: Sequence[Iterations], method: str, count: str) -> Fit:
   return fit(*factors, steps=[getattr(row, count) for row in rows])
 
 
-def running_mean(values: np.ndarray) -> np.ndarray:
-  """The mean of the first 1, 2, … values."""
+def _running_mean(values: np.ndarray) -> np.ndarray:
   return np.cumsum(values) / np.arange(1, len(values) + 1)
 
 
 def _without_smoothing(
   plan: bounds.Plan, noise: Noise, epsilon2: float
 ) -> bounds.Plan:
-  """The plan with θ = 0, and the bound on stage two that follows."""
   problem = toy_problem.problem(noise)
   gap = bounds.gap_after(problem, plan.step_one, plan.steps_one, noise.sigma2)
   steps = math.ceil(4 * gap / (plan.step_two * epsilon2))
@@ -190,16 +182,14 @@ def _count(
   start = int(plan.steps_one)
 
   def reached(gradient2: np.ndarray) -> bool:
-    return bool((running_mean(gradient2[start:]) <= epsilon2).any())
+    return bool((_running_mean(gradient2[start:]) <= epsilon2).any())
 
   record = _run(plan, noise, grid, int(plan.steps), until=reached)
-  gradient2, bound = record.gradient2[start:], int(plan.steps_two)
-  average = _first(running_mean(gradient2) <= epsilon2) + 1
-  last = _first(gradient2 <= epsilon2)
+  gradient2 = record.gradient2[start:]
+  average = _first(_running_mean(gradient2) <= epsilon2) + 1
+  found = start, average, _first(gradient2 <= epsilon2), int(plan.steps_two)
   mse = bounds.mean_square_error(toy_problem.problem(noise), plan.theta)
-  return Iterations(
-    method, noise.delta, epsilon2, mse, start, average, last, bound
-  )
+  return Iterations(method, noise.delta, epsilon2, mse, *found)
 
 
 def _run(
@@ -210,7 +200,6 @@ def _run(
 
 
 def _first(reached: np.ndarray) -> float:
-  """Index of the first True; infinite where there is none."""
   return int(reached.argmax()) if reached.any() else math.inf
 
 
@@ -234,9 +223,8 @@ def _curve(method: str, plan: bounds.Plan, noise: Noise, grid: Grid) -> Curve:
     gap = bounds.gap_after(problem, plan.step_one, start, mse)
     error = step_size * problem.L * problem.sigma2
   count = np.arange(1, len(record.gradient2) - start + 1)
-  average = running_mean(record.gradient2[start:])
-  bound = bounds.average_level(gap, step_size, count, error)
-  average, bound = (
-    np.concatenate([np.full(start, np.nan), part]) for part in (average, bound)
-  )
-  return Curve(method, start, record.gradient2, average, bound)
+  stage = _running_mean(record.gradient2[start:])
+  proved = bounds.average_level(gap, step_size, count, error)
+  before = np.full(start, np.nan)
+  curves = [np.concatenate([before, part]) for part in (stage, proved)]
+  return Curve(method, start, record.gradient2, *curves)

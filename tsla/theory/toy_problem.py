@@ -57,9 +57,8 @@ class Noise(NamedTuple):
     self, key: jax.Array, shape: tuple[int, ...]
   ) -> tuple[jax.Array, jax.Array]:
     """Independent pairs (e, d), f32[shape] each."""
-    first, second = (
-      jax.random.normal(part, shape) for part in jax.random.split(key)
-    )
+    keys = jax.random.split(key)
+    first, second = (jax.random.normal(part, shape) for part in keys)
     mixed = self.correlation * first + (1 - self.correlation**2) ** 0.5 * second
     return self.sigma2**0.5 * first, self.bias + self.variance**0.5 * mixed
 
@@ -92,15 +91,10 @@ def run(
   seed: int = 0,
   until: Callable[[np.ndarray], bool] = lambda gradient2: False,
 ) -> Record:
-  """Simulates a plan.
+  """Simulates a plan by trajectories side by side, each with its own errors.
 
-  Args:
-    plan: θ and step size of each stage, and the steps of stage one.
-    noise: the errors of the gradients.
-    steps: rounded up to whole chunks.
-    trajectories: how many run side by side, each with errors of its own.
-    seed: of the errors.
-    until: told E‖∇F(w_t)‖² so far, says whether to stop.
+  `steps` are rounded up to whole chunks; `until` is told E‖∇F(w_t)‖² so far and
+  says whether to stop.
   """
   drop_step = min(plan.steps_one, 2**31 - 1)
   method = (plan.theta, drop_step, plan.step_one, plan.step_two)

@@ -23,11 +23,6 @@ BUILDERS = {
 
 
 def builder_class(name: str) -> type:
-  """Imports the builder of one of the project's own sets.
-
-  Example:
-    >>> builder_class('digits').VERSION
-    Version('1.0.0')
-  """
+  """Imports the builder of one of the project's own sets."""
   module = importlib.import_module(f'{__name__}.{name}')
   return getattr(module, BUILDERS[name].builder)

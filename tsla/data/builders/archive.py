@@ -1,6 +1,5 @@
 """What the builders share: archives that are fetched, checked and read."""
 
-import dataclasses
 import io
 import pathlib
 import posixpath
@@ -8,7 +7,7 @@ import tarfile
 import threading
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import requests
@@ -21,8 +20,7 @@ from tsla.errors import InputError
 _PATIENCE = 8  # seconds until an unreachable host is given up
 
 
-@dataclasses.dataclass(frozen=True)
-class Archive:
+class Archive(NamedTuple):
   """A file on the network and what identifies it."""
 
   url: str
@@ -36,16 +34,14 @@ class Archive:
 
 
 class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-  """A TFDS builder whose archives may also be files fetched by hand.
+  """A TFDS builder whose `archives` may be files fetched by hand, by SHA-256.
 
   Builders aren't registered with TFDS, whose own ones may have the same name.
-
-  Args:
-    archives: files fetched by hand, by the SHA-256 of an entry of `ARCHIVES`.
-    **kwargs: as `tfds.core.GeneratorBasedBuilder`.
   """
 
   ARCHIVES: tuple[Archive, ...] = ()
+  SHAPE: tuple[int | None, ...] = (None, None, 3)  # of an image
+  CLASSES: int
   DESCRIPTION: str
   HOMEPAGE: str
 
@@ -56,8 +52,10 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     super().__init__(**kwargs)
 
   def _features(self) -> dict[str, tfds.features.FeatureConnector]:
-    """The features of an example, `image` and `label` among them."""
-    raise NotImplementedError
+    return {
+      'image': tfds.features.Image(shape=self.SHAPE),
+      'label': tfds.features.ClassLabel(num_classes=self.CLASSES),
+    }
 
   def _info(self) -> tfds.core.DatasetInfo:
     return tfds.core.DatasetInfo(
@@ -72,10 +70,8 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def url_infos(self) -> dict[str, checksums.UrlInfo]:
     """The checksums that TFDS's download manager verifies."""
     return {
-      archive.url: checksums.UrlInfo(
-        size=archive.size, checksum=archive.sha256, filename=archive.filename
-      )
-      for archive in self.ARCHIVES
+      item.url: checksums.UrlInfo(item.size, item.sha256, item.filename)
+      for item in self.ARCHIVES
     }
 
   def fetch(
@@ -92,23 +88,16 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def _generate_examples(
     self, path: pathlib.Path, folder: str, labels: Mapping[str, int | str]
   ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields a split's encoded images by their full names in an archive.
+    """Yields the images of `labels`, which has their names in `folder`/.
 
     The archive is read as a stream; one image at a time is in memory.
-
-    Args:
-      path: as of `tar_files`.
-      folder: the images' folder in the archive, with its /.
-      labels: the label of each image of the split, by its name in `folder`.
     """
     missing = {folder + name: label for name, label in labels.items()}
     for name, content in tar_files(path, lambda name: name in missing):
       yield name, {'image': content, 'label': missing.pop(name)}
     if missing:
-      raise InputError(
-        f'{path}: the archive has no {min(missing)}; {len(missing)} of its '
-        f'{len(labels)} images are missing'
-      )
+      lost = f'{len(missing)} of its {len(labels)} images are missing'
+      raise InputError(f'{path}: the archive has no {min(missing)}; {lost}')
 
 
 def tar_files(
@@ -116,12 +105,7 @@ def tar_files(
 ) -> Iterator[tuple[str, bytes]]:
   """Yields the wanted files of a tar archive; nothing is written to disk.
 
-  Args:
-    path: a .tar, .tar.gz or .tgz file.
-    wanted: takes a file's full name, without a leading ./.
-
-  Yields:
-    Names and contents, in the archive's order.
+  `wanted` takes a file's full name, without a leading ./.
   """
   try:
     with tarfile.open(path) as tar:

@@ -25,6 +25,7 @@ class CaltechBirds2011(archive.ArchiveBuilder, skip_registration=True):
   """
 
   VERSION = tfds.core.Version(BUILDERS['caltech_birds2011'].version)
+  CLASSES = 200
   ARCHIVES = (
     archive.Archive(
       url='https://data.caltech.edu/records/65de6-vp158/files/'
@@ -35,12 +36,6 @@ class CaltechBirds2011(archive.ArchiveBuilder, skip_registration=True):
   )
   DESCRIPTION = 'Photographs of 200 species of birds.'
   HOMEPAGE = 'https://www.vision.caltech.edu/datasets/cub_200_2011/'
-
-  def _features(self) -> dict[str, tfds.features.FeatureConnector]:
-    return {
-      'image': tfds.features.Image(),
-      'label': tfds.features.ClassLabel(num_classes=200),
-    }
 
   def _split_generators(
     self, dl_manager: tfds.download.DownloadManager

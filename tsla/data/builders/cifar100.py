@@ -29,6 +29,8 @@ class Cifar100(archive.ArchiveBuilder, skip_registration=True):
   """
 
   VERSION = tfds.core.Version(BUILDERS['cifar100'].version)
+  SHAPE = (32, 32, 3)
+  CLASSES = 100
   ARCHIVES = (
     archive.Archive(
       url='https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz',
@@ -40,12 +42,8 @@ class Cifar100(archive.ArchiveBuilder, skip_registration=True):
   HOMEPAGE = 'https://www.cs.toronto.edu/~kriz/cifar.html'
 
   def _features(self) -> dict[str, tfds.features.FeatureConnector]:
-    return {
-      'id': tfds.features.Text(),
-      'image': tfds.features.Image(shape=(32, 32, 3)),
-      'label': tfds.features.ClassLabel(num_classes=100),
-      'coarse_label': tfds.features.ClassLabel(num_classes=20),
-    }
+    more = {'coarse_label': tfds.features.ClassLabel(num_classes=20)}
+    return {'id': tfds.features.Text(), **super()._features(), **more}
 
   def _split_generators(
     self, dl_manager: tfds.download.DownloadManager

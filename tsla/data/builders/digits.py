@@ -21,14 +21,10 @@ class Digits(archive.ArchiveBuilder, skip_registration=True):
   """
 
   VERSION = tfds.core.Version(BUILDERS['digits'].version)
+  SHAPE = (8, 8, 1)
+  CLASSES = 10
   DESCRIPTION = 'Handwritten digits as scikit-learn embeds them.'
   HOMEPAGE = 'https://archive.ics.uci.edu/dataset/80'
-
-  def _features(self) -> dict[str, tfds.features.FeatureConnector]:
-    return {
-      'image': tfds.features.Image(shape=(8, 8, 1)),
-      'label': tfds.features.ClassLabel(num_classes=10),
-    }
 
   def _split_generators(
     self, dl_manager: tfds.download.DownloadManager
@@ -48,6 +44,5 @@ class Digits(archive.ArchiveBuilder, skip_registration=True):
   def _generate_examples(
     self, images: np.ndarray, labels: np.ndarray, indices: np.ndarray
   ) -> Iterator[tuple[int, dict[str, Any]]]:
-    for index in indices.tolist():
-      image, label = archive.png(images[index]), int(labels[index])
-      yield index, {'image': image, 'label': label}
+    for i in indices.tolist():
+      yield i, {'image': archive.png(images[i]), 'label': int(labels[i])}

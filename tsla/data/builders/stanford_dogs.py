@@ -24,6 +24,7 @@ class StanfordDogs(archive.ArchiveBuilder, skip_registration=True):
   """
 
   VERSION = tfds.core.Version(BUILDERS['stanford_dogs'].version)
+  CLASSES = 120
   ARCHIVES = (
     archive.Archive(
       url=_HOST + 'images.tar',
@@ -38,12 +39,6 @@ class StanfordDogs(archive.ArchiveBuilder, skip_registration=True):
   )
   DESCRIPTION = 'Photographs of 120 breeds of dogs.'
   HOMEPAGE = _HOST + 'main.html'
-
-  def _features(self) -> dict[str, tfds.features.FeatureConnector]:
-    return {
-      'image': tfds.features.Image(),
-      'label': tfds.features.ClassLabel(num_classes=120),
-    }
 
   def _split_generators(
     self, dl_manager: tfds.download.DownloadManager
