@@ -140,7 +140,7 @@ def test_too_large_a_window_is_an_error():
   with pytest.raises(TypeError):
     augment.random_crop(image, jax.random.key(0), size=5)
   with pytest.raises(TypeError):
-    augment.augment_eval(image[None], crop=5)
+    augment.center_crop(image[None], 5)
 
 
 # Pixels left of what torchvision's center_crop takes, by those it leaves out.
