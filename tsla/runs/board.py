@@ -16,10 +16,7 @@ _SECONDS = 120  # until what was added is on the disk
 
 
 class Board:
-  """Adds a run's numbers from update `step` on; what was there is hidden.
-
-  Every method raises OSError if the disk refuses.
-  """
+  """Adds a run's numbers from update `step` on; what was there is hidden."""
 
   def __init__(self, folder: pathlib.Path, step: int):
     folder.mkdir(parents=True, exist_ok=True)

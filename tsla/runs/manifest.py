@@ -1,8 +1,8 @@
 """What a saved state must hold: a SHA-256 of each array and of each file.
 
-The arrays are hashed in memory, before they are written; the files as they lie
-on the disk afterwards. So a manifest tells a damaged file without reading any
-array out of it, and arrays that came back otherwise than they went.
+The arrays are hashed in memory, the files as they lie on the disk afterwards.
+So a manifest tells a damaged file without reading any array out of it, and
+arrays that came back otherwise than they went.
 """
 
 import dataclasses
@@ -34,17 +34,14 @@ class Damaged(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-  """The digests of one saved state.
+  """The digests of one saved state, and whose it is.
 
-  Attributes:
-    arrays: name -> `{'shape', 'dtype', 'sha256'}`.
-    files: path inside the folder -> SHA-256.
-    run: whose state it is: `step`, `log` (`RunLog.position`), and what makes
-      the run (`RunDirectory.identity`); empty in those of earlier versions.
+  `run` holds its `step`, `log` (`RunLog.position`) and `RunDirectory.identity`;
+  it is empty in those of earlier versions.
   """
 
-  arrays: dict[str, dict[str, Any]]
-  files: dict[str, str]
+  arrays: dict[str, dict[str, Any]]  # name -> {'shape', 'dtype', 'sha256'}
+  files: dict[str, str]  # path inside the folder -> SHA-256
   run: dict[str, Any] = dataclasses.field(default_factory=dict)
 
   def check_files(self, folder: pathlib.Path) -> None:
@@ -75,17 +72,12 @@ def named(tree: Any) -> dict[str, Any]:
 
 
 def host_copy(tree: Any) -> dict[str, np.ndarray]:
-  """The leaves of `tree` by name, in memory that nothing else will change.
-
-  Each is whole on each device.
-  """
+  """The leaves of `tree` by name, in memory that nothing else will change."""
   leaves = named(tree)
   for leaf in leaves.values():
     leaf.copy_to_host_async()
   # A view would keep the device from reusing a donated array.
-  return {
-    name: np.array(leaf.addressable_data(0)) for name, leaf in leaves.items()
-  }
+  return {n: np.array(leaf.addressable_data(0)) for n, leaf in leaves.items()}
 
 
 def digests(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
@@ -105,10 +97,7 @@ def write(
   arrays: dict[str, dict[str, Any]],
   run: Mapping[str, Any],
 ) -> None:
-  """Brings a saved state to the disk, with a manifest of it and its digests.
-
-  `run` is as in `Manifest`.
-  """
+  """Brings a saved state to the disk, with the `Manifest` of it."""
   files = {}
   for path in sorted(folder.rglob('*')):
     if path.is_file():
@@ -120,18 +109,12 @@ def write(
 
 
 def read(folder: pathlib.Path) -> Manifest:
-  """The manifest of a saved state.
-
-  Raises:
-    Damaged: it is missing, or not as it was written.
-    NewerFormat: a newer version of the program wrote it.
-  """
+  """The manifest of a saved state; raises Damaged, or NewerFormat."""
   try:
     content = json.loads(read_bytes(folder / NAME))
-  except OSError as error:
-    raise Damaged(f'{NAME}: {error.strerror}') from error
-  except (ValueError, RecursionError) as error:
-    raise Damaged(f'{NAME}: {error}') from error
+  except (OSError, ValueError, RecursionError) as error:
+    why = getattr(error, 'strerror', None) or error
+    raise Damaged(f'{NAME}: {why}') from error
   expected = content.pop('sha256', None) if isinstance(content, dict) else None
   if expected != _of_content(content):
     raise Damaged(f'{NAME}: not as it was written')

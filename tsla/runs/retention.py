@@ -23,10 +23,6 @@ def kept(
   """Those of `steps` that stay: the newest two, the best, `keep_steps`.
 
   Of equal `scores` the first is the best, as it took the fewest updates.
-
-  Example:
-    >>> sorted(kept([1, 2, 3, 4, 5], [1], {2: 0.7, 3: 0.7, 4: 0.1}))
-    [1, 2, 4, 5]
   """
   steps = sorted(steps)
   keep = {*steps[-_NEWEST:], *(set(steps) & set(keep_steps))}
