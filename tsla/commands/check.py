@@ -26,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
   damaged = False
   for step, saved in found.items():
     if isinstance(saved, manifest.Damaged):
-      damaged, what = True, f'damaged: {saved}'
+      damaged, what = True, f'damaged: {saved.why}'
     else:
       what = f'whole: {len(saved.arrays)} arrays'
     print(f'update {step:>9,}  {what}')

@@ -15,21 +15,23 @@ from typing import Any
 import jax
 import numpy as np
 
-from tsla.files import (
-  FORMAT,
-  check_format,
-  read_bytes,
-  sha256_of,
-  sync,
-  write_whole,
-)
+from tsla import files
+from tsla.errors import InputError
 
 NAME = 'manifest.json'
 _FORMAT = 2  # 1 had no `run`
 
 
-class Damaged(Exception):
-  """What lies on the disk is not what was saved; the text says where."""
+class Damaged(InputError):
+  """What lies in the folder of a saved state is not what was saved."""
+
+  def __init__(self, folder: pathlib.Path, why: str):
+    self.why = why
+    super().__init__(
+      f'{folder}: damaged: {why}',
+      allowed='a checkpoint as it was saved',
+      cure='python -m tsla check WORKDIR shows which are whole',
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,26 +42,28 @@ class Manifest:
   it is empty in those of earlier versions.
   """
 
+  folder: pathlib.Path
   arrays: dict[str, dict[str, Any]]  # name -> {'shape', 'dtype', 'sha256'}
   files: dict[str, str]  # path inside the folder -> SHA-256
   run: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-  def check_files(self, folder: pathlib.Path) -> None:
-    """Raises Damaged if a file of `folder` is missing or another."""
+  def check_files(self) -> None:
+    """Raises Damaged if a file of the folder is missing or another."""
     for name, expected in self.files.items():
       try:
-        found = sha256_of(folder / name)
+        found = files.sha256_of(self.folder / name)
       except OSError as error:
-        raise Damaged(f'{name}: {error.strerror}') from error
+        raise Damaged(self.folder, f'{name}: {error.strerror}') from error
       if found != expected:
-        raise Damaged(f'{name}: its SHA-256 is not that of the manifest')
+        why = f'{name}: its SHA-256 is not that of the manifest'
+        raise Damaged(self.folder, why)
 
   def check_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
     """Raises Damaged if `arrays` are not those that were saved."""
     found = digests(arrays)
     for name in sorted(found.keys() | self.arrays.keys()):
       if found.get(name) != self.arrays.get(name):
-        raise Damaged(f'{name}: not the array that was saved')
+        raise Damaged(self.folder, f'{name}: not the array that was saved')
 
 
 def named(tree: Any) -> dict[str, Any]:
@@ -98,29 +102,28 @@ def write(
   run: Mapping[str, Any],
 ) -> None:
   """Brings a saved state to the disk, with the `Manifest` of it."""
-  files = {}
+  content = {files.FORMAT: _FORMAT, 'arrays': arrays, 'files': {}, 'run': run}
   for path in sorted(folder.rglob('*')):
     if path.is_file():
-      files[str(path.relative_to(folder))] = sha256_of(path)
-    sync(path)
-  content = {FORMAT: _FORMAT, 'arrays': arrays, 'files': files, 'run': run}
+      content['files'][str(path.relative_to(folder))] = files.sha256_of(path)
+    files.sync(path)
   content['sha256'] = _of_content(content)
-  write_whole(folder / NAME, json.dumps(content, indent=1))
+  files.write_whole(folder / NAME, json.dumps(content, indent=1))
 
 
 def read(folder: pathlib.Path) -> Manifest:
   """The manifest of a saved state; raises Damaged, or NewerFormat."""
   try:
-    content = json.loads(read_bytes(folder / NAME))
-  except (OSError, ValueError, RecursionError) as error:
-    why = getattr(error, 'strerror', None) or error
-    raise Damaged(f'{NAME}: {why}') from error
-  expected = content.pop('sha256', None) if isinstance(content, dict) else None
+    content = files.parse(NAME, files.read_text(folder / NAME))
+  except files.DamagedFile as error:
+    raise Damaged(folder, error.problem) from error
+  expected = content.pop('sha256', None)
   if expected != _of_content(content):
-    raise Damaged(f'{NAME}: not as it was written')
+    raise Damaged(folder, f'{NAME}: not as it was written')
   # After the digest, so that a damaged digit is no newer version.
-  check_format(folder / NAME, content.pop(FORMAT, 1), _FORMAT)
-  return Manifest(**content)
+  version = content.pop(files.FORMAT, 1)
+  files.check_format(folder / NAME, version, _FORMAT)
+  return Manifest(folder, **content)
 
 
 def _of_content(content: Any) -> str:
