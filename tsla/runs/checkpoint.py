@@ -154,12 +154,11 @@ class Checkpoints:
     self._barrier()
     saved = self._checked(step)
     # Before anything is read: this is the usual reason for a misfit.
-    here = manifest.named(like)
-    names = here.keys() if part else saved.arrays.keys() | here.keys()
-    either = {n for n in here.keys() ^ saved.arrays.keys() if optional in n}
+    here, empty = manifest.named(like), saved.empty()
+    names = here.keys() if part else empty.keys() | here.keys()
+    either = {n for n in here.keys() ^ empty.keys() if optional in n}
     for name in sorted(names - either if optional else names):
-      arrays = saved.arrays.get(name), here.get(name)
-      there, mine = map(_describe, arrays)
+      there, mine = _describe(empty.get(name)), _describe(here.get(name))
       if there != mine:
         raise AnotherState(f'{name} is {there} there and {mine} here')
     arrays = self._read(saved)
@@ -173,7 +172,7 @@ class Checkpoints:
       retention.remove(self._folder(step))
 
   def confirm(self, step: int) -> manifest.Manifest:
-    """Raises Damaged unless all arrays of `step` come back as they were saved."""
+    """Raises Damaged unless all arrays of `step` come back as saved."""
     self._barrier()
     saved = self._checked(step)
     self._read(saved)
@@ -181,12 +180,9 @@ class Checkpoints:
 
   def _read(self, saved: manifest.Manifest) -> dict[str, np.ndarray]:
     """The arrays by name; raises Damaged if one is not what was saved."""
+    folder = saved.folder.absolute()
     # With arrays of NumPy as the target nothing depends on the devices.
-    target = {
-      name: np.broadcast_to(np.zeros((), entry['dtype']), entry['shape'])
-      for name, entry in saved.arrays.items()
-    }
-    arrays = self._checkpointer.restore(saved.folder.absolute(), target)
+    arrays = self._checkpointer.restore(folder, saved.empty())
     saved.check_arrays(arrays)
     return arrays
 
@@ -245,12 +241,7 @@ def _place(array: np.ndarray | None, like: Any) -> jax.Array:
 
 
 def _describe(array: Any) -> str:
-  """Shape and dtype of an array, or of its entry in a manifest."""
-  if array is None:
-    return 'missing'
-  if not isinstance(array, dict):
-    array = {'shape': array.shape, 'dtype': array.dtype}
-  return f'{array["dtype"]}{list(array["shape"])}'
+  return 'missing' if array is None else f'{array.dtype}{list(array.shape)}'
 
 
 @contextlib.contextmanager

@@ -47,6 +47,12 @@ class Manifest:
   files: dict[str, str]  # path inside the folder -> SHA-256
   run: dict[str, Any] = dataclasses.field(default_factory=dict)
 
+  def empty(self) -> dict[str, np.ndarray]:
+    """Arrays of the same shapes and dtypes, which take no memory."""
+    each = self.arrays.items()
+    zeros = {name: np.zeros((), entry['dtype']) for name, entry in each}
+    return {n: np.broadcast_to(zeros[n], entry['shape']) for n, entry in each}
+
   def check_files(self) -> None:
     """Raises Damaged if a file of the folder is missing or another."""
     for name, expected in self.files.items():

@@ -1,12 +1,11 @@
 """Runs a plan, k runs at a time, each once those that it needs are finished."""
 
-import graphlib
-import multiprocessing.connection
 import os
 import pathlib
 import sys
 import time
 from collections.abc import Sequence
+from multiprocessing import connection
 
 from tqdm import tqdm
 
@@ -26,9 +25,8 @@ def run_all(
 ) -> tuple[dict[str, str], int]:
   """Trains what is not finished yet of a plan, `jobs` runs at a time.
 
-  Returns:
-    The reason, by folder, of each run that failed, and the number of the
-    signal that stopped the sweep, 0 if it came to its end.
+  Returns why each run failed that did, by folder, and the number of the signal
+  that stopped the sweep, 0 if it came to its end.
   """
   queue = _Queue(runs, workdir)
   devices = find_devices() if jobs > 1 else ('', 0)
@@ -48,9 +46,7 @@ def run_all(
         running.append(Worker(run, workdir, slot, variables))
       if not running:
         return queue.failures, requested.signum
-      multiprocessing.connection.wait(
-        [worker.ended for worker in running], _POLL_SECONDS
-      )
+      connection.wait([worker.ended for worker in running], _POLL_SECONDS)
       progress.show([worker.run for worker in running])
       for worker in [w for w in running if w.has_ended]:
         running.remove(worker)
@@ -69,15 +65,11 @@ class _Queue:
     pairs = zip(runs, states, strict=True)
     self.waiting = [run for run, state in pairs if state != 'done']
     self.failures: dict[str, str] = {}
-    self._runs = {run.directory: run for run in self.waiting}
-    self._places = list(self._runs)
     self._workdir = workdir
-    self._order = graphlib.TopologicalSorter()
-    self._ready: list[str] = []
-    for name, run in self._runs.items():
-      self._order.add(name, *(need for need in run.needs if need in self._runs))
+    self._runs = {run.directory: run for run in self.waiting}
+    self._left, self._unfinished = [*self._runs.values()], {*self._runs}
+    for name in self._runs:
       directory.note_failure(workdir / name)  # of an earlier try
-    self._order.prepare()
 
   def next(self) -> PlannedRun | None:
     """Takes the first run that needs nothing unfinished; None: there is none.
@@ -85,23 +77,21 @@ class _Queue:
     Without its teacher a run fails too; without its trunk it is trained alone,
     or from what the trunk saved before it failed.
     """
-    while True:
-      self._ready += self._order.get_ready()
-      if not self._ready:
-        return None
-      name = min(self._ready, key=self._places.index)
-      self._ready.remove(name)
-      run = self._runs[name]
+    for run in list(self._left):
+      if not self._unfinished.isdisjoint(run.needs):
+        continue
+      self._left.remove(run)
       if run.teacher not in self.failures:
         return run
       self.end(run, f'needs {self._runs[run.teacher].label}, which failed')
+    return None
 
   def end(self, run: PlannedRun, failure: str | None = None) -> None:
     """Lets those that need it go ahead; notes in its folder why it failed."""
     if failure is not None:
       self.failures[run.directory] = failure
       directory.note_failure(self._workdir / run.directory, failure)
-    self._order.done(run.directory)
+    self._unfinished.remove(run.directory)
 
 
 class _Progress(tqdm):
@@ -140,8 +130,5 @@ class _Progress(tqdm):
 
   def _epochs(self) -> float:
     """Epochs trained of those that are the runs' own."""
-    own = (
-      max(0.0, directory.epochs_done(folder) - run.first_epoch)
-      for run, folder in self._folders
-    )
-    return round(sum(own), 1)
+    done = [directory.epochs_done(f) - r.first_epoch for r, f in self._folders]
+    return round(sum(max(0.0, epochs) for epochs in done), 1)

@@ -26,42 +26,24 @@ ENDLESS = {
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """One method of a table.
+  """One method of a table."""
 
-  Attributes:
-    name: what the table calls it, such as 'TSLA(20)'.
-    config: its experiment; the seed is set by the sweep.
-    teacher: the row whose run of the same seed gives ŷ; '': none does.
-  """
-
-  name: str
-  config: ml_collections.ConfigDict
-  teacher: str = ''
+  name: str  # what the table calls it, such as 'TSLA(20)'
+  config: ml_collections.ConfigDict  # the seed is set by the sweep
+  teacher: str = ''  # the row whose run of the same seed gives ŷ
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-  """Rows that are trained on the same seeds and compared.
+  """Rows that are trained on the same seeds, and compared with the first."""
 
-  Attributes:
-    name: short, also where published figures are looked up.
-    title: what the report puts above it.
-    rows: in the order they are shown; the first is what the others are
-      compared with.
-  """
-
-  name: str
-  title: str
-  rows: tuple[Row, ...]
+  name: str  # short, also where published figures are looked up
+  title: str  # what the report puts above it
+  rows: tuple[Row, ...]  # in the order they are shown
 
 
 def load_table(path: str | os.PathLike) -> Table:
-  """Reads a table file: a Python file with a `get_table()`.
-
-  Raises:
-    InputError: there is no such file, it does not run, or its table cannot be
-      used.
-  """
+  """Reads a table file: a Python file with a `get_table()`."""
   path = pathlib.Path(path)
   where = f'--table={path}'
   check_file(path, 'table', f'{path.parent}/[a-z]*.py')
@@ -92,10 +74,6 @@ def adapt(table: Table, fields: dict[str, str], epochs: int | None) -> Table:
 
   `fields` are texts by name, as `--config.NAME=TEXT` of main.py has them; all
   that is given in epochs scales with the length of every run.
-
-  Raises:
-    InputError: a field that is not there, that rows differ in, or whose value
-      is not allowed.
   """
   for name, text in fields.items():
     if name == 'epochs':
@@ -117,9 +95,7 @@ def adapt(table: Table, fields: dict[str, str], epochs: int | None) -> Table:
     config.update_from_flattened_dict(values)
     row = dataclasses.replace(row, config=config)
     rows.append(row if epochs is None else _rehearsal(row, epochs))
-  changes = [
-    f'{n} = {text}' for n, text in fields.items() if FIELDS[n].identity
-  ]
+  changes = [f'{n} = {t}' for n, t in fields.items() if FIELDS[n].identity]
   name, title = table.name, ', '.join([table.title, *changes])
   if epochs is not None:  # nothing that was published compares with it
     name, title = f'{name}-rehearsal', f'{title}, rehearsed in {epochs} epochs'
