@@ -68,10 +68,9 @@ def sync(path: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def locked(path: pathlib.Path, *, wait: bool = True) -> Iterator[int]:
-  """Holds the lock that is this file, of which it yields the descriptor.
+  """Holds the lock that is this file, and yields the file's descriptor.
 
-  The kernel frees it with the process. Where another process holds it, and not
-  to `wait` is asked for, BlockingIOError is raised.
+  The kernel frees it with the process. BlockingIOError: not to `wait` for another.
   """
   with path.open('w') as file:
     fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -86,20 +85,17 @@ def claimed(folder: pathlib.Path) -> Iterator[Callable[[], None]]:
   was deleted or replaced since.
   """
   path, where = folder / '.lock', f'workdir = {folder}'
+  advice = {'allowed': 'a directory that can be written', 'cure': '--workdir=…'}
   with contextlib.ExitStack() as stack:
-    try:
+    with untrusted(where, **advice):
       folder.mkdir(parents=True, exist_ok=True)
       sync(folder.absolute().parent)
-      held = os.fstat(stack.enter_context(locked(path, wait=False)))
-    except BlockingIOError:
-      problem = f'{where}: another process is training here'
-      cure = 'wait for it, or another --workdir'
-      raise InputError(problem, cure=cure) from None
-    except OSError as error:
-      problem, allowed = error.strerror, 'a directory that can be written'
-      raise InputError(
-        f'{where}: {problem}', allowed=allowed, cure='--workdir=…'
-      ) from error
+      try:
+        held = os.fstat(stack.enter_context(locked(path, wait=False)))
+      except BlockingIOError:
+        problem = f'{where}: another process is training here'
+        cure = 'wait for it, or another --workdir'
+        raise InputError(problem, cure=cure) from None
 
     def confirm() -> None:
       with contextlib.suppress(FileNotFoundError):
@@ -219,8 +215,7 @@ def write_object(
 def read_object(path: pathlib.Path, *, newest: int = 0) -> dict[str, Any]:
   """The JSON object in a file, without the version of its format.
 
-  `newest` is the version that this program writes; 0: the file has none. Raises
-  NewerFormat, or DamagedFile for what cannot be read or is no JSON object.
+  `newest` is the version that this program writes; 0: the file has none.
   """
   value = parse(str(path), read_text(path))
   if newest:

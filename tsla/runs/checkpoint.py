@@ -88,8 +88,7 @@ class Checkpoints:
     """Writes `state` in the background; the caller may donate it at once.
 
     What `log` holds by now belongs to it, and is on the disk before it. Then
-    deletes all but the newest two, the one with the best of `scores`, and those
-    of `keep_steps`. InputError: the save before could not be written.
+    `retention.tidy`. InputError: the save before could not be written.
     """
     self.wait()
     if self._good.get(step):
@@ -135,18 +134,11 @@ class Checkpoints:
     part: bool = False,
     optional: str = '',
   ) -> Any:
-    """A checkpoint with the shapes, dtypes and placing of `like`.
+    """The checkpoint of `step`, or the newest, placed as `like` is.
 
-    Args:
-      like: what was saved, or a state of the same structure.
-      step: which; None: the newest that is whole.
-      part: whether `like` may be a part of what was saved.
-      optional: arrays with this in their name may be missing on either side;
-        what was not saved stays as in `like`.
-
-    Raises:
-      InputError: it is damaged, or there is none.
-      AnotherState: it is of another network or optimiser.
+    `like` may be a `part` of what was saved. Arrays with `optional` in their
+    name may be missing on either side, and then stay as they are. AnotherState
+    is raised for one of another network or optimiser, else InputError.
     """
     step = self.latest_step if step is None else step
     if step is None:
@@ -252,8 +244,7 @@ def open_checkpoints(
 ) -> Iterator[Checkpoints]:
   """The checkpoints under `directory`; leaving waits until all are on disk.
 
-  The first save makes the directory. Checkpoints of `keep_steps` are kept
-  beside the newest two and the best; each is marked with its `run`'s identity.
+  Those of `keep_steps` stay; each is marked with the identity of its `run`.
   """
   with ocp.StandardCheckpointer() as checkpointer:
     checkpoints = Checkpoints(directory, keep_steps, run or {}, checkpointer)
@@ -274,15 +265,3 @@ def check_space(directory: pathlib.Path, state: Any) -> None:
       allowed=f'{need / 1e6:,.1f} MB or more, {_SPACE} times the state',
       cure='make room, or another --workdir',
     )
-
-
-def check(directory: pathlib.Path) -> dict[int, manifest.Manifest | Damaged]:
-  """What each checkpoint under `directory` holds, or how it is damaged."""
-  found: dict[int, manifest.Manifest | Damaged] = {}
-  with open_checkpoints(directory) as checkpoints:
-    for step in checkpoints.steps:
-      try:
-        found[step] = checkpoints.confirm(step)
-      except Damaged as error:
-        found[step] = error
-  return found

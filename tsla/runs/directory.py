@@ -1,14 +1,12 @@
 """A run's directory: the only reader and the only writer of what is in it.
 
-- `config.json`: the fields of the run; `config-until-STEP.json`: those that it
-  had before they were changed at update STEP;
+- `config.json`: its fields; `config-until-STEP.json`: those until update STEP;
 - `data.json`: the SHA-256 of its data set, of its teacher if it has one, and of
   the files of one's own that its config names;
 - `parts/FIELD.py`: copies of those files, which others read in their place;
 - `.lock`: held while a process trains here, which ends if it is deleted;
   `.processes`: a mark by which several find that they share the directory;
-- `environment.json`: versions, devices, git revision and command line of the
-  process that trained here last;
+- `environment.json`: versions, devices, git revision and command line;
 - `status.json`: running, done, diverged, interrupted or stuck, and at which
   update; while running also `pid` and `host`, and the process changes the
   file's time every 10 s: a reader takes one that has not for a minute, by its
@@ -37,8 +35,7 @@ from tsla import files, programs
 from tsla.config import forms as config_lib
 from tsla.errors import InputError
 from tsla.runs import environment, lifecycle, log, retention
-from tsla.runs.board import Board
-from tsla.runs.log import LogRow, RunLog
+from tsla.runs.log import Board, LogRow, RunLog
 
 CONFIG_FORMAT = 1
 CONFIG, _DATA, _STATUS = 'config.json', 'data.json', 'status.json'
@@ -310,9 +307,8 @@ class RunDirectory:
       self._refuse_facts(self._data)
       yield
       return
-    with contextlib.ExitStack() as stack:
-      anew = not self.path.exists()
-      self._confirm = stack.enter_context(files.claimed(self.path))
+    anew = not self.path.exists()
+    with files.claimed(self.path) as self._confirm:
       try:
         # What was there may have changed before the lock was held.
         self._look()
@@ -346,10 +342,7 @@ class RunDirectory:
     return {'config': config_lib.identity(self._fields), **self._facts}
 
   def refuse_another(self, saved: Mapping[str, Any]) -> None:
-    """Raises InputError if `saved` is not this run's `identity`, if it is any.
-
-    The config may be another where that is allowed.
-    """
+    """Raises InputError if `saved`, where there is any, is another identity."""
     if saved:
       self._refuse_changed(self._changes(saved['config']))
       self._refuse_facts(saved)
@@ -389,12 +382,11 @@ class RunDirectory:
     """
     if step and self._changed:
       if step >= total_steps:
-        raise InputError(
-          f'workdir = {self.path}: has a checkpoint of update {step:,}, and '
-          f'the changed run ends at update {total_steps:,}',
-          allowed='changes that leave something to train',
-          cure='more --config.epochs=…, or another --workdir',
-        )
+        problem = f'workdir = {self.path}: has a checkpoint of update {step:,}'
+        problem += f', and the changed run ends at update {total_steps:,}'
+        allowed = 'changes that leave something to train'
+        cure = 'more --config.epochs=…, or another --workdir'
+        raise InputError(problem, allowed=allowed, cure=cure)
       self._write(f'config-until-{step}.json', self._before, CONFIG_FORMAT)
     if self._writes:
       with self._explained():

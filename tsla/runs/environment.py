@@ -113,7 +113,7 @@ def hush() -> None:
 
 
 def split_cores(model: str, batch_size: int) -> None:
-  """Makes each core a CPU device where that is faster; it may be called late.
+  """Makes each core a CPU device where that is faster.
 
   XLA runs a convolution of few channels on one core. A batch that is split over
   as many CPU devices as there are cores keeps all of them busy: 1.26 times the

@@ -8,16 +8,52 @@ import json
 import math
 import os
 import pathlib
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto import event_pb2
+from tensorboardX.summary import scalar
+
 from tsla import files
-from tsla.runs.board import Board
 
 FORMAT = 1
+_BOARD_SECONDS = 120  # until a number is on the disk
 _HEADER = {'kind': files.FORMAT, 'step': 0, files.FORMAT: FORMAT}
 
 LogRow = dict[str, Any]
+
+
+class Board:
+  """TensorBoard's event file from update `step` on; what was there is hidden.
+
+  It is written by the thread that logs: that of tensorboardX's `SummaryWriter`
+  dies where the disk is full, and who adds to its queue waits for ever.
+  """
+
+  def __init__(self, folder: pathlib.Path, step: int):
+    folder.mkdir(parents=True, exist_ok=True)
+    self._writer = EventsWriter(str(folder / 'events'))
+    self._written = time.monotonic()
+    self._add(step, file_version='brain.Event:2')
+    start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+    self._add(step, session_log=start)
+
+  def add_scalar(self, name: str, value: float, step: int) -> None:
+    """Adds a number."""
+    self._add(step, summary=scalar(name, value))
+    if time.monotonic() - self._written > _BOARD_SECONDS:
+      self._writer.flush()
+      self._written = time.monotonic()
+
+  def close(self) -> None:
+    """Brings the rest to the disk."""
+    self._writer.close()
+
+  def _add(self, step: int, **what: Any) -> None:
+    event = event_pb2.Event(step=step, wall_time=time.time(), **what)
+    self._writer.write_event(event)
 
 
 class RunLog:
@@ -44,10 +80,7 @@ class RunLog:
       self._note(**row)
 
   def write(self, kind: str, step: int, **values: float | None) -> None:
-    """One row: `kind` is train, eval, probe or switch, `step` the updates done.
-
-    A value that is not finite is written as null, as JSON has no other word.
-    """
+    """One row: train, eval, probe or switch; what is not finite is null."""
     self._note(kind, step, **values)
     if self._file is None:
       return
@@ -99,10 +132,8 @@ def read_until(path: pathlib.Path, position: Mapping[str, Any]) -> bytes:
   content = files.read_bytes(path) if path.exists() else b''
   content = content[: position['bytes']]
   if hashlib.sha256(content).hexdigest() != position['sha256']:
-    raise files.DamagedFile(
-      f'{path}: its first {position["bytes"]:,} bytes are not those that the '
-      'newest checkpoint was saved with'
-    )
+    why = f'its first {position["bytes"]:,} bytes are not those that the newest'
+    raise files.DamagedFile(f'{path}: {why} checkpoint was saved with')
   return content
 
 

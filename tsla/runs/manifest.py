@@ -103,9 +103,7 @@ def digests(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
 
 
 def write(
-  folder: pathlib.Path,
-  arrays: dict[str, dict[str, Any]],
-  run: Mapping[str, Any],
+  folder: pathlib.Path, arrays: dict[str, dict[str, Any]], run: dict[str, Any]
 ) -> None:
   """Brings a saved state to the disk, with the `Manifest` of it."""
   content = {files.FORMAT: _FORMAT, 'arrays': arrays, 'files': {}, 'run': run}

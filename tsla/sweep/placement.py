@@ -1,8 +1,7 @@
 """Which device a run of a sweep gets, where several run at a time.
 
-A run per device beats a batch that is split over devices: nothing is averaged
-between them. What a process may use is decided by its environment, before its
-jax looks for devices.
+A run per device beats a batch that is split over devices. What a process may
+use is decided by its environment, before its jax looks for devices.
 """
 
 import subprocess

@@ -71,10 +71,7 @@ class PlannedRun:
 def plan(
   table: Table, seeds: Sequence[int], workdir: str | os.PathLike
 ) -> list[PlannedRun]:
-  """Every run of a table, one a row and seed, those that others need first.
-
-  Raises InputError for rows or configs that cannot be used.
-  """
+  """Every run of a table, one a row and seed, those that others need first."""
   rows = _in_order_of_need(table)
   workdir = pathlib.Path(workdir).absolute()
   place = {row.name: index for index, row in enumerate(table.rows)}
@@ -106,14 +103,13 @@ def _in_order_of_need(table: Table) -> list[Row]:
       problem = f'row {row.name!r} has the teacher {row.teacher!r}'
       problem, allowed = f'{where}: {problem}', 'another row of the table'
       raise InputError(problem, allowed=allowed)
-  by_name = {row.name: row for row in table.rows}
   needs = {row.name: [row.teacher] * bool(row.teacher) for row in table.rows}
   try:
     order = list(graphlib.TopologicalSorter(needs).static_order())
   except graphlib.CycleError as error:
     teachers = f'the teachers of {", ".join(error.args[1][1:])}'
     raise InputError(f'{where}: {teachers} need each other') from error
-  return [by_name[name] for name in order]
+  return sorted(table.rows, key=lambda row: order.index(row.name))
 
 
 def _alone(
@@ -181,10 +177,9 @@ def resolve_fork(run: PlannedRun, workdir: pathlib.Path) -> PlannedRun:
   the same, so any epoch before it serves; without one the run is trained alone.
   """
   if begun := read_saved(workdir / run.directory):
-    trunk, _, epoch = begun.config.init.fork_from.rpartition('@')
-    return dataclasses.replace(
-      run, trunk=pathlib.Path(trunk).name, first_epoch=int(epoch or 0)
-    )
+    path, _, epoch = begun.config.init.fork_from.rpartition('@')
+    trunk = pathlib.Path(path).name
+    return dataclasses.replace(run, trunk=trunk, first_epoch=int(epoch or 0))
   if not run.trunk or state_of(workdir / run.trunk) not in ENDED:
     return run
   trunk = read_run(workdir / run.trunk, f'the trunk of {run.label}')

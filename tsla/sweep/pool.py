@@ -46,9 +46,9 @@ def run_all(
         running.append(Worker(run, workdir, slot, variables))
       if not running:
         return queue.failures, requested.signum
-      connection.wait([worker.ended for worker in running], _POLL_SECONDS)
+      ended = connection.wait([w.ended for w in running], _POLL_SECONDS)
       progress.show([worker.run for worker in running])
-      for worker in [w for w in running if w.has_ended]:
+      for worker in [w for w in running if w.ended in ended]:
         running.remove(worker)
         outcome = worker.outcome()
         if stopping and outcome.exit_code > 128:

@@ -1,10 +1,8 @@
 """A table: rows that are trained on the same seeds and compared."""
 
-import contextlib
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterator
 
 import ml_collections
 import numpy as np
@@ -48,13 +46,6 @@ def load_table(path: str | os.PathLike) -> Table:
   where = f'--table={path}'
   check_file(path, 'table', f'{path.parent}/[a-z]*.py')
   name = f'{path}:get_table'
-  with _staying():
-    return programs.make(programs.load(name, where), name, where, Table)
-
-
-@contextlib.contextmanager
-def _staying() -> Iterator[None]:
-  """Inside, `os._exit` raises: a table that ends the process is no success."""
   leave, here = os._exit, os.getpid()
 
   def refuse(code: int) -> None:
@@ -62,9 +53,9 @@ def _staying() -> Iterator[None]:
       leave(code)
     raise SystemExit(code)
 
-  os._exit = refuse
+  os._exit = refuse  # a table that ends the process is no success
   try:
-    yield
+    return programs.make(programs.load(name, where), name, where, Table)
   finally:
     os._exit = leave
 
@@ -93,8 +84,9 @@ def adapt(table: Table, fields: dict[str, str], epochs: int | None) -> Table:
   for row in table.rows:
     config = row.config.copy_and_resolve_references()
     config.update_from_flattened_dict(values)
-    row = dataclasses.replace(row, config=config)
-    rows.append(row if epochs is None else _rehearsal(row, epochs))
+    if epochs is not None:
+      _rehearse(config, epochs)
+    rows.append(dataclasses.replace(row, config=config))
   changes = [f'{n} = {t}' for n, t in fields.items() if FIELDS[n].identity]
   name, title = table.name, ', '.join([table.title, *changes])
   if epochs is not None:  # nothing that was published compares with it
@@ -102,9 +94,8 @@ def adapt(table: Table, fields: dict[str, str], epochs: int | None) -> Table:
   return Table(name, title, tuple(rows))
 
 
-def _rehearsal(row: Row, epochs: int) -> Row:
-  """The row at another length; all that it has in epochs scales with it."""
-  config = row.config.copy_and_resolve_references()
+def _rehearse(config: ml_collections.ConfigDict, epochs: int) -> None:
+  """Sets another length; all that the config has in epochs scales with it."""
   ratio = epochs / config.epochs
   for name, field in FIELDS.items():
     section, _, leaf = name.partition('.')
@@ -112,14 +103,11 @@ def _rehearsal(row: Row, epochs: int) -> Row:
     if value == field.default:
       continue
     if leaf.endswith('_steps'):
-      raise InputError(
-        f'--epochs={epochs}: a row has {name}',
-        allowed=f'with {field.duration}_epochs or {field.duration}_percent',
-      )
+      allowed = f'with {field.duration}_epochs or {field.duration}_percent'
+      raise InputError(f'--epochs={epochs}: a row has {name}', allowed=allowed)
     if leaf.endswith('_epochs'):
       scaled = np.round(np.multiply(value, ratio), 6).tolist()
       config[section][leaf] = type(value)(scaled)
   kept = {round(epoch * ratio) for epoch in config.checkpoint_keep_epochs}
   config.checkpoint_keep_epochs = tuple(sorted(kept - {0}))
   config.epochs = epochs
-  return dataclasses.replace(row, config=config)

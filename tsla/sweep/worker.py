@@ -71,11 +71,6 @@ class Worker:
     self.ended = self._process.sentinel  # becomes ready at the end
     sender.close()
 
-  @property
-  def has_ended(self) -> bool:
-    """Whether there is an outcome to ask for."""
-    return not self._process.is_alive()
-
   def stop(self) -> None:
     """Asks the run to save and leave."""
     self._process.terminate()
