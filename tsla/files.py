@@ -70,7 +70,7 @@ def sync(path: pathlib.Path) -> None:
 def locked(path: pathlib.Path, *, wait: bool = True) -> Iterator[int]:
   """Holds the lock that is this file, and yields the file's descriptor.
 
-  The kernel frees it with the process. BlockingIOError: not to `wait` for another.
+  The kernel frees it with the process. Not to `wait` may be BlockingIOError.
   """
   with path.open('w') as file:
     fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -81,8 +81,7 @@ def locked(path: pathlib.Path, *, wait: bool = True) -> Iterator[int]:
 def claimed(folder: pathlib.Path) -> Iterator[Callable[[], None]]:
   """Makes a work directory this process's alone, by a `.lock` in it.
 
-  It raises InputError where that cannot be; what it yields does so if the file
-  was deleted or replaced since.
+  What it yields raises InputError if that was deleted or replaced since.
   """
   path, where = folder / '.lock', f'workdir = {folder}'
   advice = {'allowed': 'a directory that can be written', 'cure': '--workdir=…'}
@@ -128,10 +127,9 @@ def expand(path: str | os.PathLike) -> pathlib.Path:
   try:
     return pathlib.Path(path).expanduser()
   except RuntimeError as error:
-    raise InputError(
-      f'{path}: HOME is not set, or there is no such user',
-      cure='HOME=DIR, XDG_CACHE_HOME=DIR for a cache, or a path without ~',
-    ) from error
+    problem = f'{path}: HOME is not set, or there is no such user'
+    cure = 'HOME=DIR, XDG_CACHE_HOME=DIR for a cache, or a path without ~'
+    raise InputError(problem, cure=cure) from error
 
 
 def user_cache(kind: str) -> pathlib.Path:

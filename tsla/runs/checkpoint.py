@@ -227,9 +227,8 @@ def _place(array: np.ndarray | None, like: Any) -> jax.Array:
   """The array, or else `like`, on its devices, each process its own."""
   if array is None or not isinstance(like, jax.Array):
     return like if array is None else array
-  return jax.make_array_from_callback(
-    array.shape, like.sharding, lambda index: array[index]
-  )
+  shape, place = array.shape, like.sharding
+  return jax.make_array_from_callback(shape, place, array.__getitem__)
 
 
 def _describe(array: Any) -> str:

@@ -149,11 +149,9 @@ def read_run(path: str | os.PathLike, where: str) -> RunRecord:
   path = pathlib.Path(path)
   for name in (CONFIG, _DATA, _STATUS, _LOG):
     if not os.path.exists(path / name):
-      raise InputError(
-        f'{where}: no {name} is there',
-        allowed='the directory of a run',
-        cure='train it first, then name its --workdir',
-      )
+      problem = f'{where}: no {name} is there'
+      cure = 'train it first, then name its --workdir'
+      raise InputError(problem, allowed='the directory of a run', cure=cure)
   try:
     run = read_record(path)
     run.config  # noqa: B018 (raises)

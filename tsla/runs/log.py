@@ -35,6 +35,7 @@ class Board:
   def __init__(self, folder: pathlib.Path, step: int):
     folder.mkdir(parents=True, exist_ok=True)
     self._writer = EventsWriter(str(folder / 'events'))
+    self.close = self._writer.close
     self._written = time.monotonic()
     self._add(step, file_version='brain.Event:2')
     start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
@@ -46,10 +47,6 @@ class Board:
     if time.monotonic() - self._written > _BOARD_SECONDS:
       self._writer.flush()
       self._written = time.monotonic()
-
-  def close(self) -> None:
-    """Brings the rest to the disk."""
-    self._writer.close()
 
   def _add(self, step: int, **what: Any) -> None:
     event = event_pb2.Event(step=step, wall_time=time.time(), **what)

@@ -131,17 +131,16 @@ def _alone(
     allowed = "smoothing.target = 'teacher' in a row with a teacher"
     raise InputError(problem, allowed=allowed)
   slug = re.sub(r'[^a-z0-9.]+', '-', row.name.lower()).strip('-')
-  run = PlannedRun(row.name, seed, '', config, teacher=teacher)
-  directory = f'{slug}-seed{seed}-{_hash(run)}'
-  return dataclasses.replace(run, directory=directory)
+  directory = f'{slug}-seed{seed}-{_hash(config, teacher)}'
+  return PlannedRun(row.name, seed, directory, config, teacher=teacher)
 
 
-def _hash(run: PlannedRun, **end: Any) -> str:
+def _hash(config: ml_collections.ConfigDict, teacher: str, **end: Any) -> str:
   """Names what makes a run, wherever the sweep's folder lies."""
-  config = run.config.copy_and_resolve_references()
+  config = config.copy_and_resolve_references()
   config.smoothing.update(end)
-  if run.teacher:  # its folder's name says what it is
-    config.teacher.run = run.teacher
+  if teacher:  # its folder's name says what it is
+    config.teacher.run = teacher
   return config_hash(config)
 
 
@@ -151,7 +150,7 @@ def _share(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
   for run in runs:
     kind, smoothing = run.directory, run.config.smoothing
     if smoothing.schedule in ('constant', 'two_stage'):
-      kind = _hash(run, **ENDLESS)
+      kind = _hash(run.config, run.teacher, **ENDLESS)
     # With a reset the optimiser's state has one part more.
     kinds[kind, smoothing.reset_momentum].append(run)
   shared = []
@@ -198,7 +197,7 @@ def config_to_train(
   run: PlannedRun, workdir: pathlib.Path
 ) -> ml_collections.ConfigDict:
   """The config that trains a run with a resolved fork: it names the fork."""
-  if not run.directory.endswith(_hash(run)):
+  if not run.directory.endswith(_hash(run.config, run.teacher)):
     problem = f'{run.label}: a file that its config names was edited meanwhile'
     cure = 'start the sweep again: it is another run now'
     raise InputError(problem, cure=cure)

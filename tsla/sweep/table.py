@@ -13,7 +13,7 @@ from tsla.config.forms import parse_text
 from tsla.config.schema import FIELDS
 from tsla.errors import InputError
 
-# How the fields of `smoothing` that end it are set where it has no end.
+# The fields of `smoothing` that end it, as they are where it has no end.
 ENDLESS = {
   'schedule': 'constant',
   'drop_epochs': -1.0,
