@@ -30,8 +30,6 @@ def run_all(runs, tmp_path, monkeypatch):
     ended = {name for name in folders if (tmp_path / name).exists()}
 
     class Worker:
-      has_ended = True
-
       def __init__(self, run, workdir, slot, variables):
         assert workdir == tmp_path
         assert ended.issuperset(run.needs)

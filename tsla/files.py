@@ -2,8 +2,7 @@
 
 What others made may be damaged or hostile. It is opened by `open_regular` or
 read by `read_bytes`, as an archive seen by `check_archive`, and taken apart
-inside `untrusted`: then it is a regular file of a bounded size, it unpacks to a
-bounded size, and whatever is wrong with it is an error of three lines.
+inside `untrusted`, which makes an error of three lines of what is wrong.
 """
 
 import contextlib
@@ -29,11 +28,9 @@ class DamagedFile(InputError):
   """A file is not what it should be."""
 
   def __init__(self, problem: str):
-    super().__init__(
-      problem,
-      allowed='the file as the sweep or the run wrote it',
-      cure='start the command that wrote it again',
-    )
+    allowed = 'the file as the sweep or the run wrote it'
+    cure = 'start the command that wrote it again'
+    super().__init__(problem, allowed=allowed, cure=cure)
 
 
 class NewerFormat(InputError):
@@ -45,8 +42,7 @@ def write_whole(
 ) -> None:
   """Writes all of a file or nothing, also if the power goes.
 
-  Text is UTF-8. Until it is whole it is called `partial`, by default the file's
-  name with '.partial'.
+  Until it is whole it is called `partial`, by default its name with '.partial'.
   """
   draft = path.with_name(partial or f'{path.name}.partial')
   try:
@@ -72,12 +68,9 @@ def sync(path: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def locked(path: pathlib.Path, *, wait: bool = True) -> Iterator[int]:
-  """Holds the lock that is this file; the kernel frees it with the process.
+  """Holds the lock that is this file, and yields the file's descriptor.
 
-  Yields the descriptor of the file.
-
-  Raises:
-    BlockingIOError: another process holds it, and `wait` is false.
+  The kernel frees it with the process. Not to `wait` may be BlockingIOError.
   """
   with path.open('w') as file:
     fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -88,28 +81,20 @@ def locked(path: pathlib.Path, *, wait: bool = True) -> Iterator[int]:
 def claimed(folder: pathlib.Path) -> Iterator[Callable[[], None]]:
   """Makes a work directory this process's alone, by a `.lock` in it.
 
-  What is yielded raises InputError if that was deleted or replaced since.
-
-  Raises:
-    InputError: another process holds it, or it cannot be made.
+  What it yields raises InputError if that was deleted or replaced since.
   """
   path, where = folder / '.lock', f'workdir = {folder}'
+  advice = {'allowed': 'a directory that can be written', 'cure': '--workdir=…'}
   with contextlib.ExitStack() as stack:
-    try:
+    with untrusted(where, **advice):
       folder.mkdir(parents=True, exist_ok=True)
       sync(folder.absolute().parent)
-      held = os.fstat(stack.enter_context(locked(path, wait=False)))
-    except BlockingIOError:
-      raise InputError(
-        f'{where}: another process is training here',
-        cure='wait for it, or another --workdir',
-      ) from None
-    except OSError as error:
-      raise InputError(
-        f'{where}: {error.strerror}',
-        allowed='a directory that can be written',
-        cure='--workdir=…',
-      ) from error
+      try:
+        held = os.fstat(stack.enter_context(locked(path, wait=False)))
+      except BlockingIOError:
+        problem = f'{where}: another process is training here'
+        cure = 'wait for it, or another --workdir'
+        raise InputError(problem, cure=cure) from None
 
     def confirm() -> None:
       with contextlib.suppress(FileNotFoundError):
@@ -142,10 +127,9 @@ def expand(path: str | os.PathLike) -> pathlib.Path:
   try:
     return pathlib.Path(path).expanduser()
   except RuntimeError as error:
-    raise InputError(
-      f'{path}: HOME is not set, or there is no such user',
-      cure='HOME=DIR, XDG_CACHE_HOME=DIR for a cache, or a path without ~',
-    ) from error
+    problem = f'{path}: HOME is not set, or there is no such user'
+    cure = 'HOME=DIR, XDG_CACHE_HOME=DIR for a cache, or a path without ~'
+    raise InputError(problem, cure=cure) from error
 
 
 def user_cache(kind: str) -> pathlib.Path:
@@ -155,18 +139,15 @@ def user_cache(kind: str) -> pathlib.Path:
 
 
 def open_regular(path: str | os.PathLike) -> BinaryIO:
-  """Opens a file to read it; raises OSError at once if it is a pipe or device.
-
-  The errors of the disk are as of `open`.
-  """
-  file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), 'rb')
-  mode = os.fstat(file.fileno()).st_mode
-  if not stat.S_ISREG(mode):
-    file.close()
-    code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
-    why = os.strerror(code) if stat.S_ISDIR(mode) else 'not a regular file'
-    raise OSError(code, why, os.fspath(path))
-  return file
+  """Opens a file to read it; raises OSError at once for a pipe or a device."""
+  handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+  mode = os.fstat(handle).st_mode
+  if stat.S_ISREG(mode):
+    return os.fdopen(handle, 'rb')
+  os.close(handle)
+  code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+  why = os.strerror(code) if stat.S_ISDIR(mode) else 'not a regular file'
+  raise OSError(code, why, os.fspath(path))
 
 
 def read_bytes(path: str | os.PathLike, most: int = MOST_BYTES) -> bytes:
@@ -181,10 +162,9 @@ def read_bytes(path: str | os.PathLike, most: int = MOST_BYTES) -> bytes:
 def check_archive(
   archive: zipfile.ZipFile, most: int, kinds: Collection[int]
 ) -> None:
-  """Raises ValueError unless a zip archive can be unpacked within `most` bytes.
+  """Raises ValueError unless a zip archive unpacks to at most `most` bytes.
 
-  Its files are compressed in one of the `kinds`, as of `zipfile`, and none is
-  encrypted.
+  Its files are compressed in one of the `kinds`, as of `zipfile`.
   """
   records = archive.infolist()
   for record in records:
@@ -197,11 +177,12 @@ def check_archive(
 
 @contextlib.contextmanager
 def untrusted(
-  where: str, *, allowed: str = '', cure: str = ''
+  where: str, kind: type[InputError] = InputError, **advice: str
 ) -> Iterator[None]:
-  """Whatever is raised inside becomes an `InputError` that `where` begins.
+  """Whatever is raised inside becomes an error of a `kind` that `where` begins.
 
-  For code that takes apart what others made: a parser raises what it likes.
+  For code that takes apart what others made: a parser raises what it likes. The
+  advice is `allowed` and `cure`, as of InputError.
   """
   try:
     yield
@@ -212,7 +193,7 @@ def untrusted(
     name = getattr(error, 'filename', None)
     if name and str(name) not in where:
       why = f'{name}: {why}'
-    raise InputError(f'{where}: {why}', allowed=allowed, cure=cure) from error
+    raise kind(f'{where}: {why}', **advice) from error
 
 
 def sha256_of(path: str | os.PathLike) -> str:
@@ -232,34 +213,22 @@ def write_object(
 def read_object(path: pathlib.Path, *, newest: int = 0) -> dict[str, Any]:
   """The JSON object in a file, without the version of its format.
 
-  Args:
-    path: the file.
-    newest: the version that this program writes; 0: the file has none.
-
-  Raises:
-    NewerFormat: the file is of a newer format.
-    DamagedFile: it cannot be read, or is no JSON object.
+  `newest` is the version that this program writes; 0: the file has none.
   """
-  value = parse(f'{path}: ', read_text(path))
+  value = parse(str(path), read_text(path))
   if newest:
-    check_format(path, value.pop(FORMAT, 1), newest)
+    check_format(path, value.pop(FORMAT, 1), newest)  # 1 was not written yet
   return value
 
 
 def read_text(path: pathlib.Path) -> str:
   """The text of a file; raises DamagedFile if it cannot be read."""
-  try:
+  with untrusted(str(path), DamagedFile):
     return read_bytes(path).decode()
-  except (OSError, UnicodeDecodeError) as error:
-    why = getattr(error, 'strerror', None) or error
-    raise DamagedFile(f'{path}: {why}') from error
 
 
 def check_format(path: pathlib.Path, version: Any, newest: int) -> None:
-  """Raises NewerFormat if the version of a file's format is above `newest`.
-
-  Files that were written before formats had versions are of version 1.
-  """
+  """Raises NewerFormat if the version of a file's format is above `newest`."""
   if type(version) is not int or version < 1:
     raise DamagedFile(f'{path}: {FORMAT} = {version!r}')
   if version > newest:
@@ -271,22 +240,18 @@ def check_format(path: pathlib.Path, version: Any, newest: int) -> None:
 
 
 def parse(where: str, text: str, **fields: type) -> dict[str, Any]:
-  """The JSON object that a text is; `where` and `fields` as `check_fields`."""
-  try:
+  """The JSON object that a text is, with `fields` as of `check_fields`."""
+  with untrusted(where, DamagedFile):
     value = json.loads(text)
-  except (ValueError, RecursionError) as error:
-    raise DamagedFile(f'{where}{error}') from error
-  check_fields(where, value, **fields)
+  check_fields(f'{where}: ', value, **fields)
   return value
 
 
 def check_fields(where: str, value: Any, **fields: type) -> None:
   """Raises DamagedFile unless `value` is a JSON object with these fields.
 
-  Args:
-    where: the file and the place in it, as 'runs/a/log: line 3: '.
-    value: what was read.
-    **fields: names and types; whole numbers are 0 or more, or 1 for some.
+  `where` is as 'runs/a/log: line 3: ', `fields` are names and types; whole
+  numbers are 0 or more, or 1 for some.
   """
   if not isinstance(value, dict):
     raise DamagedFile(f'{where}no JSON object')

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 from tsla.commands.parser import Parser, command
 from tsla.errors import InputError
-from tsla.runs import checkpoint, manifest
+from tsla.runs.checkpoint import open_checkpoints
 from tsla.runs.directory import read_record
+from tsla.runs.manifest import Damaged
 
 
 @command
@@ -18,12 +19,16 @@ def main(argv: Sequence[str]) -> int:
   parser = Parser('check', __doc__)
   parser.add_argument('workdir', type=pathlib.Path, help="the run's directory")
   run = read_record(parser.parse_args(argv).workdir)
-  found = checkpoint.check(run.checkpoints)
-  if not found:
-    raise InputError(f'{run.checkpoints}: no checkpoints')
-  print('run {} ({})'.format(*run.standing()).removesuffix(' ()'))
-  damaged = {n for n, s in found.items() if isinstance(s, manifest.Damaged)}
-  for step, saved in found.items():
-    whole = step not in damaged and f'whole: {len(saved.arrays)} arrays'
-    print(f'update {step:>9,}  {whole or f"damaged: {saved}"}')
-  return int(bool(damaged))
+  folder = run.checkpoints
+  damaged = False
+  with open_checkpoints(folder) as checkpoints:
+    if not checkpoints.steps:
+      raise InputError(f'{folder}: no checkpoints')
+    print('run {} ({})'.format(*run.standing()).removesuffix(' ()'))
+    for step in checkpoints.steps:
+      try:
+        what = f'whole: {len(checkpoints.confirm(step).arrays)} arrays'
+      except Damaged as error:
+        damaged, what = True, f'damaged: {error.why}'
+      print(f'update {step:>9,}  {what}')
+  return int(damaged)

@@ -1,13 +1,10 @@
 """Saving and restoring a run's state with Orbax, and trusting what was saved.
 
-A checkpoint holds the whole `TrainState` (step, parameters, BatchNorm
-statistics, optimiser state with θ), so a restored run goes on with the same
-bits, in whichever stage it was. It does not know how many devices wrote it.
-
-It is written beside its place, brought to the disk, given a manifest and only
-then renamed into place; it is renamed away before it is deleted. So a folder
-`STEP` is whole, whenever the process ends; and it counts while its files are
-those of its manifest.
+A checkpoint holds the whole `TrainState`, so that a restored run goes on with
+the same bits. It does not know how many devices wrote it. It is written beside
+its place, brought to the disk, given a manifest and only then renamed into
+place; it is renamed away before it is deleted. So a folder `STEP` is whole,
+whenever the process ends; and it counts while its files are of its manifest.
 """
 
 import contextlib
@@ -39,9 +36,6 @@ class Checkpoints:
   """The checkpoints of one run; made by `open_checkpoints`.
 
   Only `save` and `discard` change anything on the disk.
-
-  Attributes:
-    passed_over: a line for each checkpoint that was found damaged.
   """
 
   def __init__(
@@ -51,7 +45,7 @@ class Checkpoints:
     run: Mapping[str, Any],
     checkpointer: ocp.StandardCheckpointer,
   ):
-    self.passed_over: list[str] = []
+    self.passed_over: list[str] = []  # a line for each that is damaged
     self._directory = directory
     self._keep_steps = frozenset(keep_steps)
     self._run = run
@@ -68,23 +62,18 @@ class Checkpoints:
 
   @property
   def latest_step(self) -> int | None:
-    """Updates done in the newest that verifies; None where there is none.
+    """Updates done in the newest that is whole; None where there is none.
 
-    The first process looks, for all of them.
-
-    Raises:
-      InputError: there are some, and none verifies.
+    The first process looks, for all. InputError: there are some, none is whole.
     """
     self._barrier()
     step = -1
     if jax.process_index() == 0:
       step = next(filter(self.is_whole, reversed(self.steps)), -1)
       if step < 0 and self.passed_over:
-        raise InputError(
-          f'{self._directory}: no checkpoint is whole: '
-          + '; '.join(self.passed_over),
-          cure=f'rm -r {self._directory} begins anew',
-        )
+        problem = f'{self._directory}: no checkpoint is whole: '
+        cure = f'rm -r {self._directory} begins anew'
+        raise InputError(problem + '; '.join(self.passed_over), cure=cure)
     if jax.process_count() > 1:
       step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
     return step if step >= 0 else None
@@ -99,11 +88,7 @@ class Checkpoints:
     """Writes `state` in the background; the caller may donate it at once.
 
     What `log` holds by now belongs to it, and is on the disk before it. Then
-    deletes all but the newest two, the one with the best of `scores`, and those
-    of `keep_steps`.
-
-    Raises:
-      InputError: the save before this one could not be written.
+    `retention.tidy`. InputError: the save before could not be written.
     """
     self.wait()
     if self._good.get(step):
@@ -114,16 +99,28 @@ class Checkpoints:
       arrays = manifest.host_copy(state)
       self._checkpointer.save(partial, arrays, force=True)
     run = {**self._run, 'step': step, 'log': log.position() if log else {}}
-    self._saving = self._worker.submit(
-      self._finish, step, arrays, dict(scores or {}), run, log
-    )
+    scores = dict(scores or {})
+
+    def finish() -> None:
+      digests = manifest.digests(arrays)
+      self._checkpointer.wait_until_finished()
+      if jax.process_index() == 0:
+        if log is not None:
+          log.sync()
+        manifest.write(partial, digests, run)
+        retention.remove(self._folder(step))  # a damaged one
+        partial.rename(self._folder(step))
+        sync(self._directory)
+        sync(self._directory.parent)
+        self._good[step] = True
+        bad = {step for step, good in self._good.items() if not good}
+        retention.tidy(self._directory, self._keep_steps, scores, bad)
+      self._good[step] = True
+
+    self._saving = self._worker.submit(finish)
 
   def wait(self) -> None:
-    """Returns when what was saved last is on the disk.
-
-    Raises:
-      InputError: it could not be written.
-    """
+    """Waits until what was saved last is on the disk; InputError: it is not."""
     saving, self._saving = self._saving, None
     if saving is not None:
       with self._explained():
@@ -137,36 +134,26 @@ class Checkpoints:
     part: bool = False,
     optional: str = '',
   ) -> Any:
-    """A checkpoint with the shapes, dtypes and placing of `like`.
+    """The checkpoint of `step`, or the newest, placed as `like` is.
 
-    Args:
-      like: what was saved, or a state of the same structure.
-      step: which; None: the newest that verifies.
-      part: whether `like` may be a part of what was saved.
-      optional: arrays with this in their name may be missing on either side;
-        what was not saved stays as in `like`.
-
-    Raises:
-      InputError: it is damaged, or there is none.
-      AnotherState: it is of another network or optimiser.
+    `like` may be a `part` of what was saved. Arrays with `optional` in their
+    name may be missing on either side, and then stay as they are. AnotherState
+    is raised for one of another network or optimiser, else InputError.
     """
     step = self.latest_step if step is None else step
     if step is None:
       raise InputError(f'{self._directory}: no checkpoint is there')
     self._barrier()
-    with self._refuse_damaged(step):
-      saved = self._checked(step)
-      # Before anything is read: this is the usual reason for a misfit.
-      here = manifest.named(like)
-      names = here.keys() if part else saved.arrays.keys() | here.keys()
-      either = {n for n in here.keys() ^ saved.arrays.keys() if optional in n}
-      for name in sorted(names - either if optional else names):
-        there = _describe(saved.arrays.get(name))
-        if there != _describe(here.get(name)):
-          raise AnotherState(
-            f'{name} is {there} there and {_describe(here.get(name))} here'
-          )
-      arrays = self._read(step, saved)
+    saved = self._checked(step)
+    # Before anything is read: this is the usual reason for a misfit.
+    here, empty = manifest.named(like), saved.empty()
+    names = here.keys() if part else empty.keys() | here.keys()
+    either = {n for n in here.keys() ^ empty.keys() if optional in n}
+    for name in sorted(names - either if optional else names):
+      there, mine = _describe(empty.get(name)), _describe(here.get(name))
+      if there != mine:
+        raise AnotherState(f'{name} is {there} there and {mine} here')
+    arrays = self._read(saved)
     placed = [_place(arrays.get(name), leaf) for name, leaf in here.items()]
     return jax.tree.unflatten(jax.tree.structure(like), placed)
 
@@ -176,31 +163,18 @@ class Checkpoints:
     if jax.process_index() == 0:
       retention.remove(self._folder(step))
 
-  def confirm(self, step: int) -> None:
-    """Raises InputError unless `step` comes back as it was saved."""
+  def confirm(self, step: int) -> manifest.Manifest:
+    """Raises Damaged unless all arrays of `step` come back as saved."""
     self._barrier()
-    with self._refuse_damaged(step):
-      self.verify(step)
-
-  def verify(self, step: int) -> manifest.Manifest:
-    """Reads a checkpoint back, whatever it is of, and compares every array.
-
-    Raises:
-      Damaged: it is not what was saved.
-    """
     saved = self._checked(step)
-    self._read(step, saved)
+    self._read(saved)
     return saved
 
-  def _read(self, step: int, saved: manifest.Manifest) -> dict[str, np.ndarray]:
+  def _read(self, saved: manifest.Manifest) -> dict[str, np.ndarray]:
     """The arrays by name; raises Damaged if one is not what was saved."""
+    folder = saved.folder.absolute()
     # With arrays of NumPy as the target nothing depends on the devices.
-    target = {
-      name: np.broadcast_to(np.zeros((), entry['dtype']), entry['shape'])
-      for name, entry in saved.arrays.items()
-    }
-    folder = self._folder(step).absolute()
-    arrays = self._checkpointer.restore(folder, target)
+    arrays = self._checkpointer.restore(folder, saved.empty())
     saved.check_arrays(arrays)
     return arrays
 
@@ -212,14 +186,13 @@ class Checkpoints:
 
   def run_of(self, step: int) -> dict[str, Any]:
     """Whose state a checkpoint is: `Manifest.run`."""
-    with self._refuse_damaged(step):
-      return manifest.read(self._folder(step)).run
+    return manifest.read(self._folder(step)).run
 
   def _checked(self, step: int) -> manifest.Manifest:
     saved = manifest.read(self._folder(step))
     if (there := saved.run.get('step', step)) != step:
-      raise Damaged(f'it is the state of update {there}')
-    saved.check_files(self._folder(step))
+      raise Damaged(saved.folder, f'it is the state of update {there}')
+    saved.check_files()
     return saved
 
   def is_whole(self, step: int) -> bool:
@@ -227,53 +200,15 @@ class Checkpoints:
     if step not in self._good:
       try:
         self._checked(step)
-      except Damaged as error:
-        self.passed_over.append(
-          f'the checkpoint of update {step} is damaged: {error}'
-        )
-        self._good[step] = False
-      else:
         self._good[step] = True
+      except Damaged as error:
+        what = f'the checkpoint of update {step} is damaged: {error.why}'
+        self.passed_over.append(what)
+        self._good[step] = False
     return self._good[step]
 
   def _folder(self, name: int | str) -> pathlib.Path:
     return self._directory / str(name)
-
-  def _finish(
-    self,
-    step: int,
-    arrays: dict[str, np.ndarray],
-    scores: dict[int, float],
-    run: dict[str, Any],
-    log: RunLog | None,
-  ) -> None:
-    """Beside the main thread: waits for the writing, puts it in its place."""
-    digests = manifest.digests(arrays)
-    self._checkpointer.wait_until_finished()
-    if jax.process_index() == 0:
-      partial = self._folder(f'{step}.partial')
-      if log is not None:
-        log.sync()
-      manifest.write(partial, digests, run)
-      retention.remove(self._folder(step))  # a damaged one
-      partial.rename(self._folder(step))
-      sync(self._directory)
-      sync(self._directory.parent)
-      self._good[step] = True
-      bad = {step for step, good in self._good.items() if not good}
-      retention.tidy(self._directory, self._keep_steps, scores, bad)
-    self._good[step] = True
-
-  @contextlib.contextmanager
-  def _refuse_damaged(self, step: int) -> Iterator[None]:
-    try:
-      yield
-    except Damaged as error:
-      raise InputError(
-        f'{self._folder(step)}: damaged: {error}',
-        allowed='a checkpoint as it was saved',
-        cure='python -m tsla check WORKDIR shows which are whole',
-      ) from error
 
   @contextlib.contextmanager
   def _explained(self) -> Iterator[None]:
@@ -292,18 +227,12 @@ def _place(array: np.ndarray | None, like: Any) -> jax.Array:
   """The array, or else `like`, on its devices, each process its own."""
   if array is None or not isinstance(like, jax.Array):
     return like if array is None else array
-  return jax.make_array_from_callback(
-    array.shape, like.sharding, lambda index: array[index]
-  )
+  shape, place = array.shape, like.sharding
+  return jax.make_array_from_callback(shape, place, array.__getitem__)
 
 
 def _describe(array: Any) -> str:
-  """Shape and dtype of an array, or of its entry in a manifest."""
-  if array is None:
-    return 'missing'
-  if not isinstance(array, dict):
-    array = {'shape': array.shape, 'dtype': array.dtype}
-  return f'{array["dtype"]}{list(array["shape"])}'
+  return 'missing' if array is None else f'{array.dtype}{list(array.shape)}'
 
 
 @contextlib.contextmanager
@@ -314,9 +243,7 @@ def open_checkpoints(
 ) -> Iterator[Checkpoints]:
   """The checkpoints under `directory`; leaving waits until all are on disk.
 
-  The first save makes the directory, and only saves change it. Checkpoints of
-  `keep_steps` are kept beside the newest two and the best; each is marked with
-  the identity of its `run`.
+  Those of `keep_steps` stay; each is marked with the identity of its `run`.
   """
   with ocp.StandardCheckpointer() as checkpointer:
     checkpoints = Checkpoints(directory, keep_steps, run or {}, checkpointer)
@@ -327,13 +254,9 @@ def open_checkpoints(
 
 
 def check_space(directory: pathlib.Path, state: Any) -> None:
-  """Raises InputError if the disk has no room for three of `state`.
-
-  Its shapes and dtypes are enough.
-  """
-  need = _SPACE * sum(
-    leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)
-  )
+  """Raises InputError if the disk has no room for three of `state`."""
+  leaves = jax.tree.leaves(state)
+  need = _SPACE * sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
   free = shutil.disk_usage(existing(directory)).free
   if free < need:
     raise InputError(
@@ -341,15 +264,3 @@ def check_space(directory: pathlib.Path, state: Any) -> None:
       allowed=f'{need / 1e6:,.1f} MB or more, {_SPACE} times the state',
       cure='make room, or another --workdir',
     )
-
-
-def check(directory: pathlib.Path) -> dict[int, manifest.Manifest | Damaged]:
-  """What each checkpoint under `directory` holds, or how it is damaged."""
-  found: dict[int, manifest.Manifest | Damaged] = {}
-  with open_checkpoints(directory) as checkpoints:
-    for step in checkpoints.steps:
-      try:
-        found[step] = checkpoints.verify(step)
-      except Damaged as error:
-        found[step] = error
-  return found

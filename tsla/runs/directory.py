@@ -1,21 +1,18 @@
 """A run's directory: the only reader and the only writer of what is in it.
 
-- `config.json`: the fields of the run; `config-until-STEP.json`: those that it
-  had before they were changed at update STEP;
+- `config.json`: its fields; `config-until-STEP.json`: those until update STEP;
 - `data.json`: the SHA-256 of its data set, of its teacher if it has one, and of
   the files of one's own that its config names;
 - `parts/FIELD.py`: copies of those files, which others read in their place;
 - `.lock`: held while a process trains here, which ends if it is deleted;
-- `.processes`: a mark by which several find that they share the directory;
-- `environment.json`: versions, devices, git revision and command line of the
-  process that trained here last;
+  `.processes`: a mark by which several find that they share the directory;
+- `environment.json`: versions, devices, git revision and command line;
 - `status.json`: running, done, diverged, interrupted or stuck, and at which
-  update; while it says running also `pid` and `host`, and the process changes
-  the file's time every 10 s: a reader on any machine whose clock fits takes
-  one that has not for a minute for killed. `failure.txt`: why a sweep gave the
-  run up, until the next start;
+  update; while running also `pid` and `host`, and the process changes the
+  file's time every 10 s: a reader takes one that has not for a minute, by its
+  own clock, for killed. `failure.txt`: why a sweep gave it up, until a start;
 - `metrics.jsonl`: one row an interval, an evaluation, an event: the truth;
-- `tensorboard/`: the same numbers, derived;
+  `tensorboard/`: the same numbers, derived;
 - `checkpoints/`: the state; `stacks-PROCESS.txt`: where a run stood still.
 """
 
@@ -38,8 +35,7 @@ from tsla import files, programs
 from tsla.config import forms as config_lib
 from tsla.errors import InputError
 from tsla.runs import environment, lifecycle, log, retention
-from tsla.runs.board import Board
-from tsla.runs.log import LogRow, RunLog
+from tsla.runs.log import Board, LogRow, RunLog
 
 CONFIG_FORMAT = 1
 CONFIG, _DATA, _STATUS = 'config.json', 'data.json', 'status.json'
@@ -61,35 +57,26 @@ _REASONS = {
 class RunRecord:
   """What a run's directory says of it, to those who do not train there.
 
-  Attributes:
-    path: the directory.
-    fields: of its `config.json`; empty where no run has begun.
-    status: of its `status.json`: state, step, and the last test when done; one
-      that says running but shows no life is `killed` here.
-    fingerprint: SHA-256 of its data set, '' if unknown.
-    parts: SHA-256 of the files of one's own in its config, by field.
-    rows: of its log, in order.
-    environment: what its `environment.json` says.
-    failure: why a sweep gave it up, in a line; '' if it did not.
+  Its `fields` are of its config, none where no run has begun. Its `status` says
+  killed where the file says running but shows no life. Its `parts` are the
+  SHA-256 of the files of one's own in its config, by field.
   """
 
   path: pathlib.Path
   fields: dict[str, Any] = dataclasses.field(default_factory=dict)
   status: dict[str, Any] = dataclasses.field(default_factory=dict)
-  fingerprint: str = ''
+  fingerprint: str = ''  # SHA-256 of its data set
   parts: dict[str, str] = dataclasses.field(default_factory=dict)
-  rows: tuple[LogRow, ...] = ()
+  rows: tuple[LogRow, ...] = ()  # of its log, in order
   environment: dict[str, Any] = dataclasses.field(default_factory=dict)
-  failure: str = ''
+  failure: str = ''  # why a sweep gave it up, in a line
 
   @property
   def config(self) -> ml_collections.ConfigDict:
-    """The config; fields that it lacks have their defaults.
+    """The config, with the run's own copies of files of one's own.
 
-    It names the run's own copies of files of one's own.
-
-    Raises:
-      InputError: an unknown field, or a value that it may not hold.
+    Fields that it lacks have their defaults. InputError: it has an unknown
+    field, or a value that it may not hold.
     """
     copies = {
       field: f'{_copy(self.path, field)}:{text.rpartition(":")[2]}'
@@ -112,11 +99,7 @@ class RunRecord:
     return log
 
   def standing(self) -> tuple[str, str]:
-    """How it stands, and why it is not done; '' where it is.
-
-    It is missing, damaged where its log contradicts its status, or what that
-    says.
-    """
+    """How it stands, damaged if its log contradicts its status, and why so."""
     if not self.fields:
       return 'missing', self.failure or 'not started'
     state = str(self.status.get('state', 'running'))
@@ -141,9 +124,7 @@ class RunRecord:
 def read_record(path: pathlib.Path) -> RunRecord:
   """Reads a run's directory, as far as there is something in it.
 
-  Raises:
-    NewerFormat: a file is of a newer version of the program.
-    DamagedFile: a file is not what it should be.
+  Raises NewerFormat or DamagedFile for a file that is not what it should be.
   """
   data, note = _read(path, _DATA), path / _FAILURE
   failure = files.read_text(note) if note.exists() else ''
@@ -162,26 +143,21 @@ def read_record(path: pathlib.Path) -> RunRecord:
 def read_run(path: str | os.PathLike, where: str) -> RunRecord:
   """Reads the directory of a run that others build on.
 
-  `where` names it in errors, as "config.teacher.run = 'runs/a'".
-
-  Raises:
-    InputError: it holds no run of this project, or a damaged one.
+  `where` names it in the InputError that it holds no run, or a damaged one, as
+  "config.teacher.run = 'runs/a'".
   """
   path = pathlib.Path(path)
   for name in (CONFIG, _DATA, _STATUS, _LOG):
     if not os.path.exists(path / name):
-      raise InputError(
-        f'{where}: no {name} is there',
-        allowed='the directory of a run',
-        cure='train it first, then name its --workdir',
-      )
+      problem = f'{where}: no {name} is there'
+      cure = 'train it first, then name its --workdir'
+      raise InputError(problem, allowed='the directory of a run', cure=cure)
   try:
     run = read_record(path)
     run.config  # noqa: B018 (raises)
   except InputError as error:
-    raise InputError(
-      f'{where}: {error.problem}', allowed=error.allowed, cure=error.cure
-    ) from error
+    problem = f'{where}: {error.problem}'
+    raise InputError(problem, allowed=error.allowed, cure=error.cure) from error
   return run
 
 
@@ -262,13 +238,9 @@ def _copy(path: pathlib.Path, field: str) -> pathlib.Path:
 class RunDirectory:
   """The directory of one run, for the process that trains there.
 
-  `claim` makes it. A run of the same config is gone on with, one of another
-  config if that is allowed. Processes that do not write leave what they share
-  to the first.
-
-  Raises:
-    InputError: `path` cannot be written, or holds a run of another config, or
-      of a file of one's own that was edited since.
+  `claim` makes it. InputError is raised where it cannot be written, or holds a
+  run of another config, unless that is allowed, or of a file of one's own that
+  was edited since. Processes that do not write leave that to the first.
   """
 
   def __init__(
@@ -280,9 +252,11 @@ class RunDirectory:
     allow_changed_config: bool = False,
   ):
     self.path = pathlib.Path(path)
-    self._writes = writes
+    self.checkpoints = self.path / _CHECKPOINTS
+    # Where this process says what it was at when it stood still.
+    self.stacks = self.path / f'stacks-{jax.process_index()}.txt'
+    self._writes, self._may_change = writes, allow_changed_config
     self._confirm: Callable[[], None] = lambda: None
-    self._may_change = allow_changed_config
     self._fields = config_lib.flatten(config)
     own = config_lib.own_files(self._fields)
     self._sources = {f: programs.source(text) for f, text in own.items()}
@@ -299,15 +273,14 @@ class RunDirectory:
       self._status = _read(self.path, _STATUS)
       log.read(self.path / _LOG, mend=True)  # refuses one of a newer format
       files.check_writable(self.path)
-    self._refuse_changes(config_lib.identity(self._before))
+    self._changed = self._changes(config_lib.identity(self._before))
+    self._refuse_changed(self._changed)
     for field, digest in self._parts.items():
       there = self._data.get(_PARTS, {}).get(field, digest)
       if there != digest:
-        self._refuse_another(
-          f'{field}: {self._fields[field]} was edited since',
-          [f'SHA-256 {there[:12]}… there, {digest[:12]}… here'],
-          f': {_copy(self.path, field)}',
-        )
+        what = f'{field}: {self._fields[field]} was edited since'
+        differs = f'SHA-256 {there[:12]}… there, {digest[:12]}… here'
+        self._refuse(what, [differs], f': {_copy(self.path, field)}')
 
   @property
   def result(self) -> dict[str, float] | None:
@@ -315,20 +288,15 @@ class RunDirectory:
 
     Only inside `claim` it is known to be on the same data.
     """
-    done = self._status.get('state') == 'done'
-    if not done or self._changes(config_lib.identity(self._before)):
-      return None
-    return self._status.get('test')
+    done = self._status.get('state') == 'done' and not self._changed
+    return self._status.get('test') if done else None
 
   @contextlib.contextmanager
   def claim(self, fingerprint: str, teacher: str = '') -> Iterator[None]:
     """Makes the directory this process's while inside, if this run may go on.
 
-    It does with the same data set and teacher ('': none), by their SHA-256.
-
-    Raises:
-      InputError: the run began on other data or with another teacher, or
-        another process is at it.
+    InputError is raised where another process is at it, or it began with
+    another data set or teacher ('': none), which are given by their SHA-256.
     """
     self._facts = {'fingerprint': fingerprint, 'teacher': teacher}
     if self._parts:
@@ -337,9 +305,8 @@ class RunDirectory:
       self._refuse_facts(self._data)
       yield
       return
-    with contextlib.ExitStack() as stack:
-      anew = not self.path.exists()
-      self._confirm = stack.enter_context(files.claimed(self.path))
+    anew = not self.path.exists()
+    with files.claimed(self.path) as self._confirm:
       try:
         # What was there may have changed before the lock was held.
         self._look()
@@ -363,8 +330,8 @@ class RunDirectory:
   @property
   def has_begun(self) -> bool:
     """Whether anything was trained here."""
-    path = self.path / _LOG
-    logged = path.exists() and path.stat().st_size > 0
+    log_file = self.path / _LOG
+    logged = log_file.exists() and log_file.stat().st_size > 0
     return logged or bool(retention.saved_steps(self.checkpoints))
 
   @property
@@ -373,76 +340,51 @@ class RunDirectory:
     return {'config': config_lib.identity(self._fields), **self._facts}
 
   def refuse_another(self, saved: Mapping[str, Any]) -> None:
-    """Raises InputError if `saved` is not this run's `identity`.
-
-    The config may be another where that is allowed; of an earlier version
-    `saved` is empty.
-    """
+    """Raises InputError if `saved`, where there is any, is another identity."""
     if saved:
-      self._refuse_changes(saved['config'])
+      self._refuse_changed(self._changes(saved['config']))
       self._refuse_facts(saved)
 
-  def _refuse_changes(self, there: Mapping[str, Any]) -> None:
-    if not self._may_change:
-      self._refuse_another(
-        'config', self._changes(there), ', or --allow_changed_config'
-      )
+  def _refuse_changed(self, changes: list[str]) -> None:
+    if changes and not self._may_change:
+      self._refuse('config', changes, ', or --allow_changed_config')
 
   def _refuse_facts(self, there: Mapping[str, Any]) -> None:
     for name, what in (('fingerprint', 'data set'), ('teacher', 'teacher')):
       if there and there.get(name, '') != self._facts[name]:
-        self._refuse_another(what, [f'its SHA-256 is {self._facts[name]}'])
+        self._refuse(what, [f'its SHA-256 is {self._facts[name]}'])
 
   def _changes(self, there: Mapping[str, Any]) -> list[str]:
     """How this run's fields differ from the identity of another."""
-    here = config_lib.identity(self._fields)
-    # Another version may know others.
-    default = {n: field.default for n, field in config_lib.FIELDS.items()}
-    return [
-      ', '.join(
-        f'{fields.get(name, default.get(name))!r} {place}'
-        for fields, place in ((there, 'there'), (here, 'here'))
-      ).join([f'{name} = ', ''])
-      for name in sorted(there.keys() | here.keys())
-      if there.get(name) != here.get(name)
-    ]
+    here, changes = config_lib.identity(self._fields), []
+    for name in sorted(there.keys() | here.keys()):
+      if there.get(name) != here.get(name):
+        field = config_lib.FIELDS.get(name)  # another version may know others
+        default = field.default if field else None
+        old, new = there.get(name, default), here.get(name, default)
+        changes.append(f'{name} = {old!r} there, {new!r} here')
+    return changes
 
-  def _refuse_another(
-    self, what: str, differences: list[str], way_out: str = ''
-  ) -> None:
-    if differences:
-      raise InputError(
-        f'workdir = {self.path}: holds a run of another {what}',
-        allowed='the same; now ' + '; '.join(differences),
-        cure=f'another --workdir, or the {what} that is there{way_out}',
-      )
-
-  @property
-  def checkpoints(self) -> pathlib.Path:
-    """Where the state is saved."""
-    return self.path / _CHECKPOINTS
-
-  @property
-  def stacks(self) -> pathlib.Path:
-    """Where this process says what it was at when it stood still."""
-    return self.path / f'stacks-{jax.process_index()}.txt'
+  def _refuse(self, what: str, differences: list[str], cure: str = '') -> None:
+    raise InputError(
+      f'workdir = {self.path}: holds a run of another {what}',
+      allowed='the same; now ' + '; '.join(differences),
+      cure=f'another --workdir, or the {what} that is there{cure}',
+    )
 
   def begin(self, step: int, total_steps: int) -> None:
     """Says what is trained here, on what; from here on nothing else may be.
 
-    `step` updates are done of `total_steps`.
-
-    Raises:
-      InputError: the config has changed, and nothing is left to train with it.
+    InputError is raised if the config has changed, and nothing is left to train
+    with it: `step` updates are done of `total_steps`.
     """
-    if step and self._changes(config_lib.identity(self._before)):
+    if step and self._changed:
       if step >= total_steps:
-        raise InputError(
-          f'workdir = {self.path}: has a checkpoint of update {step:,}, and '
-          f'the changed run ends at update {total_steps:,}',
-          allowed='changes that leave something to train',
-          cure='more --config.epochs=…, or another --workdir',
-        )
+        problem = f'workdir = {self.path}: has a checkpoint of update {step:,}'
+        problem += f', and the changed run ends at update {total_steps:,}'
+        allowed = 'changes that leave something to train'
+        cure = 'more --config.epochs=…, or another --workdir'
+        raise InputError(problem, allowed=allowed, cure=cure)
       self._write(f'config-until-{step}.json', self._before, CONFIG_FORMAT)
     if self._writes:
       with self._explained():
@@ -455,8 +397,8 @@ class RunDirectory:
     self._write(CONFIG, self._fields, CONFIG_FORMAT)
     self._write(_DATA, self._facts)
     self._write(_ENVIRONMENT, environment.describe())
-    here = {'pid': os.getpid(), 'host': socket.gethostname()}
-    self.write_status('running', step, **here)
+    host = socket.gethostname()
+    self.write_status('running', step, pid=os.getpid(), host=host)
 
   def write_status(self, state: str, step: int, **more: Any) -> None:
     """Says how the run stands: running, done, diverged, interrupted, stuck."""
@@ -473,9 +415,8 @@ class RunDirectory:
   ) -> Iterator[RunLog]:
     """The run's log from update `step` on; what follows is cut away.
 
-    `position` is that of the state that the run goes on from; one of an earlier
-    version has none: then rows after `step` are what follows. A run that
-    begins, at 0, has no row.
+    `position` is that of the state that the run goes on from; without one, as
+    of an earlier version, rows after `step` are what follows.
     """
     path = self.path / _LOG
     with self._explained():
@@ -503,11 +444,9 @@ class RunDirectory:
     try:
       yield
     except (OSError, files.DamagedFile) as error:
-      raise InputError(
-        f'workdir = {self.path}: {getattr(error, "problem", error)}',
-        allowed='a directory of one run that can be read and written',
-        cure='--workdir=…',
-      ) from error
+      problem = f'workdir = {self.path}: {getattr(error, "problem", error)}'
+      allowed = 'a directory of one run that can be read and written'
+      raise InputError(problem, allowed=allowed, cure='--workdir=…') from error
 
   def _write(self, name: str, value: dict[str, Any], version: int = 0) -> None:
     if self._writes:

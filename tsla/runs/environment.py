@@ -30,9 +30,8 @@ _SMALL = ('resnet8',)  # networks whose updates are too short to be split
 def describe(root: pathlib.Path = _ROOT) -> dict[str, str | int | bool | None]:
   """What the process that calls it is, as a flat JSON object.
 
-  Among it are the `device_count` of all processes, the `cpu_count` that this
-  one may use, and of the code in `root` the `git_revision` and `git_dirty`, ''
-  and None where it lies in no checkout or there is no git.
+  `device_count` is of all processes, `cpu_count` what this one may use;
+  `git_revision` and `git_dirty` are '' and None where `root` is in no checkout.
   """
   device = jax.devices()[0]
   revision, dirty = _git(root)
@@ -81,10 +80,9 @@ def _git(root: pathlib.Path) -> tuple[str, bool | None]:
 def keep_compiled() -> None:
   """Compiled programs go to, and come from, the user's cache folder.
 
-  The runs of a sweep are one program, so that only the first one compiles. The
-  folder may be deleted at any time. `JAX_COMPILATION_CACHE_DIR` names another
-  one, and `JAX_ENABLE_COMPILATION_CACHE=false` does without, as does a folder
-  that cannot be made.
+  So of the runs of a sweep only the first one compiles. It may be deleted at
+  any time; `JAX_COMPILATION_CACHE_DIR` names another folder, and
+  `JAX_ENABLE_COMPILATION_CACHE=false` does without.
   """
   if jax.config.jax_compilation_cache_dir:
     return
@@ -102,8 +100,7 @@ def keep_compiled() -> None:
 def hush() -> None:
   """Keeps from the terminal what threads of libraries say of their errors.
 
-  They are raised in the main thread too, and explained there: a full disk would
-  be hundreds of lines of Orbax and TensorBoard around the three that matter.
+  They are raised in the main thread too, and explained there in three lines.
   """
 
   def report(kind: type[BaseException], *error: Any) -> None:
@@ -121,21 +118,14 @@ def split_cores(model: str, batch_size: int) -> None:
   XLA runs a convolution of few channels on one core. A batch that is split over
   as many CPU devices as there are cores keeps all of them busy: 1.26 times the
   images per second for a ResNet-18 on two cores, but 0.6 times for a ResNet-8
-  on 8×8 images (`benchmarks/compare.py --cpus`). This function can go when XLA
-  splits such convolutions itself.
-
-  Accelerators are not touched. `JAX_NUM_CPU_DEVICES` and XLA's own flag have
-  the last word, and a batch that does not divide by the cores gets the most
-  devices by which it does. Nothing happens once jax has looked for devices.
+  on 8×8 images (`benchmarks/compare.py --cpus`). `JAX_NUM_CPU_DEVICES` and
+  XLA's own flag have the last word, and a batch that does not divide by the
+  cores gets the most devices by which it does.
   """
   asked = jax.config.jax_num_cpu_devices != -1
   flag = 'xla_force_host_platform_device_count'
-  if (
-    asked
-    or flag in os.environ.get('XLA_FLAGS', '')
-    or model in _SMALL
-    or jax.distributed.is_initialized()
-  ):
+  asked = asked or flag in os.environ.get('XLA_FLAGS', '')
+  if asked or model in _SMALL or jax.distributed.is_initialized():
     return
   cores = available_cores()
   devices = next(n for n in range(cores, 0, -1) if batch_size % n == 0)

@@ -16,8 +16,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
-# Schedulers kill 30 s after the signal.
-_GRACE_SECONDS = 25.0
+_GRACE_SECONDS = 25.0  # schedulers kill 30 s after the signal
 # A scheduler signals every process, and so does the sweep among them; a closed
 # terminal sends SIGHUP, and the shell in it once more.
 _ECHO_SECONDS = 2.0
@@ -26,12 +25,7 @@ _PULSE_SECONDS = 1.0
 
 
 class Interrupted(Exception):
-  """The run was asked to stop, and saved first.
-
-  Attributes:
-    exit_code: 128 + the signal's number: 143 for SIGTERM, 129 for SIGHUP, 130
-      for SIGINT.
-  """
+  """The run was asked to stop, and saved first."""
 
   status = 'interrupted'
 
@@ -52,12 +46,10 @@ def watch_signals(
 ) -> Iterator[Requested]:
   """Notes the first of the signals; a second one ends the process at once.
 
-  A thread does, for the main one may be in a compiled call, or in the compiler,
-  and run no Python for minutes. Outside the main thread, which alone may, no
-  signal is watched, and SIGHUP never is where it was ignored, as by nohup.
-
-  If the process has not left after `grace` seconds, `give_up` is called and it
-  ends without a save: what is on the disk then is the newest there is.
+  A thread does, for the main one may be in a compiled call, and run no Python
+  for minutes. Outside the main thread, which alone may, no signal is watched,
+  and SIGHUP never is where it was ignored, as by nohup. If the process has not
+  left after `grace` seconds, `give_up` is called and it ends without a save.
   """
   requested = Requested()
   if threading.current_thread() is not threading.main_thread():
@@ -72,8 +64,7 @@ def watch_signals(
     os.dup2(2, error)
   left = threading.Event()
 
-  def note(signum: int, frame: FrameType | None) -> None:
-    del frame
+  def note(signum: int, _: FrameType | None) -> None:
     requested.signum = requested.signum or signum
     if signum == signal.SIGHUP:
       _leave_terminal()
@@ -159,12 +150,11 @@ def every(seconds: float, call: Callable[[], None]) -> Iterator[None]:
 def watch_progress(
   minutes: float, stacks: pathlib.Path, give_up: Callable[[], None]
 ) -> Iterator[Callable[[], None]]:
-  """Ends the process, exit code 4, when nothing was done for a while.
+  """Ends the process, exit code 4, when nothing was done for `minutes`.
 
-  It waits `minutes`, 0: for ever, of the time in which the process could run:
-  while it or the machine is suspended none passes. The file `stacks` gets the
-  stack of every thread, and `give_up` is called. What is yielded is to be
-  called whenever something was done.
+  0 is for ever, and while it or the machine is suspended no time passes. The
+  file `stacks` gets the stack of every thread, and `give_up` is called. What is
+  yielded is to be called whenever something was done.
   """
   pulses = last = 0
 

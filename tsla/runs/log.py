@@ -1,7 +1,6 @@
 """A run's log: rows of `metrics.jsonl`, and the same numbers in TensorBoard.
 
-The first line of a log says of which format it is, but in those that were
-written before formats had versions.
+The first line of a log says of which format it is; the oldest have none.
 """
 
 import hashlib
@@ -9,28 +8,55 @@ import json
 import math
 import os
 import pathlib
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto import event_pb2
+from tensorboardX.summary import scalar
+
 from tsla import files
-from tsla.runs.board import Board
 
 FORMAT = 1
+_BOARD_SECONDS = 120  # until a number is on the disk
 _HEADER = {'kind': files.FORMAT, 'step': 0, files.FORMAT: FORMAT}
 
 LogRow = dict[str, Any]
+
+
+class Board:
+  """TensorBoard's event file from update `step` on; what was there is hidden.
+
+  It is written by the thread that logs: that of tensorboardX's `SummaryWriter`
+  dies where the disk is full, and who adds to its queue waits for ever.
+  """
+
+  def __init__(self, folder: pathlib.Path, step: int):
+    folder.mkdir(parents=True, exist_ok=True)
+    self._writer = EventsWriter(str(folder / 'events'))
+    self.close = self._writer.close
+    self._written = time.monotonic()
+    self._add(step, file_version='brain.Event:2')
+    start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+    self._add(step, session_log=start)
+
+  def add_scalar(self, name: str, value: float, step: int) -> None:
+    """Adds a number."""
+    self._add(step, summary=scalar(name, value))
+    if time.monotonic() - self._written > _BOARD_SECONDS:
+      self._writer.flush()
+      self._written = time.monotonic()
+
+  def _add(self, step: int, **what: Any) -> None:
+    event = event_pb2.Event(step=step, wall_time=time.time(), **what)
+    self._writer.write_event(event)
 
 
 class RunLog:
   """Appends rows to `metrics.jsonl` and TensorBoard, or to nothing.
 
   `content` is what the log holds already, `rows` what that says.
-
-  Attributes:
-    evaluations: step -> the values of its `eval` row.
-    probes: the steps that have a `probe` row.
-    decided: whether a rule has ended smoothing: a `switch` row after a `probe`
-      row of its step.
   """
 
   def __init__(
@@ -44,40 +70,31 @@ class RunLog:
     self._board = board
     self._size = len(content)
     self._digest = hashlib.sha256(content)
-    self.evaluations: dict[int, dict[str, float]] = {}
-    self.probes: set[int] = set()
-    self.decided = False
+    self.evaluations: dict[int, dict[str, float]] = {}  # by step
+    self.probes: set[int] = set()  # the steps of its rows
+    self.decided = False  # whether a rule has ended smoothing
     for row in rows:
       self._note(**row)
 
   def write(self, kind: str, step: int, **values: float | None) -> None:
-    """One row: `kind` is train, eval, probe or switch, `step` the updates done.
-
-    A value that is not finite is written as null, as JSON has no other word.
-    """
+    """One row: train, eval, probe or switch; what is not finite is null."""
     self._note(kind, step, **values)
     if self._file is None:
       return
-    values = {
-      name: value if value is not None and math.isfinite(value) else None
-      for name, value in values.items()
-    }
-    row = {'kind': kind, 'step': step, **values}
+    known = {n: v for n, v in values.items() if v is not None}
+    known = {n: v for n, v in known.items() if math.isfinite(v)}
+    row = {'kind': kind, 'step': step, **dict.fromkeys(values), **known}
     # Not before there is a row: a log without one holds no run yet.
     text = _line(row) if self._size else to_text([row])
     self._file.write(text)
     self._file.flush()
     self._size += len(text.encode())
     self._digest.update(text.encode())
-    for name, value in values.items():
-      if value is not None:
-        self._board.add_scalar(f'{kind}/{name}', value, step)
+    for name, value in known.items():
+      self._board.add_scalar(f'{kind}/{name}', value, step)
 
   def position(self) -> dict[str, Any]:
-    """Its length in bytes and SHA-256: which log belongs to a state.
-
-    Empty in a process that writes none.
-    """
+    """Its length and SHA-256: which log belongs to a state; {} for none."""
     if self._file is None:
       return {}
     return {'bytes': self._size, 'sha256': self._digest.hexdigest()}
@@ -108,18 +125,12 @@ def _line(row: LogRow) -> str:
 
 
 def read_until(path: pathlib.Path, position: Mapping[str, Any]) -> bytes:
-  """The beginning of a log, up to a `RunLog.position`.
-
-  Raises:
-    DamagedFile: that is not what was written.
-  """
+  """A log up to a `RunLog.position`; DamagedFile: that is not its beginning."""
   content = files.read_bytes(path) if path.exists() else b''
   content = content[: position['bytes']]
   if hashlib.sha256(content).hexdigest() != position['sha256']:
-    raise files.DamagedFile(
-      f'{path}: its first {position["bytes"]:,} bytes are not those that the '
-      'newest checkpoint was saved with'
-    )
+    why = f'its first {position["bytes"]:,} bytes are not those that the newest'
+    raise files.DamagedFile(f'{path}: {why} checkpoint was saved with')
   return content
 
 
@@ -127,12 +138,8 @@ def read(path: pathlib.Path, *, mend: bool = False) -> list[LogRow]:
   """The rows of a log in order; none where there is no log.
 
   A last row that is not whole is left out: its process was killed, or is
-  writing it. To mend is to leave out other lines that are no rows, too, such as
-  a power cut may leave.
-
-  Raises:
-    NewerFormat: the log is of a newer format.
-    DamagedFile: it cannot be read, or has a line that is no row.
+  writing it. Other lines that are no rows are DamagedFile, or left out to
+  `mend` what a power cut may leave. A newer format is NewerFormat.
   """
   return parse(path, files.read_text(path), mend=mend) if path.exists() else []
 
@@ -143,8 +150,7 @@ def parse(path: pathlib.Path, text: str, *, mend: bool = False) -> list[LogRow]:
   rows: list[LogRow] = []
   for number, line in enumerate(lines, start=1):
     try:
-      where = f'{path}: line {number}: '
-      row = files.parse(where, line, kind=str, step=int)
+      row = files.parse(f'{path}: line {number}', line, kind=str, step=int)
     except files.DamagedFile:
       if mend:
         continue

@@ -1,8 +1,8 @@
 """What a saved state must hold: a SHA-256 of each array and of each file.
 
-The arrays are hashed in memory, before they are written; the files as they lie
-on the disk afterwards. So a manifest tells a damaged file without reading any
-array out of it, and arrays that came back otherwise than they went.
+The arrays are hashed in memory, the files as they lie on the disk afterwards.
+So a manifest tells a damaged file without reading any array out of it, and
+arrays that came back otherwise than they went.
 """
 
 import dataclasses
@@ -15,54 +15,61 @@ from typing import Any
 import jax
 import numpy as np
 
-from tsla.files import (
-  FORMAT,
-  check_format,
-  read_bytes,
-  sha256_of,
-  sync,
-  write_whole,
-)
+from tsla import files
+from tsla.errors import InputError
 
 NAME = 'manifest.json'
 _FORMAT = 2  # 1 had no `run`
 
 
-class Damaged(Exception):
-  """What lies on the disk is not what was saved; the text says where."""
+class Damaged(InputError):
+  """What lies in the folder of a saved state is not what was saved."""
+
+  def __init__(self, folder: pathlib.Path, why: str):
+    self.why = why
+    super().__init__(
+      f'{folder}: damaged: {why}',
+      allowed='a checkpoint as it was saved',
+      cure='python -m tsla check WORKDIR shows which are whole',
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-  """The digests of one saved state.
+  """The digests of one saved state, and whose it is.
 
-  Attributes:
-    arrays: name -> `{'shape', 'dtype', 'sha256'}`.
-    files: path inside the folder -> SHA-256.
-    run: whose state it is: `step`, `log` (`RunLog.position`), and what makes
-      the run (`RunDirectory.identity`); empty in those of earlier versions.
+  `run` holds its `step`, `log` (`RunLog.position`) and `RunDirectory.identity`;
+  it is empty in those of earlier versions.
   """
 
-  arrays: dict[str, dict[str, Any]]
-  files: dict[str, str]
+  folder: pathlib.Path
+  arrays: dict[str, dict[str, Any]]  # name -> {'shape', 'dtype', 'sha256'}
+  files: dict[str, str]  # path inside the folder -> SHA-256
   run: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-  def check_files(self, folder: pathlib.Path) -> None:
-    """Raises Damaged if a file of `folder` is missing or another."""
+  def empty(self) -> dict[str, np.ndarray]:
+    """Arrays of the same shapes and dtypes, which take no memory."""
+    each = self.arrays.items()
+    zeros = {name: np.zeros((), entry['dtype']) for name, entry in each}
+    return {n: np.broadcast_to(zeros[n], entry['shape']) for n, entry in each}
+
+  def check_files(self) -> None:
+    """Raises Damaged if a file of the folder is missing or another."""
     for name, expected in self.files.items():
       try:
-        found = sha256_of(folder / name)
+        found = files.sha256_of(self.folder / name)
       except OSError as error:
-        raise Damaged(f'{name}: {error.strerror}') from error
+        raise Damaged(self.folder, f'{name}: {error.strerror}') from error
       if found != expected:
-        raise Damaged(f'{name}: its SHA-256 is not that of the manifest')
+        why = f'{name}: its SHA-256 is not that of the manifest'
+        raise Damaged(self.folder, why)
 
   def check_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
     """Raises Damaged if `arrays` are not those that were saved."""
     found = digests(arrays)
     for name in sorted(found.keys() | self.arrays.keys()):
       if found.get(name) != self.arrays.get(name):
-        raise Damaged(f'{name}: not the array that was saved')
+        raise Damaged(self.folder, f'{name}: not the array that was saved')
 
 
 def named(tree: Any) -> dict[str, Any]:
@@ -75,17 +82,12 @@ def named(tree: Any) -> dict[str, Any]:
 
 
 def host_copy(tree: Any) -> dict[str, np.ndarray]:
-  """The leaves of `tree` by name, in memory that nothing else will change.
-
-  Each is whole on each device.
-  """
+  """The leaves of `tree` by name, in memory that nothing else will change."""
   leaves = named(tree)
   for leaf in leaves.values():
     leaf.copy_to_host_async()
   # A view would keep the device from reusing a donated array.
-  return {
-    name: np.array(leaf.addressable_data(0)) for name, leaf in leaves.items()
-  }
+  return {n: np.array(leaf.addressable_data(0)) for n, leaf in leaves.items()}
 
 
 def digests(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
@@ -101,43 +103,31 @@ def digests(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
 
 
 def write(
-  folder: pathlib.Path,
-  arrays: dict[str, dict[str, Any]],
-  run: Mapping[str, Any],
+  folder: pathlib.Path, arrays: dict[str, dict[str, Any]], run: dict[str, Any]
 ) -> None:
-  """Brings a saved state to the disk, with a manifest of it and its digests.
-
-  `run` is as in `Manifest`.
-  """
-  files = {}
+  """Brings a saved state to the disk, with the `Manifest` of it."""
+  content = {files.FORMAT: _FORMAT, 'arrays': arrays, 'files': {}, 'run': run}
   for path in sorted(folder.rglob('*')):
     if path.is_file():
-      files[str(path.relative_to(folder))] = sha256_of(path)
-    sync(path)
-  content = {FORMAT: _FORMAT, 'arrays': arrays, 'files': files, 'run': run}
+      content['files'][str(path.relative_to(folder))] = files.sha256_of(path)
+    files.sync(path)
   content['sha256'] = _of_content(content)
-  write_whole(folder / NAME, json.dumps(content, indent=1))
+  files.write_whole(folder / NAME, json.dumps(content, indent=1))
 
 
 def read(folder: pathlib.Path) -> Manifest:
-  """The manifest of a saved state.
-
-  Raises:
-    Damaged: it is missing, or not as it was written.
-    NewerFormat: a newer version of the program wrote it.
-  """
+  """The manifest of a saved state; raises Damaged, or NewerFormat."""
   try:
-    content = json.loads(read_bytes(folder / NAME))
-  except OSError as error:
-    raise Damaged(f'{NAME}: {error.strerror}') from error
-  except (ValueError, RecursionError) as error:
-    raise Damaged(f'{NAME}: {error}') from error
-  expected = content.pop('sha256', None) if isinstance(content, dict) else None
+    content = files.parse(NAME, files.read_text(folder / NAME))
+  except files.DamagedFile as error:
+    raise Damaged(folder, error.problem) from error
+  expected = content.pop('sha256', None)
   if expected != _of_content(content):
-    raise Damaged(f'{NAME}: not as it was written')
+    raise Damaged(folder, f'{NAME}: not as it was written')
   # After the digest, so that a damaged digit is no newer version.
-  check_format(folder / NAME, content.pop(FORMAT, 1), _FORMAT)
-  return Manifest(**content)
+  version = content.pop(files.FORMAT, 1)
+  files.check_format(folder / NAME, version, _FORMAT)
+  return Manifest(folder, **content)
 
 
 def _of_content(content: Any) -> str:

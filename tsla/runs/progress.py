@@ -12,29 +12,22 @@ _PIPED_SECONDS = 5.0
 
 
 class Progress:
-  """One line of progress: live on a terminal, every few seconds when piped.
-
-  Not `shown` in the processes that leave it to the first.
-  """
+  """One line of progress: live on a terminal, every few seconds when piped."""
 
   def __init__(
     self,
     durations: Durations,
     batch_size: int,
     first_step: int,
-    shown: bool = True,
+    shown: bool = True,  # not in processes that leave it to the first
   ):
     self._total = durations.total_steps
     self._per_epoch = durations.steps_per_epoch
     self._batch_size = batch_size
     self._stream = sys.stderr if shown else None
     self._live = shown and sys.stderr.isatty()
-    self._line = tqdm(
-      leave=False,
-      file=self._stream,
-      disable=not self._live,
-      bar_format='{desc}',
-    )
+    options = {'leave': False, 'bar_format': '{desc}'}
+    self._line = tqdm(file=self._stream, disable=not self._live, **options)
     # Time and step of the first row: what came before was compilation.
     self._start: tuple[float, int] | None = None
     self._last = (time.monotonic(), first_step)
@@ -43,9 +36,9 @@ class Progress:
   def update(
     self, step: int, row: dict[str, float], now: float
   ) -> float | None:
-    """Shows the row of the updates up to `step`, done at `now` (monotonic).
+    """Shows a row, done at `now` (monotonic), and returns its images/s.
 
-    Returns its images/s; None for the first row, which held the compilation.
+    None is for the first row, which held the compilation.
     """
     then, before = self._last
     self._last = now, step

@@ -15,35 +15,21 @@ def saved_steps(directory: pathlib.Path) -> list[int]:
   return sorted(int(name) for name in names if name.isdecimal())
 
 
-def kept(
-  steps: Collection[int],
-  keep_steps: Collection[int],
-  scores: Mapping[int, float],
-) -> set[int]:
-  """Those of `steps` that stay: the newest two, the best, `keep_steps`.
-
-  Of equal `scores` the first is the best, as it took the fewest updates.
-
-  Example:
-    >>> sorted(kept([1, 2, 3, 4, 5], [1], {2: 0.7, 3: 0.7, 4: 0.1}))
-    [1, 2, 4, 5]
-  """
-  steps = sorted(steps)
-  keep = {*steps[-_NEWEST:], *(set(steps) & set(keep_steps))}
-  if rated := [step for step in steps if step in scores]:
-    keep.add(max(rated, key=scores.__getitem__))
-  return keep
-
-
 def tidy(
   directory: pathlib.Path,
   keep_steps: Collection[int],
   scores: Mapping[int, float],
   damaged: Collection[int],
 ) -> None:
-  """Deletes the checkpoints that do not stay, and what kills left behind."""
-  steps = set(saved_steps(directory)) - set(damaged)
-  stay = kept(steps, keep_steps, scores)
+  """Leaves the newest two checkpoints, the best, and those of `keep_steps`.
+
+  Of equal `scores` the first is the best, as it took the fewest updates. What
+  is damaged goes, and what kills left behind.
+  """
+  steps = sorted(set(saved_steps(directory)) - set(damaged))
+  stay = {*steps[-_NEWEST:], *(set(steps) & set(keep_steps))}
+  if rated := [step for step in steps if step in scores]:
+    stay.add(max(rated, key=scores.__getitem__))
   for step in saved_steps(directory):
     if step not in stay:
       remove(directory / str(step))
@@ -57,11 +43,9 @@ def clear(directory: pathlib.Path) -> None:
 
 
 def remove(folder: pathlib.Path) -> None:
-  """Deletes a folder; a kill in between leaves no half checkpoint."""
-  if not folder.exists():
-    return
-  if folder.name.isdecimal():
+  """Deletes a checkpoint, if it is there; a kill leaves no half of it."""
+  if folder.exists():
     old = folder.with_name(folder.name + '.old')
-    remove(old)
-    folder = folder.rename(old)
-  shutil.rmtree(folder)
+    if old.exists():
+      shutil.rmtree(old)
+    shutil.rmtree(folder.rename(old))

@@ -16,11 +16,8 @@ from tsla.training.build import check_fits
 def check_inputs(runs: Sequence[PlannedRun], workdir: pathlib.Path) -> None:
   """Prepares missing sets and reads every file that a run will read.
 
-  Where all runs are finished, there is nothing to read.
-
-  Raises:
-    InputError: data, weights and configs do not fit together, or a run that has
-      begun did so on other data.
+  InputError is raised where data, weights and configs do not fit together, or
+  a run that has begun did so on other data.
   """
   if all(state_of(workdir / run.directory) == 'done' for run in runs):
     return
@@ -42,8 +39,7 @@ def check_inputs(runs: Sequence[PlannedRun], workdir: pathlib.Path) -> None:
     durations.resolve(config, per_epoch)
     begun = read_saved(workdir / run.directory)
     if begun and begun.fingerprint != dataset.fingerprint:
-      raise InputError(
-        f'{workdir / run.directory}: was trained on other data',
-        allowed=f'those of SHA-256 {begun.fingerprint[:12]}…',
-        cure='another --workdir, or the data as they were',
-      )
+      problem = f'{workdir / run.directory}: was trained on other data'
+      allowed = f'those of SHA-256 {begun.fingerprint[:12]}…'
+      cure = 'another --workdir, or the data as they were'
+      raise InputError(problem, allowed=allowed, cure=cure)

@@ -100,31 +100,25 @@ def is_written(workdir: pathlib.Path) -> bool:
 
 
 def read(workdir: pathlib.Path) -> dict[str, Any]:
-  """What `write` left in a sweep's folder.
-
-  Raises:
-    NewerFormat: a newer version of the program wrote it.
-    DamagedFile: it cannot be read, or is not what `write` writes.
-  """
+  """What `write` left there; raises NewerFormat or DamagedFile."""
   where = f'{workdir / _NAME}: '
   table = files.read_object(workdir / _NAME, newest=_FORMAT)
-  types = {'name': str, 'title': str, 'command': str}
+  types = dict.fromkeys(('name', 'title', 'command'), str)
   files.check_fields(where, table, **types, rows=list, runs=list)
   names, runs = table['rows'], table['runs']
   strings = all(isinstance(name, str) for name in names)
   if not strings or not 0 < len(names) == len(set(names)):
-    raise files.DamagedFile(
-      f'{where}rows = {names!r}, not some different names'
-    )
+    why = f'rows = {names!r}, not some different names'
+    raise files.DamagedFile(where + why)
   for index, run in enumerate(runs):
     place = f'{where}runs[{index}].'
     types = {'row': str, 'seed': int, 'directory': str, 'epochs': int}
     files.check_fields(place, run, **types, first_epoch=int)
-    row, directory = run['row'], run['directory']
+    row, name = run['row'], run['directory']
     if row not in names:
       raise files.DamagedFile(f'{place}row = {row!r} is not one of rows')
-    if pathlib.PurePath(directory).name != directory:
-      raise files.DamagedFile(f'{place}directory = {directory!r}: no name')
+    if pathlib.PurePath(name).name != name:
+      raise files.DamagedFile(f'{place}directory = {name!r}: no name')
   if len({(run['row'], run['seed']) for run in runs}) < len(runs):
     raise files.DamagedFile(f'{where}a row has two runs of one seed')
   return table

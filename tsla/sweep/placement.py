@@ -1,8 +1,7 @@
 """Which device a run of a sweep gets, where several run at a time.
 
-A run per device beats a batch that is split over devices: nothing is averaged
-between them. What a process may use is decided by its environment, before its
-jax looks for devices.
+A run per device beats a batch that is split over devices. What a process may
+use is decided by its environment, before its jax looks for devices.
 """
 
 import subprocess
@@ -31,10 +30,9 @@ def environment(
 ) -> dict[str, str]:
   """What a run's process gets in addition, so that it uses its own device.
 
-  Nothing on CPUs, whose cores all runs share, nor for one run at a time, which
-  takes every device. The run in place `slot`, from 0, of `jobs` at a time gets
-  one of the `devices`; beyond these they share, in turn. What the `inherited`
-  environment of the sweep hides stays hidden.
+  On CPUs, or one run at a time, all is shared. Else the run in place `slot`,
+  from 0, of `jobs` gets one of the `devices`; beyond these they share, in turn.
+  What the `inherited` environment of the sweep hides stays hidden.
 
   Example:
     >>> environment(5, 6, 'gpu', 4, {'CUDA_VISIBLE_DEVICES': '2,3,6,7'})

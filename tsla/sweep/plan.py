@@ -8,13 +8,13 @@ at the epoch where its smoothing ends.
 
 import collections
 import dataclasses
+import functools
 import graphlib
-import itertools
 import math
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import ml_collections
@@ -34,26 +34,18 @@ ENDED = ('done', 'diverged')
 class PlannedRun:
   """One row with one seed.
 
-  Attributes:
-    row: the row's name.
-    seed: of the run.
-    directory: the run's folder below the sweep's; it holds a hash of all that
-      makes the run what it is, so a changed config is a new run.
-    config: of the run if it is trained alone, from its first epoch.
-    trunk: folder of the run it forks from; '': it is trained from the start.
-    first_epoch: where it forks, 0 without a trunk.
-    teacher: folder of the run that gives ŷ; '': none does.
-    stage: 0 for runs that need no other; else one more than those it needs.
+  Its folder below the sweep's has a name that ends in a hash of all that makes
+  the run what it is, so that a changed config is a new run.
   """
 
   row: str
   seed: int
   directory: str
-  config: ml_collections.ConfigDict
-  trunk: str = ''
-  first_epoch: int = 0
-  teacher: str = ''
-  stage: int = 0
+  config: ml_collections.ConfigDict  # as if it were trained alone
+  trunk: str = ''  # folder of the run it forks from
+  first_epoch: int = 0  # where it does
+  teacher: str = ''  # folder of the run that gives ŷ
+  stage: int = 0  # one more than of the runs it needs
 
   @property
   def needs(self) -> tuple[str, ...]:
@@ -79,12 +71,7 @@ class PlannedRun:
 def plan(
   table: Table, seeds: Sequence[int], workdir: str | os.PathLike
 ) -> list[PlannedRun]:
-  """Every run of a table, one a row and seed, those that others need first.
-
-  Raises:
-    InputError: two rows of one name, a teacher that is no other row, a config
-      that cannot be used.
-  """
+  """Every run of a table, one a row and seed, those that others need first."""
   rows = _in_order_of_need(table)
   workdir = pathlib.Path(workdir).absolute()
   place = {row.name: index for index, row in enumerate(table.rows)}
@@ -94,34 +81,35 @@ def plan(
     for row in rows:
       alone[row.name] = _alone(row, seed, alone, workdir)
     runs += _share(sorted(alone.values(), key=lambda run: place[run.row]))
-  return sorted(
-    _with_stages(runs), key=lambda run: (run.stage, run.seed, place[run.row])
-  )
+  by_directory = {run.directory: run for run in runs}
+
+  @functools.cache
+  def stage(name: str) -> int:
+    return 1 + max(map(stage, by_directory[name].needs), default=-1)
+
+  runs = [dataclasses.replace(r, stage=stage(r.directory)) for r in runs]
+  return sorted(runs, key=lambda run: (run.stage, run.seed, place[run.row]))
 
 
 def _in_order_of_need(table: Table) -> list[Row]:
   """The rows, teachers first; raises InputError for names that do not fit."""
   names = collections.Counter(row.name for row in table.rows)
+  where = f'table {table.name!r}'
   for name, count in names.items():
     if count > 1:
-      raise InputError(f'table {table.name!r}: {count} rows are named {name!r}')
+      raise InputError(f'{where}: {count} rows are named {name!r}')
   for row in table.rows:
     if row.teacher and (row.teacher not in names or row.teacher == row.name):
-      raise InputError(
-        f'table {table.name!r}: row {row.name!r} has the teacher '
-        f'{row.teacher!r}',
-        allowed='another row of the table',
-      )
-  by_name = {row.name: row for row in table.rows}
+      problem = f'row {row.name!r} has the teacher {row.teacher!r}'
+      problem, allowed = f'{where}: {problem}', 'another row of the table'
+      raise InputError(problem, allowed=allowed)
   needs = {row.name: [row.teacher] * bool(row.teacher) for row in table.rows}
   try:
     order = list(graphlib.TopologicalSorter(needs).static_order())
   except graphlib.CycleError as error:
-    raise InputError(
-      f'table {table.name!r}: the teachers of {", ".join(error.args[1][1:])} '
-      'need each other'
-    ) from error
-  return [by_name[name] for name in order]
+    teachers = f'the teachers of {", ".join(error.args[1][1:])}'
+    raise InputError(f'{where}: {teachers} need each other') from error
+  return sorted(table.rows, key=lambda row: order.index(row.name))
 
 
 def _alone(
@@ -139,22 +127,20 @@ def _alone(
     problem = f'row {row.name!r}: {error.problem}'
     raise InputError(problem, allowed=error.allowed, cure=error.cure) from error
   if teacher and not config.teacher.run:
-    raise InputError(
-      f'row {row.name!r}: its teacher {row.teacher!r} is not used',
-      allowed="smoothing.target = 'teacher' in a row with a teacher",
-    )
+    problem = f'row {row.name!r}: its teacher {row.teacher!r} is not used'
+    allowed = "smoothing.target = 'teacher' in a row with a teacher"
+    raise InputError(problem, allowed=allowed)
   slug = re.sub(r'[^a-z0-9.]+', '-', row.name.lower()).strip('-')
-  run = PlannedRun(row.name, seed, '', config, teacher=teacher)
-  directory = f'{slug}-seed{seed}-{_hash(run)}'
-  return dataclasses.replace(run, directory=directory)
+  directory = f'{slug}-seed{seed}-{_hash(config, teacher)}'
+  return PlannedRun(row.name, seed, directory, config, teacher=teacher)
 
 
-def _hash(run: PlannedRun, **end: Any) -> str:
+def _hash(config: ml_collections.ConfigDict, teacher: str, **end: Any) -> str:
   """Names what makes a run, wherever the sweep's folder lies."""
-  config = run.config.copy_and_resolve_references()
+  config = config.copy_and_resolve_references()
   config.smoothing.update(end)
-  if run.teacher:  # its folder's name says what it is
-    config.teacher.run = run.teacher
+  if teacher:  # its folder's name says what it is
+    config.teacher.run = teacher
   return config_hash(config)
 
 
@@ -164,7 +150,7 @@ def _share(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
   for run in runs:
     kind, smoothing = run.directory, run.config.smoothing
     if smoothing.schedule in ('constant', 'two_stage'):
-      kind = _hash(run, **ENDLESS)
+      kind = _hash(run.config, run.teacher, **ENDLESS)
     # With a reset the optimiser's state has one part more.
     kinds[kind, smoothing.reset_momentum].append(run)
   shared = []
@@ -174,42 +160,25 @@ def _share(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
     for run in members:
       end = run.end_of_smoothing
       if end >= 1 and end.is_integer() and end < trunk.end_of_smoothing:
-        run = dataclasses.replace(
-          run, trunk=trunk.directory, first_epoch=int(end)
-        )
+        fork = {'trunk': trunk.directory, 'first_epoch': int(end)}
+        run = dataclasses.replace(run, **fork)
         kept.add(run.first_epoch)
       shared.append(run)
     trunk.config.checkpoint_keep_epochs = tuple(sorted(kept))
   return shared
 
 
-def _with_stages(runs: Sequence[PlannedRun]) -> Iterator[PlannedRun]:
-  by_directory = {run.directory: run for run in runs}
-  sorter = graphlib.TopologicalSorter({r.directory: r.needs for r in runs})
-  sorter.prepare()
-  for stage in itertools.count():
-    ready = sorter.get_ready()
-    if not ready:
-      return
-    for directory in ready:
-      yield dataclasses.replace(by_directory[directory], stage=stage)
-    sorter.done(*ready)
-
-
 def resolve_fork(run: PlannedRun, workdir: pathlib.Path) -> PlannedRun:
   """The run as it was begun, or can be now that its trunk has ended.
 
   The trunk of a table that got rows later on need not have saved the epoch at
-  which smoothing ends, and what it saved may be damaged. Until there trunk and
-  branch are the same, so any epoch before it serves, and without one the run is
-  trained alone.
-  While its trunk goes on, the run is returned as it is.
+  which smoothing ends, and what it saved may be damaged. Until there they are
+  the same, so any epoch before it serves; without one the run is trained alone.
   """
   if begun := read_saved(workdir / run.directory):
-    trunk, _, epoch = begun.config.init.fork_from.rpartition('@')
-    return dataclasses.replace(
-      run, trunk=pathlib.Path(trunk).name, first_epoch=int(epoch or 0)
-    )
+    path, _, epoch = begun.config.init.fork_from.rpartition('@')
+    trunk = pathlib.Path(path).name
+    return dataclasses.replace(run, trunk=trunk, first_epoch=int(epoch or 0))
   if not run.trunk or state_of(workdir / run.trunk) not in ENDED:
     return run
   trunk = read_run(workdir / run.trunk, f'the trunk of {run.label}')
@@ -227,16 +196,11 @@ def resolve_fork(run: PlannedRun, workdir: pathlib.Path) -> PlannedRun:
 def config_to_train(
   run: PlannedRun, workdir: pathlib.Path
 ) -> ml_collections.ConfigDict:
-  """The config that trains a run with a resolved fork: it names the fork.
-
-  Raises:
-    InputError: a file of one's own in it was edited since the plan was made.
-  """
-  if not run.directory.endswith(_hash(run)):
-    raise InputError(
-      f'{run.label}: a file that its config names was edited meanwhile',
-      cure='start the sweep again: it is another run now',
-    )
+  """The config that trains a run with a resolved fork: it names the fork."""
+  if not run.directory.endswith(_hash(run.config, run.teacher)):
+    problem = f'{run.label}: a file that its config names was edited meanwhile'
+    cure = 'start the sweep again: it is another run now'
+    raise InputError(problem, cure=cure)
   config = run.config.copy_and_resolve_references()
   if run.trunk:
     config.init.fork_from = f'{workdir / run.trunk}@{run.first_epoch}'

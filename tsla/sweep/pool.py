@@ -1,12 +1,12 @@
 """Runs a plan, k runs at a time, each once those that it needs are finished."""
 
 import graphlib
-import multiprocessing.connection
 import os
 import pathlib
 import sys
 import time
 from collections.abc import Sequence
+from multiprocessing import connection
 
 from tqdm import tqdm
 
@@ -26,9 +26,8 @@ def run_all(
 ) -> tuple[dict[str, str], int]:
   """Trains what is not finished yet of a plan, `jobs` runs at a time.
 
-  Returns:
-    The reason, by folder, of each run that failed, and the number of the
-    signal that stopped the sweep, 0 if it came to its end.
+  Returns why each run failed that did, by folder, and the number of the signal
+  that stopped the sweep, 0 if it came to its end.
   """
   queue = _Queue(runs, workdir)
   devices = find_devices() if jobs > 1 else ('', 0)
@@ -48,11 +47,9 @@ def run_all(
         running.append(Worker(run, workdir, slot, variables))
       if not running:
         return queue.failures, requested.signum
-      multiprocessing.connection.wait(
-        [worker.ended for worker in running], _POLL_SECONDS
-      )
+      ended = connection.wait([w.ended for w in running], _POLL_SECONDS)
       progress.show([worker.run for worker in running])
-      for worker in [w for w in running if w.has_ended]:
+      for worker in [w for w in running if w.ended in ended]:
         running.remove(worker)
         outcome = worker.outcome()
         if stopping and outcome.exit_code > 128:
@@ -140,8 +137,5 @@ class _Progress(tqdm):
 
   def _epochs(self) -> float:
     """Epochs trained of those that are the runs' own."""
-    own = (
-      max(0.0, directory.epochs_done(folder) - run.first_epoch)
-      for run, folder in self._folders
-    )
-    return round(sum(own), 1)
+    done = [directory.epochs_done(f) - r.first_epoch for r, f in self._folders]
+    return round(sum(max(0.0, epochs) for epochs in done), 1)

@@ -1,10 +1,8 @@
 """A table: rows that are trained on the same seeds and compared."""
 
-import contextlib
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterator
 
 import ml_collections
 import numpy as np
@@ -15,7 +13,7 @@ from tsla.config.forms import parse_text
 from tsla.config.schema import FIELDS
 from tsla.errors import InputError
 
-# How the fields of `smoothing` that end it are set where it has no end.
+# The fields of `smoothing` that end it, as they are where it has no end.
 ENDLESS = {
   'schedule': 'constant',
   'drop_epochs': -1.0,
@@ -26,53 +24,28 @@ ENDLESS = {
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """One method of a table.
+  """One method of a table."""
 
-  Attributes:
-    name: what the table calls it, such as 'TSLA(20)'.
-    config: its experiment; the seed is set by the sweep.
-    teacher: the row whose run of the same seed gives ŷ; '': none does.
-  """
-
-  name: str
-  config: ml_collections.ConfigDict
-  teacher: str = ''
+  name: str  # what the table calls it, such as 'TSLA(20)'
+  config: ml_collections.ConfigDict  # the seed is set by the sweep
+  teacher: str = ''  # the row whose run of the same seed gives ŷ
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-  """Rows that are trained on the same seeds and compared.
+  """Rows that are trained on the same seeds, and compared with the first."""
 
-  Attributes:
-    name: short, also where published figures are looked up.
-    title: what the report puts above it.
-    rows: in the order they are shown; the first is what the others are
-      compared with.
-  """
-
-  name: str
-  title: str
-  rows: tuple[Row, ...]
+  name: str  # short, also where published figures are looked up
+  title: str  # what the report puts above it
+  rows: tuple[Row, ...]  # in the order they are shown
 
 
 def load_table(path: str | os.PathLike) -> Table:
-  """Reads a table file: a Python file with a `get_table()`.
-
-  Raises:
-    InputError: there is no such file, it does not run, or its table cannot be
-      used.
-  """
+  """Reads a table file: a Python file with a `get_table()`."""
   path = pathlib.Path(path)
   where = f'--table={path}'
   check_file(path, 'table', f'{path.parent}/[a-z]*.py')
   name = f'{path}:get_table'
-  with _staying():
-    return programs.make(programs.load(name, where), name, where, Table)
-
-
-@contextlib.contextmanager
-def _staying() -> Iterator[None]:
-  """Inside, `os._exit` raises: a table that ends the process is no success."""
   leave, here = os._exit, os.getpid()
 
   def refuse(code: int) -> None:
@@ -80,9 +53,9 @@ def _staying() -> Iterator[None]:
       leave(code)
     raise SystemExit(code)
 
-  os._exit = refuse
+  os._exit = refuse  # a table that ends the process is no success
   try:
-    yield
+    return programs.make(programs.load(name, where), name, where, Table)
   finally:
     os._exit = leave
 
@@ -92,10 +65,6 @@ def adapt(table: Table, fields: dict[str, str], epochs: int | None) -> Table:
 
   `fields` are texts by name, as `--config.NAME=TEXT` of main.py has them; all
   that is given in epochs scales with the length of every run.
-
-  Raises:
-    InputError: a field that is not there, that rows differ in, or whose value
-      is not allowed.
   """
   for name, text in fields.items():
     if name == 'epochs':
@@ -115,20 +84,18 @@ def adapt(table: Table, fields: dict[str, str], epochs: int | None) -> Table:
   for row in table.rows:
     config = row.config.copy_and_resolve_references()
     config.update_from_flattened_dict(values)
-    row = dataclasses.replace(row, config=config)
-    rows.append(row if epochs is None else _rehearsal(row, epochs))
-  changes = [
-    f'{n} = {text}' for n, text in fields.items() if FIELDS[n].identity
-  ]
+    if epochs is not None:
+      _rehearse(config, epochs)
+    rows.append(dataclasses.replace(row, config=config))
+  changes = [f'{n} = {t}' for n, t in fields.items() if FIELDS[n].identity]
   name, title = table.name, ', '.join([table.title, *changes])
   if epochs is not None:  # nothing that was published compares with it
     name, title = f'{name}-rehearsal', f'{title}, rehearsed in {epochs} epochs'
   return Table(name, title, tuple(rows))
 
 
-def _rehearsal(row: Row, epochs: int) -> Row:
-  """The row at another length; all that it has in epochs scales with it."""
-  config = row.config.copy_and_resolve_references()
+def _rehearse(config: ml_collections.ConfigDict, epochs: int) -> None:
+  """Sets another length; all that the config has in epochs scales with it."""
   ratio = epochs / config.epochs
   for name, field in FIELDS.items():
     section, _, leaf = name.partition('.')
@@ -136,14 +103,11 @@ def _rehearsal(row: Row, epochs: int) -> Row:
     if value == field.default:
       continue
     if leaf.endswith('_steps'):
-      raise InputError(
-        f'--epochs={epochs}: a row has {name}',
-        allowed=f'with {field.duration}_epochs or {field.duration}_percent',
-      )
+      allowed = f'with {field.duration}_epochs or {field.duration}_percent'
+      raise InputError(f'--epochs={epochs}: a row has {name}', allowed=allowed)
     if leaf.endswith('_epochs'):
       scaled = np.round(np.multiply(value, ratio), 6).tolist()
       config[section][leaf] = type(value)(scaled)
   kept = {round(epoch * ratio) for epoch in config.checkpoint_keep_epochs}
   config.checkpoint_keep_epochs = tuple(sorted(kept - {0}))
   config.epochs = epochs
-  return dataclasses.replace(row, config=config)

@@ -1,13 +1,13 @@
 """Trains one planned run, in this process or in one of its own."""
 
 import multiprocessing
-import multiprocessing.connection
 import os
 import pathlib
 import sys
 import threading
 import traceback
 from collections.abc import Mapping
+from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 from tsla.errors import InputError
@@ -46,11 +46,10 @@ def train(run: PlannedRun, workdir: pathlib.Path) -> Outcome:
 
 
 class Worker:
-  """A run in a process of its own.
+  """A run in a process of its own, with `variables` in its environment.
 
   It writes to a file what it has to say, leaves Ctrl-C to the parent, and ends
-  when the parent does, however that happens. `slot` is its place among the runs
-  that run at a time; `variables` are added to its environment.
+  when the parent does. `slot` is its place among the runs at a time.
   """
 
   def __init__(
@@ -72,11 +71,6 @@ class Worker:
     self.ended = self._process.sentinel  # becomes ready at the end
     sender.close()
 
-  @property
-  def has_ended(self) -> bool:
-    """Whether there is an outcome to ask for."""
-    return not self._process.is_alive()
-
   def stop(self) -> None:
     """Asks the run to save and leave."""
     self._process.terminate()
@@ -85,7 +79,7 @@ class Worker:
     """How the run ended; waits until it has."""
     self._process.join()
     try:
-      return Outcome(*self._outcome.recv())
+      return self._outcome.recv()
     except EOFError:  # it could not say
       code = self._process.exitcode
       how = f'signal {-code}' if code < 0 else f'exit code {code}'
@@ -97,7 +91,7 @@ def _work(
   run: PlannedRun,
   workdir: pathlib.Path,
   log: pathlib.Path,
-  sender: multiprocessing.connection.Connection,
+  sender: Connection,
   variables: Mapping[str, str],
 ) -> None:
   os.setsid()
@@ -113,7 +107,7 @@ def _work(
     traceback.print_exc()
     what = f'{type(error).__name__}: {error}'.split('\n')[0]
     outcome = Outcome(1, f'{what[:_MOST_CHARACTERS]}; see {log}')
-  sender.send(tuple(outcome))
+  sender.send(outcome)
   sys.exit(outcome.exit_code)
 
 
