@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-from support import ROOT
+from support import ROOT, with_devices
 
 # Many processes of one program: compile it once.
 CACHE = {
@@ -17,13 +17,8 @@ CACHE = {
 
 def start(worker, *args, cache, devices=1, preload=None):
   """Starts tests/WORKER with args as a process of its own."""
-  env = os.environ | CACHE
-  env |= {
-    'JAX_PLATFORMS': 'cpu',
-    'JAX_COMPILATION_CACHE_DIR': str(cache),
-    'PYTHONPATH': os.pathsep.join([str(ROOT), str(ROOT / 'tests')]),
-    'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
-  }
+  env = os.environ | CACHE | with_devices(devices)
+  env['JAX_COMPILATION_CACHE_DIR'] = str(cache)
   if preload:
     env['LD_PRELOAD'] = str(preload)
   return subprocess.Popen(

@@ -226,13 +226,20 @@ def _content(about):
   return about.st_size, about.st_mtime_ns
 
 
-def run_worker(name, *args, devices=1):
-  """Runs tests/NAME in its own process on virtual devices; its JSON line."""
-  env = os.environ | {
+def with_devices(devices):
+  """The environment of a process that has so many virtual devices."""
+  flags = os.environ.get('XLA_FLAGS', '')
+  count = f'--xla_force_host_platform_device_count={devices}'
+  return {
     'JAX_PLATFORMS': 'cpu',
     'PYTHONPATH': os.pathsep.join([str(ROOT), str(ROOT / 'tests')]),
-    'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+    'XLA_FLAGS': f'{flags} {count}'.strip(),
   }
+
+
+def run_worker(name, *args, devices=1):
+  """Runs tests/NAME in its own process on virtual devices; its JSON line."""
+  env = os.environ | with_devices(devices)
   result = subprocess.run(
     [sys.executable, str(ROOT / 'tests' / name), *map(str, args)],
     env=env,

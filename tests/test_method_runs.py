@@ -317,13 +317,12 @@ def test_a_target_learns_from_the_logits_of_each_gradient(
     kinds = (states[8].target.y_hat == np.float32(0.1)).all(1)
     assert 0 < kinds.sum() < 10  # also a class of which none was right
   assert not np.array_equal(states[9].target[2], states[8].target[2])
-  # Chunks of two say the same as one by one.
+  # The run itself, in chunks of two, says the same.
   _, workdir = wholes(method)
-  saved = faults.arrays(workdir, 8)
-  digests = manifest.digests(manifest.named(states[8]))
-  for name in digests:
-    if not name.startswith('opt_state/0'):  # there the probe writes
-      assert digests[name] == saved[name], name
+  with open_checkpoints(workdir / 'checkpoints') as checkpoints:
+    saved = checkpoints.restore(states[8], 8)
+  assert_close(saved.target, states[8].target, atol=2e-6)
+  assert_close(saved.params, states[8].params, atol=2e-6)
 
 
 @pytest.mark.parametrize('method', METHODS[1:])
