@@ -70,7 +70,8 @@ def sync(path: pathlib.Path) -> None:
 def locked(path: pathlib.Path, *, wait: bool = True) -> Iterator[int]:
   """Holds the lock that is this file, and yields the file's descriptor.
 
-  The kernel frees it with the process. Not to `wait` may be BlockingIOError.
+  The kernel frees it with the process. Without `wait` it raises BlockingIOError
+  if another process holds it.
   """
   with path.open('w') as file:
     fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
