@@ -23,11 +23,7 @@ from tsla.data import batches, datasets
 from tsla.data.datasets import Dataset
 from tsla.errors import InputError
 from tsla.programs import sha256
-from tsla.runs.checkpoint import (
-  Checkpoints,
-  check_space,
-  open_checkpoints,
-)
+from tsla.runs.checkpoint import Checkpoints, check_space, open_checkpoints
 from tsla.runs.directory import RunDirectory
 from tsla.runs.lifecycle import Interrupted, watch_progress, watch_signals
 from tsla.runs.log import RunLog
@@ -165,7 +161,7 @@ def train_and_evaluate(
         *(run, start, durations),
         chunk_length(durations.steps_per_epoch, config.log_every_steps),
         *(reporter, checkpoints, log),
-        stop_signal=lambda s: devices.max_over_processes(requested.signum, s),
+        stop_signal=lambda s: parallel.max_over_processes(requested.signum, s),
       )
     checkpoints.confirm(durations.total_steps)
   directory.write_status('done', durations.total_steps, test=test)
