@@ -213,7 +213,7 @@ def _train(
   per_epoch, total = durations.steps_per_epoch, durations.total_steps
   state, step = start.state, start.step
   while True:
-    if step not in reporter.probes and _due(step, durations.probe_every):
+    if step not in log.probes and _due(step, durations.probe_every):
       reporter.flush()
       state = reporter.probe(step, state, run.probe)
     signum = stop_signal(state)
@@ -227,14 +227,14 @@ def _train(
       checkpoints.save(step, state, reporter.top1, log)
     if signum:
       raise Interrupted(signum)
-    if step not in reporter.evaluations and (
+    if step not in log.evaluations and (
       step == total or (step > 0 and _due(step, durations.eval_every))
     ):
       reporter.flush()
       reporter.evaluation(step, run.evaluate(state))
       continue
     if step == total:
-      return reporter.evaluations[step]
+      return log.evaluations[step]
 
     in_epoch = step % per_epoch
     if in_epoch == 0:
