@@ -117,10 +117,6 @@ def join(*processes: Any, seconds: int) -> None:
   `processes` are the coordinator, HOST:PORT of process 0, how many there are
   and which this one is; without, a pod slice or Slurm says it. If not all have
   come after so many `seconds`, the process ends with exit code 2.
-
-  Raises:
-    InputError: nothing here says which processes there are, or the port of
-      the coordinator is taken.
   """
   if processes and processes[-1] == 0:
     _check_port(processes[0])
@@ -247,8 +243,8 @@ def _gather(text: str) -> list[str]:
 def agreement() -> Iterator[dict[str, Any]]:
   """What is done inside succeeds in all processes of a run, or in none.
 
-  All of them leave it together: by an InputError, if one was raised in one, or
-  if a fact differs of those that are put into what is yielded.
+  All leave it by an InputError if one does, or if the facts differ that each
+  puts into what is yielded.
   """
   facts: dict[str, Any] = {}
   try:
@@ -294,10 +290,6 @@ def choose(mode: str, batch_size: int) -> Devices:
   """Every device there is, in the mode that `config.parallel` asks for.
 
   'auto' is pmap on several devices of one process, else jit.
-
-  Raises:
-    InputError: the batch does not divide by the device count, or pmap is asked
-      for in several processes.
   """
   if mode == 'pmap' and not is_alone():
     raise InputError(
@@ -306,14 +298,14 @@ def choose(mode: str, batch_size: int) -> Devices:
       cure='--config.parallel=auto',
     )
   devices = np.asarray(jax.devices())
-  if batch_size % len(devices):
-    below = batch_size // len(devices) * len(devices)
+  number = len(devices)
+  if rest := batch_size % number:
     raise InputError(
-      f'config.batch_size = {batch_size}: does not divide by the '
-      f'{len(devices)} devices',
-      allowed=f'a multiple of {len(devices)}',
-      cure=f'--config.batch_size={below or len(devices)}',
+      f'config.batch_size = {batch_size}: does not divide by the {number} '
+      'devices',
+      allowed=f'a multiple of {number}',
+      cure=f'--config.batch_size={batch_size - rest or number}',
     )
   if mode == 'auto':
-    mode = 'pmap' if len(devices) > 1 and is_alone() else 'jit'
+    mode = 'pmap' if number > 1 and is_alone() else 'jit'
   return Devices(mode, Mesh(devices, _AXIS))

@@ -99,10 +99,8 @@ def make_probe(
 ) -> Callable[..., tuple[step.TrainState, Probed]]:
   """`probe(state, inputs, slots, num_batches)`: measures, and decides.
 
-  The state that comes back is the one that went in, but for what the
-  observation left in its optimiser's part. `options` is the section `variance`
-  of a config, `rules` are those of the optimiser; the other arguments are as of
-  `step.make_train_chunk`.
+  The state comes back with what the observation left in its optimiser's part.
+  `options` is the section `variance`, `rules` are those of the optimiser.
   """
   evaluate = step.make_evaluation(apply, view, axis_name=axis_name)
   epoch = _EPOCH if options.augment else None

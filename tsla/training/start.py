@@ -64,10 +64,7 @@ def find_start(
 
   The config names a file of weights or another run's epoch, or neither; first
   is the state before the first update, the fingerprint that of the data set.
-
-  Raises:
-    InputError: there are no such weights, or no such run or epoch to fork from,
-      or what there is is of another network or other data.
+  Raises InputError for what is not there, or of another network or other data.
   """
   if step := checkpoints.latest_step:
     trained = _restore(

@@ -238,11 +238,10 @@ def make_train_chunk(
 ) -> Callable[..., tuple[TrainState, TrainMetrics]]:
   """`chunk(state, inputs, slots, length)`: `length` updates in one scan.
 
-  The batch of an update is a function of (seed, state.step): shuffle, gather
-  and augmentation happen here, on the device. `slots` are this device's places
-  in the global batch. A chunk stays within one epoch; one that comes to its end
-  ends it for the target too, so that who looks at the state there (a probe, a
-  checkpoint) sees what the next update will use.
+  The batch of an update is a function of (seed, state.step), made on the
+  device; `slots` are its places in the global batch. A chunk stays within one
+  epoch; at the end it ends it for the target too, so that a probe or checkpoint
+  there sees what the next update will use.
   """
 
   def chunk(
@@ -285,9 +284,8 @@ def make_evaluation(
 ) -> Callable[..., metrics.EvalSums]:
   """`evaluate(state, examples, slots, batch_size)`: the sums over a whole set.
 
-  No smoothing and no update: BatchNorm uses its running statistics. `slots` are
-  this device's places in a batch of evaluation; the last batch is padded and
-  masked, so each example counts once. `own` are metrics of one's own.
+  BatchNorm uses its running statistics. `slots` are this device's places in a
+  batch; the last one is padded and masked. `own` are metrics of one's own.
   """
 
   def evaluate(

@@ -61,24 +61,18 @@ def teacher_target(
       teacher.variables,
     )
   facts = {  # all that ŷ of the clean images follows from, to the last bit
+    **view._replace(pad=0, flip=False)._asdict(),
     'data': dataset.fingerprint,
-    'crop': view.crop,
-    'mean': view.mean,
-    'std': view.std,
-    'images': view.dtype,
+    'batch': batch_size,
     'teacher': teacher.fingerprint(),
     'network': jnp.dtype(teacher.model.dtype).name,
     'temperature': teacher.temperature,
-    'batch': batch_size,
     'jax': jax.__version__,
     'device': jax.local_devices()[0].device_kind,
   }
+  parts = dataset.train.images, view, teacher.variables, predict, batch_size
   rows = array_cache.cached_array(
-    'y_hat',
-    facts,
-    lambda: _on_clean_images(
-      dataset.train.images, view, teacher.variables, predict, batch_size
-    ),
+    'y_hat', facts, lambda: _on_clean_images(*parts)
   )
   return smoothing.Target(
     lambda rows, state, seen: rows[seen.indices].astype(jnp.float32), rows
@@ -111,14 +105,10 @@ def _on_clean_images(
 def load_teacher(
   options: 'Section', dataset: Dataset, view: View
 ) -> Teacher | None:
-  """The teacher that a config names; None where it names none.
+  """The teacher that the section `teacher` names; None where it names none.
 
-  `options` is the section `teacher` of the student's config, `view` how the
-  student sees its images.
-
-  Raises:
-    InputError: there is no such run or file, the run is not finished, or the
-      network is of other classes or other input.
+  `view` is how the student sees its images. Raises InputError for one that is
+  not there, not finished, or of other classes or other input.
   """
   if options.run:
     model, variables = _of_run(options.run, dataset, view)
@@ -140,7 +130,6 @@ def check_source(options: 'Section', data_name: str, view: View) -> None:
 
 
 def _finished_run(path: str, data_name: str, view: View) -> RunRecord:
-  """The run that `teacher.run` names."""
   where = _where(path)
   run = read_run(path, where)
   if run.status['state'] != 'done':
@@ -175,11 +164,9 @@ def _of_run(path: str, dataset: Dataset, view: View) -> tuple[nn.Module, Any]:
     lambda: model.init(jax.random.key(0), images, train=False)
   )
   with open_checkpoints(run.checkpoints) as checkpoints:
-    try:
-      # By name: whatever optimiser trained it.
-      variables = checkpoints.restore(
-        dict(shapes), run.status.get('step'), part=True
-      )
+    try:  # by name: whatever optimiser trained it
+      step = run.status.get('step')
+      variables = checkpoints.restore(dict(shapes), step, part=True)
     except AnotherState as error:
       raise InputError(
         f'{_where(path)}: does not fit the {dataset.num_classes} classes of '
@@ -201,13 +188,13 @@ def _of_file(
     dtype=jnp.dtype(view.dtype),
   )
   *_, channels, _ = variables['params']['conv1']['kernel'].shape
-  there = f'{model.num_classes} classes, images of {channels} channels'
-  here = f'{dataset.num_classes} classes, images of {dataset.image_shape[-1]} '
-  here += 'channels'
+  there = model.num_classes, channels
+  here = dataset.num_classes, dataset.image_shape[-1]
   if there != here:
+    form = '{} classes, images of {} channels'
     raise InputError(
-      f'{_WEIGHTS} = {options.weights!r}: a network for {there}',
-      allowed=f'{here}, as of {dataset.name}',
+      f'{_WEIGHTS} = {options.weights!r}: a network for {form.format(*there)}',
+      allowed=f'{form.format(*here)}, as of {dataset.name}',
       cure='fine-tune it on this data set with --config.model.weights, then '
       '--config.teacher.run=THAT_WORKDIR',
     )
