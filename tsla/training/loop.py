@@ -272,7 +272,5 @@ def chunk_length(steps_per_epoch: int, at_most: int) -> int:
   """
   if steps_per_epoch <= at_most:
     return steps_per_epoch
-  for length in range(at_most, (at_most - 1) // 2, -1):
-    if steps_per_epoch % length == 0:
-      return length
-  return at_most
+  lengths = range(at_most, (at_most - 1) // 2, -1)
+  return next((n for n in lengths if steps_per_epoch % n == 0), at_most)
