@@ -37,13 +37,15 @@ with y_a and y_b as they were in the data; λ may differ by example. Labels that
 a MixUp has smoothed already want θ = 0 here.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import entr
 
 from tsla.smoothing.reduction import allowed, picked, reduced, shifted
+
+Shape = tuple[int, ...]
 
 
 def smoothed_cross_entropy(
@@ -194,24 +196,22 @@ def smoothed_sigmoid_cross_entropy(
 ) -> jax.Array:
   """Cross-entropy of yes-or-no questions against the smoothed answers.
 
-  Of a binary classifier, or of K labels that may all be true. Each is a
-  question of two classes, 1 and 0, so θ counts the mass moved to ŷ over both:
-  the smoothed answer is `t = (1−θ)·y + θ·ŷ`, with ŷ = 1/2 as the uniform one.
-  The loss is `−t·log σ(z) − (1−t)·log σ(−z)`, its gradient `σ(z) − t`.
+  Of a binary classifier, or of K labels that may all be true. Each question
+  has the classes 1 and 0, and θ counts the mass moved to ŷ over both: with
+  `t = (1−θ)·y + θ·ŷ` the loss is `−t·log σ(z) − (1−t)·log σ(−z)`, its gradient
+  `σ(z) − t`.
 
   Args:
     logits: z, f32[...] of any shape, finite; bf16, f16 and f64 as well.
     labels: y, of the logits' shape: integers or bool, 0 and 1 (others give
-      NaN); or floats, soft answers in 0 .. 1.
-    theta: θ, f32[], or with the first axes of the logits: one per example.
-    y_hat: ŷ, the probability of 1: f32[], or with the last axes of the logits.
-      None is 1/2.
-    where: bool, False masks a question; or its weight; with the first axes of
-      the logits. None keeps all.
+      NaN); or floats in 0 .. 1.
+    theta: θ, f32[], or with first axes of the logits.
+    y_hat: ŷ of 1: f32[], or with last axes of the logits. None is 1/2.
+    where: with first axes of the logits: bool, False masks; or weights.
 
   Returns:
-    f32 (f64 for f64 logits) of the logits' shape, 0 where masked. Sum or
-    average over the K labels as you like; PyTorch and Keras average.
+    f32 (f64 for f64 logits) of the logits' shape, 0 where masked. PyTorch and
+    Keras average over the K labels.
 
   Raises:
     ValueError: shapes or dtypes do not fit together.
@@ -226,21 +226,19 @@ def smoothed_sigmoid_cross_entropy(
   Reference:
     Szegedy et al., arXiv:1512.00567, section 7, for two classes.
   """
-  z = _floating(logits)
-  dtype, shape = _wide(z), z.shape
-  t = jnp.asarray(labels)
+  z, t = _floating(logits), jnp.asarray(labels)
+  dtype, shape = wide(z), z.shape
   _check_shape('labels', t, shape, (shape,))
-  valid = (t == 0) | (t == 1) | jnp.issubdtype(t.dtype, jnp.floating)
-  t = t.astype(dtype)
-  theta = _leading('theta', jnp.asarray(theta, dtype), shape, shape)
+  soft, t = jnp.issubdtype(t.dtype, jnp.floating), t.astype(dtype)
   y_hat = jnp.asarray(0.5 if y_hat is None else y_hat, dtype)
-  y_hat = _trailing('y_hat', y_hat, shape)
+  y_hat = _last('y_hat', y_hat, shape, 0)
+  theta = _first('theta', jnp.asarray(theta, dtype), shape, shape)
   if where is not None:
-    where = _leading('where', jnp.asarray(where), shape, shape)
-    kept = where != 0
-    z, t, theta, y_hat = (jnp.where(kept, x, 0) for x in (z, t, theta, y_hat))
+    keep = _first('where', where, shape, shape).astype(bool)
+    z, t, theta, y_hat = (jnp.where(keep, x, 0) for x in (z, t, theta, y_hat))
   z = z.astype(dtype)
-  t = jnp.where(valid, (1 - theta) * t + theta * y_hat, jnp.nan)
+  t = jnp.where(soft | (t == 0) | (t == 1), t, jnp.nan)
+  t = (1 - theta) * t + theta * y_hat
   loss = t * jax.nn.softplus(-z) + (1 - t) * jax.nn.softplus(z)
   return zero_masked(loss, where)
 
@@ -303,31 +301,26 @@ def canonical(
   z = _floating(logits)
   if z.ndim == 0:
     raise ValueError(f'logits of shape {z.shape} must have the classes last.')
-  shape, dtype, weight = z.shape, _wide(z), None
+  shape, dtype, weight = z.shape, wide(z), None
 
   y = jnp.asarray(labels)
   if _is_index(y):
-    cure = '' if y.shape != shape else ' One-hot: labels.astype(float).'
+    cure = ' One-hot: labels.astype(float).'
     _check_shape('integer labels', y, shape, (shape[:-1],), cure)
     if y.dtype.itemsize < 8:
       y = y.astype(jnp.int32)
     # jnp would count −1 from the end, and cut 2³² to 0.
     y = jnp.where((y < 0) | (y >= shape[-1]), shape[-1], y).astype(jnp.int32)
   else:
-    cure = (
-      '' if y.shape != shape[:-1] else ' Class indices: labels.astype(int).'
-    )
+    cure = ' Class indices: labels.astype(int).'
     _check_shape('soft labels', y, shape, (shape,), cure)
     y = y.astype(dtype)
-  theta = _leading('theta', jnp.asarray(theta, dtype), shape, shape[:-1])
+  theta = _first('theta', jnp.asarray(theta, dtype), shape[:-1], shape)
   if y_hat is not None:
-    y_hat = jnp.asarray(y_hat, dtype)
-    if y_hat.ndim == 0:
-      _check_shape('y_hat', y_hat, shape, (shape[-1:], shape))
-    y_hat = _trailing('y_hat', y_hat, shape)
+    y_hat = _last('y_hat', jnp.asarray(y_hat, dtype), shape, 1)
 
   if where is not None:
-    keep = _leading('where', jnp.asarray(where), shape, shape[:-1]) != 0
+    keep = _first('where', where, shape[:-1], shape).astype(bool)
     # Before any arithmetic: a zero cotangent times NaN is NaN. θ may keep
     # its NaN, for every factor it meets in a gradient is selected here.
     z = jnp.where(keep[..., None], z, 0)
@@ -341,14 +334,12 @@ def canonical(
     kept = y_hat.sum(-1, keepdims=True)
     y_hat = y_hat * (mass / jnp.where(kept == 0, 1, kept))
   if weights is not None:
-    weights = jnp.asarray(weights, dtype)
-    _check_shape('weights', weights, shape, (shape[-1:],))
-    every = _trailing('weights', weights, shape)
-    y_hat = every * (_uniform(z, dtype) if y_hat is None else y_hat)
+    weights = _last('weights', jnp.asarray(weights, dtype), shape, 1)
+    y_hat = weights * (_uniform(z, dtype) if y_hat is None else y_hat)
     if _is_index(y):
-      weight = picked(every, y)
+      weight = picked(weights, y)
     else:
-      y = every * y
+      y = weights * y
   return _Batch(z, y, theta, y_hat, weight)
 
 
@@ -389,8 +380,8 @@ def zero_masked(
   """0 for the examples that `where` masks, the others times their weight."""
   if where is None:
     return loss
-  weight = _leading('where', jnp.asarray(where), loss.shape, loss.shape)
-  loss = jnp.where(weight != 0, loss, 0)
+  weight = _first('where', where, loss.shape, loss.shape)
+  loss = jnp.where(weight.astype(bool), loss, 0)
   return loss if weight.dtype == jnp.bool_ else loss * weight.astype(loss.dtype)
 
 
@@ -414,39 +405,33 @@ def _floating(logits: jax.typing.ArrayLike) -> jax.Array:
   return z
 
 
-def _wide(z: jax.Array) -> jax.typing.DTypeLike:
+def wide(z: jax.Array) -> jax.typing.DTypeLike:
   """The dtype of the sums."""
   return z.dtype if z.dtype.itemsize == 8 else jnp.float32
 
 
-def _leading(
-  name: str,
-  array: jax.Array,
-  logits_shape: tuple[int, ...],
-  shape: tuple[int, ...],
-) -> jax.Array:
-  """Broadcasts what has the first axes of the shape, or all, or none."""
-  shapes = tuple(shape[:n] for n in range(len(shape) + 1))
-  _check_shape(name, array, logits_shape, shapes)
-  return jnp.broadcast_to(
-    jnp.expand_dims(array, range(array.ndim, len(shape))), shape
-  )
+def _first(name: str, array: Any, shape: Shape, like: Shape) -> jax.Array:
+  """Broadcasts to the shape what has its first axes, all or none."""
+  array = jnp.asarray(array)
+  count = range(len(shape) + 1)
+  _check_shape(name, array, like, tuple(shape[:n] for n in count))
+  more = range(array.ndim, len(shape))
+  return jnp.broadcast_to(jnp.expand_dims(array, more), shape)
 
 
-def _trailing(name: str, array: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-  """Broadcasts what has the last axes of the logits' shape, or all, or none."""
-  shapes = tuple(shape[n:] for n in range(len(shape), -1, -1))
-  _check_shape(name, array, shape, shapes)
-  return jnp.broadcast_to(
-    jnp.expand_dims(array, range(len(shape) - array.ndim)), shape
-  )
+def _last(name: str, array: jax.Array, shape: Shape, least: int) -> jax.Array:
+  """Broadcasts to the logits' shape what has its last axes, `least` or more."""
+  starts = range(len(shape) - least, -1, -1)
+  _check_shape(name, array, shape, tuple(shape[n:] for n in starts))
+  more = range(len(shape) - array.ndim)
+  return jnp.broadcast_to(jnp.expand_dims(array, more), shape)
 
 
 def _check_shape(
   name: str,
   array: jax.Array,
-  logits_shape: tuple[int, ...],
-  shapes: tuple[tuple[int, ...], ...],
+  logits_shape: Shape,
+  shapes: tuple[Shape, ...],
   cure: str = '',
 ) -> None:
   if array.shape not in shapes:

@@ -3,6 +3,7 @@
 All that is as wide as the classes is read here, once for each purpose.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -48,40 +49,40 @@ def reduced(
 
 
 def _together(z: jax.Array, top: jax.Array) -> tuple[jax.Array, ...]:
-  return tuple(sum_of(z, top, *_bounds(top)) for sum_of in _SUMS)
+  s, kept = shifted(z, top), allowed(z)
+  sums = jnp.exp(s), jnp.where(kept, s, 0), kept.astype(top.dtype)
+  return tuple(x.sum(-1) for x in sums)
 
 
 def _one_by_one(z: jax.Array, top: jax.Array) -> tuple[jax.Array, ...]:
-  # XLA's CPU compiler fuses arithmetic into a sum over classes, but writes
-  # down, as wide as z, what two sums share.
-  sums, args = [], (z, top, *_bounds(top))
-  for sum_of in _SUMS:
-    args = jax.lax.optimization_barrier(args)
-    sums.append(sum_of(*args))
-  return tuple(sums)
-
-
-def _bounds(top: jax.Array) -> tuple[jax.Array, ...]:
-  """The least finite number, and 1."""
+  # XLA's CPU compiler fuses arithmetic, but no comparison, into a sum over
+  # classes, and writes down, as wide as z, what two sums share.
   lowest = jnp.asarray(jnp.finfo(top.dtype).min, top.dtype)
-  return lowest, jnp.ones((), top.dtype)
+  args = z, top, lowest, jnp.ones((), top.dtype)
 
+  def apart(*terms: Callable[..., jax.Array]) -> tuple[jax.Array, ...]:
+    sums, own = [], args
+    for term in terms:
+      own = jax.lax.optimization_barrier(own)
+      sums.append(term(*own).sum(-1))
+    return tuple(sums)
 
-def _kept(
-  z: jax.Array, top: jax.Array, lowest: jax.Array, one: jax.Array
-) -> jax.Array:
-  """1 where `allowed`, else 0; not by a comparison, which does not fuse."""
-  z = z.astype(top.dtype)
-  return one - jnp.minimum(jnp.maximum(z, lowest) - z, one)
+  def kept(z: jax.Array, _: Any, low: jax.Array, one: jax.Array) -> jax.Array:
+    z = z.astype(top.dtype)
+    return one - jnp.minimum(jnp.maximum(z, low) - z, one)  # 0 of −inf
 
+  def kept_s(*args: jax.Array) -> jax.Array:
+    return jnp.maximum(shifted(*args[:2]), args[2]) * kept(*args)
 
-_SUMS = (
-  lambda z, top, lowest, one: jnp.exp(shifted(z, top)).sum(-1),
-  lambda z, top, lowest, one: (
-    jnp.maximum(shifted(z, top), lowest) * _kept(z, top, lowest, one)
-  ).sum(-1),
-  lambda *args: _kept(*args).sum(-1),
-)
+  exp_sum, every = apart(
+    lambda z, top, *_: jnp.exp(shifted(z, top)),
+    lambda z, top, *_: shifted(z, top),
+  )
+  return exp_sum, *jax.lax.cond(
+    jnp.isfinite(every).all(),  # no class is masked
+    lambda: (every, 0 * every + z.shape[-1]),
+    lambda: apart(kept_s, kept),
+  )
 
 
 @reduced.defjvp
