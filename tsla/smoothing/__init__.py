@@ -24,6 +24,7 @@ from tsla.smoothing.losses import (
   hard_cross_entropy,
   smoothed_cross_entropy,
   smoothed_kl,
+  smoothed_sigmoid_cross_entropy,
 )
 from tsla.smoothing.method import (
   Method,
@@ -84,6 +85,7 @@ __all__ = [
   'reset_momentum',
   'smoothed_cross_entropy',
   'smoothed_kl',
+  'smoothed_sigmoid_cross_entropy',
   'smoothing_state',
   'teacher',
   'two_stage',
