@@ -567,7 +567,7 @@ def test_a_state_that_was_saved_without_a_target_is_read(replayed, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('method', ['label_smoothing', *METHODS])
 def test_a_residual_network_resumes_and_forks_to_the_same_bits(
   tmp_path, method
 ):

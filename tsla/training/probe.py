@@ -152,7 +152,7 @@ def make_probe(
     held_out_loss = jnp.float32(jnp.nan)
     if inputs.held_out is not None:
       sums = evaluate(state, inputs.held_out, slots, batch_size)
-      held_out_loss = sums.nll / sums.count
+      held_out_loss = sums.nll.sum() / sums.count.sum()
     opt_state = smoothing.observe(
       state.opt_state,
       smoothing.Observation(statistics, held_out_loss),

@@ -282,7 +282,7 @@ def make_evaluation(
   *,
   axis_name: str | None = None,
 ) -> Callable[..., metrics.EvalSums]:
-  """`evaluate(state, examples, slots, batch_size)`: the sums over a whole set.
+  """`evaluate(state, examples, slots, batch_size)`: the sums of every batch.
 
   BatchNorm uses its running statistics. `slots` are this device's places in a
   batch; the last one is padded and masked. `own` are metrics of one's own.
@@ -302,8 +302,7 @@ def make_evaluation(
       return metrics.batch_sums(logits, examples.labels[picked], mask, own)
 
     indices = jnp.arange(batches.num_eval_batches(num_examples, batch_size))
-    per_batch = jax.lax.map(one_batch, indices)
-    sums = jax.tree.map(lambda leaf: leaf.sum(0), per_batch)
+    sums = jax.lax.map(one_batch, indices)  # that `finalize` adds in float64
     return sums if axis_name is None else jax.lax.psum(sums, axis_name)
 
   return evaluate
