@@ -29,19 +29,31 @@ was decided is part of the optimiser's state, beside θ, so it is saved with it:
   theta 0.0
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.typing import ArrayLike
 
 from tsla.smoothing import schedules
-from tsla.smoothing.rules import OPTIMAL, RULES, Memory, Observation, Rule
+from tsla.smoothing.rules import (
+  RULES,
+  Memory,
+  Observation,
+  Rule,
+  rule_number,
+)
 from tsla.smoothing.transform import (
   LabelSmoothingState,
   label_smoothing,
   smoothing_state,
+  unwrapped,
+  wrapped_as,
 )
 
 _NEVER = 2**31 - 1
@@ -65,7 +77,7 @@ class AutoTwoStage(NamedTuple):
 
 
 def auto_two_stage(
-  theta: jax.typing.ArrayLike,
+  theta: ArrayLike,
   rule: str,
   *,
   min_step: int = 0,
@@ -82,10 +94,11 @@ def auto_two_stage(
     rule: 'delta', 'mse', 'floor' or 'plateau', or another name of `rules`; or
       'optimal', which does not end it, but puts θ* of each observation in the
       place of θ.
-    min_step: updates before which nothing is decided, >= 0.
-    max_step: first update without smoothing if nothing was decided, > min_step.
-    patience: observations in a row at which the rule must fire, >= 1. Those
-      before `min_step` count.
+    min_step: updates before which nothing is decided, an integer >= 0.
+    max_step: first update without smoothing if nothing was decided, an integer
+      > min_step.
+    patience: observations in a row at which the rule must fire, an integer >=
+      1. Those before `min_step` count.
     rules: what is asked at each observation, by name.
     lowest: rule 'optimal' takes no θ* below, and none above `highest`; as
       `Method` has them.
@@ -96,24 +109,23 @@ def auto_two_stage(
     `Observation`. An observation at the count of the last one replaces that.
 
   Raises:
-    ValueError: as `two_stage`; an unknown rule, steps out of order, or a
-      patience below 1.
+    ValueError: as `two_stage`; an unknown rule, steps out of order, or no
+      integer where one must be.
 
   Example:
     >>> auto = auto_two_stage(0.4, 'mse', max_step=100)
     >>> float(auto.transformation.init(jnp.zeros(2)).smoothing.theta) > 0
     True
   """
-  names = (*rules, OPTIMAL)
-  if rule not in names:
-    raise ValueError(f'rule = {rule!r} must be one of {", ".join(names)}.')
-  if not 0 <= min_step < max_step:
+  rule_number(rule, rules)  # there is one
+  schedules.check_step('min_step', min_step, least=0)
+  schedules.check_step('max_step', max_step, least=1)
+  schedules.check_step('patience', patience, least=1)
+  if min_step >= max_step:
     raise ValueError(
       f'min_step = {min_step!r} and max_step = {max_step!r}: it must be '
       '0 <= min_step < max_step.'
     )
-  if patience < 1:
-    raise ValueError(f'patience = {patience!r} must be at least 1.')
   schedule = schedules.two_stage(theta, max_step)
 
   def show(opt_state: optax.OptState, seen: Observation) -> optax.OptState:
@@ -121,7 +133,7 @@ def auto_two_stage(
       opt_state,
       seen,
       schedule,
-      rule=names.index(rule),
+      rule=rule,
       min_step=min_step,
       patience=patience,
       rules=rules,
@@ -157,15 +169,18 @@ def adaptive_smoothing(
   def init_fn(params: optax.Params) -> AutoState:
     # Not inf: a state that is not finite is one that diverged.
     largest = jnp.finfo(jnp.float32).max
-    memory = Memory(
-      lowest_norm=jnp.float32(largest),
-      lowest_loss=jnp.float32(largest),
-      firings={name: jnp.zeros((), jnp.int32) for name in rules},
-      drop_step=jnp.int32(_NEVER),
-      follows=jnp.array(False),
-      followed=jnp.float32(0),
-    )
-    return AutoState(inner.init(params), memory, memory, jnp.int32(-1))
+
+    def memory() -> Memory:  # arrays of its own: a state may be donated
+      return Memory(
+        lowest_norm=jnp.float32(largest),
+        lowest_loss=jnp.float32(largest),
+        firings={name: jnp.zeros((), jnp.int32) for name in rules},
+        drop_step=jnp.int32(_NEVER),
+        follows=jnp.array(False),
+        followed=jnp.float32(0),
+      )
+
+    return AutoState(inner.init(params), memory(), memory(), jnp.int32(-1))
 
   def update_fn(
     updates: optax.Updates,
@@ -187,21 +202,23 @@ def observe(
   seen: Observation,
   schedule: optax.Schedule,
   *,
-  rule: jax.typing.ArrayLike,
-  min_step: jax.typing.ArrayLike = 0,
-  patience: jax.typing.ArrayLike = 1,
+  rule: str | jax.Array,
+  min_step: ArrayLike = 0,
+  patience: ArrayLike = 1,
   rules: Mapping[str, Rule] = RULES,
-  lowest: jax.typing.ArrayLike = 0.0,
-  highest: jax.typing.ArrayLike = 1.0,
+  lowest: ArrayLike = 0.0,
+  highest: ArrayLike = 1.0,
 ) -> optax.OptState:
   """Shows an observation to the `adaptive_smoothing` in an optimiser's state.
 
   Args:
-    opt_state: any nesting with one `AutoState` in it, concrete or traced.
+    opt_state: any nesting with one `AutoState` in it, concrete or traced; of
+      an `nnx.Optimizer`, too, whose `opt_state` becomes what is returned.
     seen: what was measured at the weights that the next gradient is taken at.
     schedule: that of the transformation.
-    rule: i32[], which of `rules` is in force, one more than the last for
-      'optimal'; −1: none, nothing is decided.
+    rule: which of `rules` is in force, by name, or 'optimal'; '': none,
+      nothing is decided. As an input of a compiled program i32[], the
+      `rule_number` of the name.
     min_step: as for `auto_two_stage`, and so are the others; all but `rules`
       may be traced.
     patience: as there.
@@ -213,9 +230,27 @@ def observe(
     `opt_state` with what the rules say, and θ for the next gradient.
 
   Raises:
-    ValueError: opt_state holds no `AutoState`, or more than one.
+    ValueError: opt_state holds no `AutoState`, or more than one; or an unknown
+      rule.
+
+  Example:
+    >>> import tsla
+    >>> schedule = tsla.constant(0.4)
+    >>> opt_state = tsla.adaptive_smoothing(schedule).init(jnp.zeros(2))
+    >>> found = tsla.gradient_statistics(  # h varies, g does not
+    ...   lambda h: (0 * h, h), jnp.eye(4), 0.4, batch_size=1
+    ... )
+    >>> seen = tsla.Observation(found, held_out_loss=1.0)
+    >>> opt_state = tsla.observe(opt_state, seen, schedule, rule='plateau')
+    >>> opt_state = tsla.observe(opt_state, seen, schedule, rule='plateau')
+    >>> float(tsla.current_theta(opt_state)) > 0  # the same count, seen anew
+    True
   """
   state = auto_state(opt_state)
+  if not isinstance(rule, jax.Array | np.ndarray | np.integer):
+    rule = rule_number(rule, rules)
+  # x64 or not, the state is of float32.
+  seen = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), seen)
   count = state.smoothing.count
   before = jax.tree.map(
     lambda old, new: jnp.where(state.observed == count, old, new),
@@ -256,10 +291,10 @@ def observe(
     scheduled._replace(theta=_decided(scheduled, memory)),
     memory,
     before,
-    count,
+    jnp.array(count),  # a copy: each leaf may be donated
   )
   return jax.tree.map(
-    lambda node: state if _is_auto_state(node) else node,
+    lambda node: wrapped_as(node, state) if _is_auto_state(node) else node,
     opt_state,
     is_leaf=_is_auto_state,
   )
@@ -292,15 +327,18 @@ def with_schedule(
     0.0
   """
 
-  def move(node: Any) -> Any:
+  def moved(node: Any) -> Any:
     if isinstance(node, AutoState):
-      moved = move(node.smoothing)
-      theta = _decided(moved, node.memory)
-      return node._replace(smoothing=moved._replace(theta=theta))
-    if isinstance(node, LabelSmoothingState):
-      theta = jnp.asarray(schedule(node.count), jnp.float32)
-      return node._replace(theta=theta)
-    return node
+      smoothing = moved(node.smoothing)
+      theta = _decided(smoothing, node.memory)
+      return node._replace(smoothing=smoothing._replace(theta=theta))
+    theta = jnp.array(schedule(node.count), jnp.float32)
+    return node._replace(theta=theta)
+
+  def move(node: Any) -> Any:
+    if not isinstance(node, AutoState | LabelSmoothingState):
+      return node
+    return wrapped_as(node, moved(unwrapped(node)))
 
   smoothing_state(opt_state)  # there is one
   return jax.tree.map(
@@ -311,7 +349,7 @@ def with_schedule(
 
 
 def auto_state(opt_state: optax.OptState) -> AutoState:
-  """The state of `adaptive_smoothing`, found anywhere in an optimiser's state.
+  """The state of `adaptive_smoothing`, as `smoothing_state` finds its own.
 
   Raises:
     ValueError: opt_state holds none, or more than one.
@@ -323,7 +361,7 @@ def auto_state(opt_state: optax.OptState) -> AutoState:
       f'{len(states)} AutoStates in the optimiser state: put the '
       'transformation of one auto_two_stage in front of the optimiser.'
     )
-  return states[0]
+  return unwrapped(states[0])
 
 
 def _decided(scheduled: LabelSmoothingState, memory: Memory) -> jax.Array:

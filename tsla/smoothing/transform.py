@@ -45,7 +45,13 @@ large.
 
 Under `optax.inject_hyperparams` inject numbers such as the learning rate and
 close over the schedule of θ: an injected schedule arrives one update late.
+
+Every state may be donated (`jax.jit(step, donate_argnums=…)`). The leaves of
+flax's `nnx.Optimizer` are variables, and are read and made anew here; a loop
+with it and one with linen's `TrainState` are in `docs/loops.md`.
 """
+
+from __future__ import annotations
 
 from typing import Any, NamedTuple
 
@@ -82,6 +88,7 @@ def label_smoothing(
 
   Raises:
     TypeError: schedule is not callable.
+    ValueError: in `update`, smoothing_updates of another shape.
 
   Example:
     >>> import tsla
@@ -106,8 +113,9 @@ def label_smoothing(
     )
 
   def state_at(count: jax.Array) -> LabelSmoothingState:
+    # A copy: a schedule may return an array of the user's, not to be donated.
     return LabelSmoothingState(
-      count=count, theta=jnp.asarray(schedule(count), jnp.float32)
+      count=count, theta=jnp.array(schedule(count), jnp.float32)
     )
 
   def init_fn(params: optax.Params) -> LabelSmoothingState:
@@ -128,7 +136,14 @@ def label_smoothing(
       def mix(update: Any, smoothing_update: Any) -> Any:
         if _is_masked_node(update):  # optax.masked leaves extra arguments whole
           return update
-        mixed = (1 - state.theta) * update + state.theta * smoothing_update
+        shapes = jnp.shape(update), jnp.shape(smoothing_update)
+        if shapes[0] != shapes[1]:
+          raise ValueError(
+            f'smoothing_updates of shape {shapes[1]} for updates of {shapes[0]}'
+            ': pass the gradient against ŷ of the same parameters.'
+          )
+        with jax.numpy_dtype_promotion('standard'):  # where it is strict, too
+          mixed = (1 - state.theta) * update + state.theta * smoothing_update
         return mixed.astype(jnp.result_type(update))
 
       updates = jax.tree.map(
@@ -144,11 +159,11 @@ def smoothing_state(opt_state: optax.OptState) -> LabelSmoothingState:
 
   Args:
     opt_state: any nesting of chain, masked, MultiSteps, inject_hyperparams,
-      partition …, concrete or traced.
+      partition …, concrete or traced; of an `nnx.Optimizer`, too.
 
   Returns:
-    The one `LabelSmoothingState` in it: `count` updates were applied, `theta`
-    is for the next gradient.
+    The one `LabelSmoothingState` in it, of arrays: `count` updates were
+    applied, `theta` is for the next gradient.
 
   Raises:
     ValueError: opt_state holds none, or more than one.
@@ -173,7 +188,7 @@ def smoothing_state(opt_state: optax.OptState) -> LabelSmoothingState:
       'label_smoothing(schedule), in front of the whole optimiser rather than '
       'once per group of parameters.'
     )
-  return states[0]
+  return unwrapped(states[0])
 
 
 def current_theta(opt_state: optax.OptState) -> jax.Array:
@@ -195,6 +210,30 @@ def current_theta(opt_state: optax.OptState) -> jax.Array:
     Array(0.1, dtype=float32)
   """
   return smoothing_state(opt_state).theta
+
+
+def unwrapped(tree: Any) -> Any:
+  """The tree with arrays in place of nnx's variables."""
+  return jax.tree.map(
+    lambda leaf: leaf.get_value() if _is_variable(leaf) else leaf,
+    tree,
+    is_leaf=_is_variable,
+  )
+
+
+def wrapped_as(old: Any, new: Any) -> Any:
+  """The arrays of `new` in variables like those of `old`, where it has any."""
+  return jax.tree.map(
+    lambda leaf, value: leaf.copy(value) if _is_variable(leaf) else value,
+    old,
+    new,
+    is_leaf=_is_variable,
+  )
+
+
+def _is_variable(leaf: Any) -> bool:
+  # By what it can do: flax need not be installed.
+  return hasattr(leaf, 'get_value') and hasattr(leaf, 'get_metadata')
 
 
 def _is_masked_node(node: Any) -> bool:

@@ -27,7 +27,7 @@ from tsla.data.pipeline import View, clean_view, train_view
 from tsla.smoothing.auto import auto_state
 from tsla.smoothing.estimates import Estimate, GradientStatistics
 from tsla.smoothing.method import logit_gradients
-from tsla.smoothing.rules import OPTIMAL, Rule
+from tsla.smoothing.rules import Rule
 from tsla.training import optimizer, step
 
 if TYPE_CHECKING:  # else jax, flax and optax suffice
@@ -40,7 +40,7 @@ _EPOCH = 2**31 - 1
 class Decision(NamedTuple):
   """What is in force: arrays, so that all rules are one compiled program."""
 
-  rule: np.ndarray  # i32[], as of `smoothing.observe`
+  rule: np.ndarray  # i32[], its `smoothing.rule_number`
   min_step: np.ndarray  # i32[]
   patience: np.ndarray  # i32[]
   lowest: np.ndarray  # f32[]
@@ -84,7 +84,7 @@ def decision(
 ) -> Decision:
   """What a config puts in force; rule '': nothing is decided."""
   return Decision(
-    np.int32([*rules, OPTIMAL].index(rule) if rule else -1),
+    np.int32(smoothing.rule_number(rule, rules)),
     np.int32(min_step),
     np.int32(patience),
     np.float32(method.lowest),
