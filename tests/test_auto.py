@@ -183,7 +183,11 @@ def test_another_schedule_takes_no_decision_back():
   ('kwargs', 'message'),
   [
     ({'rule': 'dleta'}, "rule = 'dleta' must be one of delta, mse"),
-    ({'min_step': 5, 'max_step': 5}, 'min_step = 5 and max_step = 5'),
+    ({'rule': ''}, 'must be one of delta, mse'),
+    (
+      {'min_step': 5, 'max_step': 5},
+      r'max_step = 5 .* in \[6, ',
+    ),
     ({'patience': 0}, 'patience = 0'),
     ({'patience': 1.5}, 'patience = 1.5 must be an integer'),
     ({'min_step': 1.5}, 'min_step = 1.5 must be an integer'),

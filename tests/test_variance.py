@@ -279,8 +279,9 @@ def test_delta_without_replacement_is_unbiased_with_an_honest_error(
   values, errors, truth = drawn_without_replacement(heavy, dims, count)
   assert abs(values.mean() / truth - 1) < 0.05
   covered = np.mean(abs(values - truth) < 2 * errors)
-  assert 0.9 < covered < 0.98
-  assert 0.85 < np.median(errors) / values.std() < 1.2
+  assert 0.9 < covered < 0.99
+  low, high = np.percentile(values, [16, 84])  # it has a tail
+  assert 0.85 < np.median(errors) / ((high - low) / 2) < 1.25
 
 
 def test_the_error_of_delta_is_infinite_where_sigma2_is_not_told_from_0():
@@ -316,7 +317,7 @@ def test_a_loop_needs_the_mini_batch_before_of_a_finite_set():
   ):
     np.testing.assert_allclose(one, other, rtol=1e-4)
   assert found([(g[-1], h[-1]), *first[1:]]).delta.error > 0
-  with pytest.raises(ValueError, match='of the mini-batch before it'):
+  with pytest.raises(ValueError, match='num_examples needs `before`'):
     found()
 
 

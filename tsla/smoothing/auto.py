@@ -41,19 +41,13 @@ import optax
 from jax.typing import ArrayLike
 
 from tsla.smoothing import schedules
-from tsla.smoothing.rules import (
-  RULES,
-  Memory,
-  Observation,
-  Rule,
-  rule_number,
-)
+from tsla.smoothing.rules import RULES, Memory, Observation, Rule, rule_number
 from tsla.smoothing.transform import (
   LabelSmoothingState,
   label_smoothing,
+  replace_states,
   smoothing_state,
-  unwrapped,
-  wrapped_as,
+  states_of,
 )
 
 _NEVER = 2**31 - 1
@@ -117,15 +111,10 @@ def auto_two_stage(
     >>> float(auto.transformation.init(jnp.zeros(2)).smoothing.theta) > 0
     True
   """
-  rule_number(rule, rules)  # there is one
+  rule_number(rule or None, rules)  # there is one
   schedules.check_step('min_step', min_step, least=0)
-  schedules.check_step('max_step', max_step, least=1)
+  schedules.check_step('max_step', max_step, least=min_step + 1)
   schedules.check_step('patience', patience, least=1)
-  if min_step >= max_step:
-    raise ValueError(
-      f'min_step = {min_step!r} and max_step = {max_step!r}: it must be '
-      '0 <= min_step < max_step.'
-    )
   schedule = schedules.two_stage(theta, max_step)
 
   def show(opt_state: optax.OptState, seen: Observation) -> optax.OptState:
@@ -169,18 +158,16 @@ def adaptive_smoothing(
   def init_fn(params: optax.Params) -> AutoState:
     # Not inf: a state that is not finite is one that diverged.
     largest = jnp.finfo(jnp.float32).max
-
-    def memory() -> Memory:  # arrays of its own: a state may be donated
-      return Memory(
-        lowest_norm=jnp.float32(largest),
-        lowest_loss=jnp.float32(largest),
-        firings={name: jnp.zeros((), jnp.int32) for name in rules},
-        drop_step=jnp.int32(_NEVER),
-        follows=jnp.array(False),
-        followed=jnp.float32(0),
-      )
-
-    return AutoState(inner.init(params), memory(), memory(), jnp.int32(-1))
+    memory = Memory(
+      lowest_norm=jnp.float32(largest),
+      lowest_loss=jnp.float32(largest),
+      firings={name: jnp.zeros((), jnp.int32) for name in rules},
+      drop_step=jnp.int32(_NEVER),
+      follows=jnp.array(False),
+      followed=jnp.float32(0),
+    )
+    before = jax.tree.map(jnp.copy, memory)  # each leaf may be donated
+    return AutoState(inner.init(params), memory, before, jnp.int32(-1))
 
   def update_fn(
     updates: optax.Updates,
@@ -232,19 +219,6 @@ def observe(
   Raises:
     ValueError: opt_state holds no `AutoState`, or more than one; or an unknown
       rule.
-
-  Example:
-    >>> import tsla
-    >>> schedule = tsla.constant(0.4)
-    >>> opt_state = tsla.adaptive_smoothing(schedule).init(jnp.zeros(2))
-    >>> found = tsla.gradient_statistics(  # h varies, g does not
-    ...   lambda h: (0 * h, h), jnp.eye(4), 0.4, batch_size=1
-    ... )
-    >>> seen = tsla.Observation(found, held_out_loss=1.0)
-    >>> opt_state = tsla.observe(opt_state, seen, schedule, rule='plateau')
-    >>> opt_state = tsla.observe(opt_state, seen, schedule, rule='plateau')
-    >>> float(tsla.current_theta(opt_state)) > 0  # the same count, seen anew
-    True
   """
   state = auto_state(opt_state)
   if not isinstance(rule, jax.Array | np.ndarray | np.integer):
@@ -291,13 +265,9 @@ def observe(
     scheduled._replace(theta=_decided(scheduled, memory)),
     memory,
     before,
-    jnp.array(count),  # a copy: each leaf may be donated
+    jnp.copy(count),
   )
-  return jax.tree.map(
-    lambda node: wrapped_as(node, state) if _is_auto_state(node) else node,
-    opt_state,
-    is_leaf=_is_auto_state,
-  )
+  return replace_states(opt_state, AutoState, lambda _: state)
 
 
 def with_schedule(
@@ -327,25 +297,15 @@ def with_schedule(
     0.0
   """
 
-  def moved(node: Any) -> Any:
-    if isinstance(node, AutoState):
-      smoothing = moved(node.smoothing)
-      theta = _decided(smoothing, node.memory)
-      return node._replace(smoothing=smoothing._replace(theta=theta))
-    theta = jnp.array(schedule(node.count), jnp.float32)
-    return node._replace(theta=theta)
-
   def move(node: Any) -> Any:
-    if not isinstance(node, AutoState | LabelSmoothingState):
-      return node
-    return wrapped_as(node, moved(unwrapped(node)))
+    if isinstance(node, AutoState):
+      moved = move(node.smoothing)
+      theta = _decided(moved, node.memory)
+      return node._replace(smoothing=moved._replace(theta=theta))
+    return node._replace(theta=jnp.array(schedule(node.count), jnp.float32))
 
   smoothing_state(opt_state)  # there is one
-  return jax.tree.map(
-    move,
-    opt_state,
-    is_leaf=lambda node: isinstance(node, AutoState | LabelSmoothingState),
-  )
+  return replace_states(opt_state, AutoState | LabelSmoothingState, move)
 
 
 def auto_state(opt_state: optax.OptState) -> AutoState:
@@ -354,14 +314,13 @@ def auto_state(opt_state: optax.OptState) -> AutoState:
   Raises:
     ValueError: opt_state holds none, or more than one.
   """
-  nodes = jax.tree.leaves(opt_state, is_leaf=_is_auto_state)
-  states = [node for node in nodes if _is_auto_state(node)]
+  states = states_of(opt_state, AutoState)
   if len(states) != 1:
     raise ValueError(
       f'{len(states)} AutoStates in the optimiser state: put the '
       'transformation of one auto_two_stage in front of the optimiser.'
     )
-  return unwrapped(states[0])
+  return states[0]
 
 
 def _decided(scheduled: LabelSmoothingState, memory: Memory) -> jax.Array:
@@ -369,7 +328,3 @@ def _decided(scheduled: LabelSmoothingState, memory: Memory) -> jax.Array:
   follows = memory.follows & (scheduled.theta != 0)
   theta = jnp.where(follows, memory.followed, scheduled.theta)
   return jnp.where(scheduled.count >= memory.drop_step, 0.0, theta)
-
-
-def _is_auto_state(node: Any) -> bool:
-  return isinstance(node, AutoState)

@@ -60,10 +60,8 @@ class Products(NamedTuple):
   mean_g_c: jax.Array  # ⟨ḡ, ċ⟩
   mean_c_g: jax.Array  # ⟨c̄, ġ⟩
   mean_c_c: jax.Array  # ⟨c̄, ċ⟩
-  # With the mini-batch before, ġ' and ċ'; needed of a finite population.
-  pair_gg: jax.Array | None = None  # ⟨ġ', ġ⟩
-  pair_gc: jax.Array | None = None  # (⟨ġ', ċ⟩ + ⟨ċ', ġ⟩)/2
-  pair_cc: jax.Array | None = None  # ⟨ċ', ċ⟩
+  # gg, gc and cc with the mini-batch before; needed of a finite population
+  pairs: tuple[jax.Array, jax.Array, jax.Array] | None = None
 
 
 class MeanProducts(NamedTuple):
@@ -120,10 +118,10 @@ def estimate(
   m = rows.gg.shape[0]
   if m < 3:
     raise ValueError(f'{m} mini-batches: the jackknife needs at least 3.')
-  if sampled and batch_size > 1 and rows.pair_gg is None:
+  if sampled and batch_size > 1 and rows.pairs is None:
     raise ValueError(
-      'num_examples is given, but not how neighbours vary together: hand each '
-      'call of products the (g, h) of the mini-batch before it.'
+      'num_examples needs `before` in each call of products: the (g, h) of the '
+      'mini-batch before it.'
     )
   moments = _moments(means, rows, 1 - sampled)
   theta = jnp.asarray(theta, moments.gg.dtype)
@@ -152,21 +150,20 @@ def _ratio(
   A quotient of estimates Â/D̂ is high by `Var D̂/D² − Cov(Â, D̂)/(AD)` of itself.
   Beale's `(ÂD̂ + Cov)/(D̂² + Var)` is not, and small D̂ do not upset it.
 
-  By Hoeffding's decomposition each (co)variance is a sum of two: of what every
-  example adds, which sampling a part f of a population without replacement
-  leaves 1 − f of, and of what every pair of examples in one mini-batch adds,
-  which stays, as chance forms the mini-batches. The jackknife has the sum. Two
-  mini-batches tell the second alone, `2·(1 − 1/B)/m · E⟨ġ_i, ġ_k⟩²` for D = σ²;
-  neighbours stand for all.
-
-  The error is that of Â − R·D̂ over D̂, widened as Fieller's interval of two
-  errors is, by 1/(1 − 4·Var D̂/D²).
+  By Hoeffding's decomposition each (co)variance is a sum of what every example
+  adds, of which sampling a part f without replacement leaves 1 − f, and of what
+  every pair in a mini-batch adds, which stays: chance forms the mini-batches.
+  The jackknife has the sum. Two mini-batches tell the second, for D = σ²
+  `2·(1 − 1/B)/m · E⟨ġ_i, ġ_k⟩²`; neighbours stand for all. The error is that of
+  Â − R·D̂ over D̂, widened as Fieller's interval is, by 1/(1 − 4·Var D̂/D²).
 
   Reference:
     Beale, Ind. Org. 31 (1962); Fieller, J. R. Stat. Soc. B 16 (1954).
   """
   m = rows.gg.shape[0]
   first = jax.tree.map(lambda moment: moment[0], moments)
+  # Shifts of means know of the finite population already.
+  shifts = jax.tree.map(lambda moment: moment[1:] - moment[0], moments)
 
   def parts(gg: jax.Array, gc: jax.Array, cc: jax.Array) -> jax.Array:
     """Of A, but for its bias, and of D: over D, so that no square overflows."""
@@ -177,14 +174,13 @@ def _ratio(
     return _over(theta**2 * mean_cc, scale * first.gg)
 
   value = parts(*first[:3])[0] + of_bias(first.mean_cc)
-  # Shifts of means know of the finite population already.
-  shifts = jax.tree.map(lambda moment: moment[1:] - moment[0], moments)
-  top, bottom = ((m - 1) / m) ** 0.5 * (1 - sampled) ** 0.5 * parts(*shifts[:3])
-  top += ((m - 1) / m) ** 0.5 * of_bias(shifts.mean_cc)
+  terms = (1 - sampled) ** 0.5 * parts(*shifts[:3])
+  terms = ((m - 1) / m) ** 0.5 * terms.at[0].add(of_bias(shifts.mean_cc))
   if sampled and batch_size > 1:
     weight = 2 * (1 - 1 / batch_size) * sampled * m / (m - 1) ** 3
-    pairs = weight**0.5 * parts(rows.pair_gg, rows.pair_gc, rows.pair_cc)
-    top, bottom = jnp.concatenate([jnp.stack([top, bottom]), pairs], axis=1)
+    pairs = weight**0.5 * parts(*rows.pairs)
+    terms = jnp.concatenate([terms, pairs], axis=1)
+  top, bottom = terms
   noise = jnp.sum(bottom**2)
   value = (value + jnp.sum(top * bottom)) / (1 + noise)
   error = jnp.sqrt(jnp.sum((top - value * bottom) ** 2))

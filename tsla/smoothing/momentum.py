@@ -15,23 +15,13 @@ import optax
 from tsla.smoothing.transform import current_theta
 
 # What remembers gradients.
+_SCALES = (
+  'AdaDelta Adam Adan Amsgrad Belief Lion Novograd Rms Rprop Rss RStdDev'
+)
 _MOMENTUM = (
-  optax.EmaState,
-  optax.FactoredState,
-  optax.ScaleByAdaDeltaState,
-  optax.ScaleByAdamState,
-  optax.ScaleByAdanState,
-  optax.ScaleByAmsgradState,
-  optax.ScaleByBeliefState,
-  optax.ScaleByLionState,
-  optax.ScaleByNovogradState,
-  optax.ScaleByRmsState,
-  optax.ScaleByRpropState,
-  optax.ScaleByRssState,
-  optax.ScaleByRStdDevState,
-  optax.ScaleBySM3State,
-  optax.TraceState,
-  optax.contrib.MuonState,
+  *(getattr(optax, f'ScaleBy{name}State') for name in _SCALES.split()),
+  *(optax.ScaleBySM3State, optax.FactoredState),
+  *(optax.EmaState, optax.TraceState, optax.contrib.MuonState),
 )
 
 
@@ -47,11 +37,10 @@ def reset_momentum(
 ) -> optax.GradientTransformationExtraArgs:
   """`tx`, whose momentum begins anew with the first gradient without smoothing.
 
-  All that remembers gradients is what `init` makes of it: SGD's buffer, the
-  moments of Adam and its kin (AdaBelief, Yogi, AMSGrad, NovoGrad, Adan, LAMB,
-  Lion, Muon), of RMSProp, Adagrad, Adadelta and Adafactor, with the counts that
-  correct their bias. The learning rate's count goes on. An update is without
-  smoothing if its θ is exactly 0.
+  All that remembers gradients is as `init` makes it: SGD's buffer, the moments
+  of Adam and its kin, of RMSProp, Adagrad, Adafactor, Lion, Muon …, with the
+  count that corrects the bias of those; the learning rate's count goes on. An
+  update is without smoothing if its θ is exactly 0.
 
   Args:
     tx: a chain of optax's parts that owns θ and has momentum.
@@ -60,7 +49,7 @@ def reset_momentum(
     A transformation with the state `ResetMomentumState`.
 
   Raises:
-    ValueError: in `init`, none of optax's momenta is found in the state.
+    ValueError: in `init`, where nothing of the kind is found.
 
   Example:
     >>> import tsla
@@ -83,8 +72,8 @@ def reset_momentum(
     inner = tx.init(params)
     if not any(map(_remembers, jax.tree.leaves(inner, is_leaf=_remembers))):
       raise ValueError(
-        'No momentum in the optimiser state that reset_momentum knows of: use '
-        'an optimiser of optax that has one, such as sgd(…, momentum=0.9).'
+        'No momentum in the optimiser state that reset_momentum knows: use one '
+        'of optax that has it, such as sgd(0.1, momentum=0.9).'
       )
     return ResetMomentumState(jnp.array(False), inner)
 

@@ -84,15 +84,10 @@ OPTIMAL = 'optimal'
 NAMES = (*RULES, OPTIMAL)
 
 
-def rule_number(rule: str, rules: Mapping[str, Rule] = RULES) -> int:
-  """What stands for a rule in a compiled program, whose input it may be.
+def rule_number(rule: str | None, rules: Mapping[str, Rule] = RULES) -> int:
+  """A rule's name as a number, which may be the input of a compiled program.
 
-  Args:
-    rule: a name of `rules`, 'optimal', or '' for none.
-    rules: what is asked at each observation, by name.
-
-  Returns:
-    Its place in `rules`, one more than the last for 'optimal', −1 for none.
+  Its place in `rules`, one more than the last for 'optimal', −1 for ''.
 
   Raises:
     ValueError: an unknown name, or no name.

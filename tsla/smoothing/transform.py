@@ -4,30 +4,8 @@
 reads θ from the optimiser state and hands it to the loss; the update that
 applies the gradient moves θ on. So θ is saved, restored and skipped together
 with the update it belongs to, and being traced it recompiles nothing at the
-switch. A whole loop, TSLA on a linear model:
-
-  >>> import jax, optax, tsla
-  >>> x = jax.random.normal(jax.random.key(0), (256, 8))
-  >>> y = (x @ jax.random.normal(jax.random.key(1), (8, 3))).argmax(-1)
-  >>> params = {'w': jax.numpy.zeros((8, 3)), 'b': jax.numpy.zeros(3)}
-  >>> theta_schedule = tsla.two_stage(0.1, drop_step=60)
-  >>> tx = optax.chain(
-  ...   tsla.label_smoothing(theta_schedule), optax.sgd(0.1, momentum=0.9)
-  ... )
-  >>> def loss_fn(params, theta):
-  ...   logits = x @ params['w'] + params['b']
-  ...   return tsla.smoothed_cross_entropy(logits, y, theta).mean()
-  >>> @jax.jit
-  ... def train_step(params, opt_state):
-  ...   theta = tsla.current_theta(opt_state)
-  ...   loss, grads = jax.value_and_grad(loss_fn)(params, theta)
-  ...   updates, opt_state = tx.update(grads, opt_state, params)
-  ...   return optax.apply_updates(params, updates), opt_state, loss
-  >>> opt_state = tx.init(params)
-  >>> for step in range(100):
-  ...   params, opt_state, loss = train_step(params, opt_state)
-  >>> print(f'loss {loss:.1f}, theta {tsla.current_theta(opt_state)}')
-  loss 0.2, theta 0.0
+switch. The README has a whole loop, `docs/loops.md` has those with flax's
+`TrainState` and `nnx.Optimizer`. Every state may be donated.
 
 For a loss that takes no soft labels, compute the gradients against y and
 against ŷ and let the transformation mix them, which is the same update because
@@ -45,14 +23,11 @@ large.
 
 Under `optax.inject_hyperparams` inject numbers such as the learning rate and
 close over the schedule of θ: an injected schedule arrives one update late.
-
-Every state may be donated (`jax.jit(step, donate_argnums=…)`). The leaves of
-flax's `nnx.Optimizer` are variables, and are read and made anew here; a loop
-with it and one with linen's `TrainState` are in `docs/loops.md`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -174,8 +149,7 @@ def smoothing_state(opt_state: optax.OptState) -> LabelSmoothingState:
     >>> int(smoothing_state(tx.init(jnp.zeros(3))).count)
     0
   """
-  nodes = jax.tree.leaves(opt_state, is_leaf=_is_smoothing_state)
-  states = [node for node in nodes if _is_smoothing_state(node)]
+  states = states_of(opt_state, LabelSmoothingState)
   if not states:
     raise ValueError(
       'No LabelSmoothingState in the optimiser state: put '
@@ -188,7 +162,7 @@ def smoothing_state(opt_state: optax.OptState) -> LabelSmoothingState:
       'label_smoothing(schedule), in front of the whole optimiser rather than '
       'once per group of parameters.'
     )
-  return unwrapped(states[0])
+  return states[0]
 
 
 def current_theta(opt_state: optax.OptState) -> jax.Array:
@@ -212,21 +186,34 @@ def current_theta(opt_state: optax.OptState) -> jax.Array:
   return smoothing_state(opt_state).theta
 
 
-def unwrapped(tree: Any) -> Any:
-  """The tree with arrays in place of nnx's variables."""
+def states_of(opt_state: optax.OptState, kind: type) -> list[Any]:
+  """The states of a kind, of arrays where those of nnx are variables."""
+  nodes = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, kind))
+  return [_arrays(node) for node in nodes if isinstance(node, kind)]
+
+
+def replace_states(
+  opt_state: optax.OptState, kinds: Any, change: Callable[[Any], Any]
+) -> optax.OptState:
+  """With `change` of each state of the kinds, in variables where it was."""
+
+  def wrap(old: Any, new: Any) -> Any:
+    return old.copy(new) if _is_variable(old) else new
+
+  def replace(node: Any) -> Any:
+    if not isinstance(node, kinds):
+      return node
+    return jax.tree.map(wrap, node, change(_arrays(node)), is_leaf=_is_variable)
+
   return jax.tree.map(
-    lambda leaf: leaf.get_value() if _is_variable(leaf) else leaf,
-    tree,
-    is_leaf=_is_variable,
+    replace, opt_state, is_leaf=lambda x: isinstance(x, kinds)
   )
 
 
-def wrapped_as(old: Any, new: Any) -> Any:
-  """The arrays of `new` in variables like those of `old`, where it has any."""
+def _arrays(tree: Any) -> Any:
   return jax.tree.map(
-    lambda leaf, value: leaf.copy(value) if _is_variable(leaf) else value,
-    old,
-    new,
+    lambda leaf: leaf.get_value() if _is_variable(leaf) else leaf,
+    tree,
     is_leaf=_is_variable,
   )
 
@@ -238,7 +225,3 @@ def _is_variable(leaf: Any) -> bool:
 
 def _is_masked_node(node: Any) -> bool:
   return isinstance(node, optax.MaskedNode)
-
-
-def _is_smoothing_state(node: Any) -> bool:
-  return isinstance(node, LabelSmoothingState)

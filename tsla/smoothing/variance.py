@@ -122,19 +122,14 @@ def gradient_statistics(
     return update_means(means, *gradient_pair(batch)), None
 
   def second_pass(before: Any, batch: Any) -> tuple[Any, Products]:
-    pair = gradient_pair(batch)
-    return pair, products(means, *pair, before)
+    pair = _split(*gradient_pair(batch))
+    return pair, _products(means, pair, before)
 
   one = jax.tree.map(lambda leaf: leaf[0], batches)
-  shapes = jax.eval_shape(gradient_pair, one)
-  means, _ = jax.lax.scan(first_pass, init_means(shapes[0]), batches)
-  # Before the first there is one that is the mean: its products are 0.
-  before = jax.tree.map(
-    lambda shape, mean: mean.astype(shape.dtype),
-    shapes,
-    (means.g, jax.tree.map(jnp.add, means.g, means.c)),
-  )
-  _, rows = jax.lax.scan(second_pass, before, batches)
+  shapes, _ = jax.eval_shape(gradient_pair, one)
+  means, _ = jax.lax.scan(first_pass, init_means(shapes), batches)
+  # Before the first comes the mean, with which all products are 0.
+  _, rows = jax.lax.scan(second_pass, (means.g, means.c), batches)
   return statistics(
     means,
     rows,
@@ -202,22 +197,17 @@ def products(
   Returns:
     f32[] each; stack them to f32[m], as `lax.scan` does.
   """
+  pair = _split(g, h)
+  found = _products(means, pair, pair if before is None else _split(*before))
+  return found if before is not None else found._replace(pairs=None)
 
-  def centred(g: Any, h: Any) -> tuple[Any, Any]:
-    g, c = _split(g, h)
-    g = jax.tree.map(jnp.subtract, g, means.g)
-    return g, jax.tree.map(jnp.subtract, c, means.c)
 
-  g, c = centred(g, h)
-  pairs = {}
-  if before is not None:
-    other_g, other_c = centred(*before)
-    cross = (_inner(other_g, c) + _inner(other_c, g)) / 2
-    pairs = {
-      'pair_gg': _inner(other_g, g),
-      'pair_gc': cross,
-      'pair_cc': _inner(other_c, c),
-    }
+def _products(means: GradientMeans, pair: Any, before: Any) -> Products:
+  """Of g and c of a mini-batch and of the one before."""
+  mean = means[1:]
+  (g, c), (g_, c_) = (
+    jax.tree.map(jnp.subtract, each, mean) for each in (pair, before)
+  )
   return Products(
     gg=_inner(g, g),
     gc=_inner(g, c),
@@ -226,7 +216,7 @@ def products(
     mean_g_c=_inner(means.g, c),
     mean_c_g=_inner(means.c, g),
     mean_c_c=_inner(means.c, c),
-    **pairs,
+    pairs=(_inner(g_, g), (_inner(g_, c) + _inner(c_, g)) / 2, _inner(c_, c)),
   )
 
 
@@ -274,8 +264,7 @@ def statistics(
     The statistics, f32[] value and standard error each.
 
   Raises:
-    ValueError: m < 3, a size below 1, mB > N or B′ >= N; or N, and rows without
-      the mini-batch before.
+    ValueError: m < 3, a size below 1, mB > N or B′ >= N; or N without `before`.
 
   Reference:
     arXiv:2006.11653: δ and θ = 1/(1+δ).
