@@ -182,7 +182,7 @@ def _ratio(
     terms = jnp.concatenate([terms, pairs], axis=1)
   top, bottom = terms
   noise = jnp.sum(bottom**2)
-  value = (value + jnp.sum(top * bottom)) / (1 + noise)
+  value += jnp.sum((top - value * bottom) * bottom) / (1 + noise)
   error = jnp.sqrt(jnp.sum((top - value * bottom) ** 2))
   room = 1 - 4 * noise
   known = (room > 0) | (error == 0)
