@@ -12,6 +12,7 @@ Reference:
 
 from tsla.smoothing.auto import (
   AutoState,
+  AutoTwoStage,
   adaptive_smoothing,
   auto_two_stage,
   observe,
@@ -35,7 +36,14 @@ from tsla.smoothing.method import (
 )
 from tsla.smoothing.methods import METHODS
 from tsla.smoothing.momentum import reset_momentum
-from tsla.smoothing.rules import Observation
+from tsla.smoothing.rules import NAMES as RULE_NAMES
+from tsla.smoothing.rules import (
+  RULES,
+  Memory,
+  Observation,
+  Rule,
+  rule_number,
+)
 from tsla.smoothing.schedules import (
   constant,
   cosine_decay,
@@ -56,12 +64,17 @@ from tsla.smoothing.variance import gradient_statistics
 
 __all__ = [
   'METHODS',
+  'RULES',
+  'RULE_NAMES',
   'AutoState',
+  'AutoTwoStage',
   'Estimate',
   'GradientStatistics',
   'LabelSmoothingState',
+  'Memory',
   'Method',
   'Observation',
+  'Rule',
   'Seen',
   'Target',
   'Task',
@@ -83,6 +96,7 @@ __all__ = [
   'penalised',
   'piecewise',
   'reset_momentum',
+  'rule_number',
   'smoothed_cross_entropy',
   'smoothed_kl',
   'smoothed_sigmoid_cross_entropy',

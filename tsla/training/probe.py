@@ -27,7 +27,7 @@ from tsla.data.pipeline import View
 from tsla.smoothing.auto import auto_state
 from tsla.smoothing.estimates import GradientStatistics
 from tsla.smoothing.method import Loss, logit_gradients
-from tsla.smoothing.rules import OPTIMAL, Rule
+from tsla.smoothing.rules import Rule
 from tsla.training import optimizer, step
 
 if TYPE_CHECKING:  # else jax, flax and optax suffice
@@ -78,7 +78,7 @@ def decision(
   decided.
   """
   return {
-    'rule': np.int32([*rules, OPTIMAL].index(rule) if rule else -1),
+    'rule': np.int32(smoothing.rule_number(rule, rules)),
     'min_step': np.int32(min_step),
     'patience': np.int32(patience),
     'lowest': np.float32(method.lowest),
