@@ -221,8 +221,9 @@ def observe(
       rule.
   """
   state = auto_state(opt_state)
+  number: ArrayLike | str = rule
   if not isinstance(rule, jax.Array | np.ndarray | np.integer):
-    rule = rule_number(rule, rules)
+    number = rule_number(rule, rules)
   # x64 or not, the state is of float32.
   seen = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), seen)
   count = state.smoothing.count
@@ -238,12 +239,12 @@ def observe(
   decided = count >= min_step
   decided &= jnp.stack(
     [
-      (rule == place) & (firings[name] >= patience)
+      (number == place) & (firings[name] >= patience)
       for place, name in enumerate(rules)
     ]
   ).any()
   best = seen.statistics.theta_star.value
-  follows = rule == len(rules)
+  follows = number == len(rules)
   follows &= (count >= min_step) & jnp.isfinite(best)
   memory = Memory(
     lowest_norm=jnp.fmin(

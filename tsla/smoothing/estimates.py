@@ -126,11 +126,13 @@ def estimate(
   moments = _moments(means, rows, 1 - sampled)
   theta = jnp.asarray(theta, moments.gg.dtype)
   found = _quantities(moments, theta, scale)
-  table = jnp.stack(found)  # One row a quantity: far fewer operations.
+  # One row a quantity: far fewer operations.
+  table = jnp.stack(list(found.values()))
   # Differences first: the replicates agree in most of their digits.
   shifts = table[:, 1:] - table[:, :1]
   errors = (m - 1) / m**0.5 * _spread(shifts)
-  statistics = GradientStatistics(*map(Estimate, table[:, 0], errors))
+  estimates = map(Estimate, table[:, 0], errors)
+  statistics = GradientStatistics(**dict(zip(found, estimates, strict=True)))
   return statistics._replace(
     delta=_ratio(moments, rows, 1.0, batch_size, sampled, scale),
     mse_ratio=_ratio(moments, rows, theta, batch_size, sampled, scale),
@@ -140,7 +142,7 @@ def estimate(
 def _ratio(
   moments: _Moments,
   rows: Products,
-  theta: ArrayLike,
+  theta: jax.Array | float,
   batch_size: int,
   sampled: float,
   scale: float,
@@ -176,7 +178,7 @@ def _ratio(
   value = parts(*first[:3])[0] + of_bias(first.mean_cc)
   terms = (1 - sampled) ** 0.5 * parts(*shifts[:3])
   terms = ((m - 1) / m) ** 0.5 * terms.at[0].add(of_bias(shifts.mean_cc))
-  if sampled and batch_size > 1:
+  if sampled and batch_size > 1 and rows.pairs is not None:
     weight = 2 * (1 - 1 / batch_size) * sampled * m / (m - 1) ** 3
     pairs = weight**0.5 * parts(*rows.pairs)
     terms = jnp.concatenate([terms, pairs], axis=1)
@@ -223,9 +225,9 @@ def _moments(means: MeanProducts, rows: Products, free: float) -> _Moments:
 
 
 def _quantities(
-  moments: _Moments, theta: ArrayLike, scale: float
-) -> GradientStatistics:
-  """Plain values in place of estimates, of the shape of the moments."""
+  moments: _Moments, theta: jax.Array, scale: float
+) -> dict[str, jax.Array]:
+  """The values of `GradientStatistics`, of the shape of the moments."""
   gg, gc, cc = (scale * moment for moment in moments[:3])
   mean_gg, mean_gc, mean_cc = moments[3:]
   square_c = cc + mean_cc  # E‖c‖²
@@ -233,7 +235,7 @@ def _quantities(
   delta = _over(delta_sigma2, gg)
   along = mean_gg + theta * mean_gc
   smoothed = mean_gg + 2 * theta * mean_gc + theta**2 * mean_cc
-  return GradientStatistics(
+  return dict(
     sigma2=gg,
     smoothing_variance=gg + 2 * gc + cc,
     bias2=mean_cc,

@@ -87,7 +87,7 @@ def last_layer_statistics(
     arXiv:2006.11653: δ and θ = 1/(1+δ).
   """
 
-  def outer_products(batch: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+  def outer_products(batch: Any) -> tuple[jax.Array, ...]:
     features, logits, labels, y_hat, *where = forward(batch)
     residuals = logit_gradients(loss, logits, labels, y_hat, *where)
     return tuple(

@@ -59,9 +59,9 @@ class Seen(NamedTuple):
   labels: jax.Array  # i32[B]
   indices: jax.Array  # i32[B], places in the training set
   # f32[B, H, W, C] as the network sees them; None for `update`
-  images: jax.Array | None = None
+  images: Any = None
   # f32[B, K], for `update` only: of the forward pass whose gradient was applied
-  logits: jax.Array | None = None
+  logits: Any = None
 
 
 class Target(NamedTuple):

@@ -191,7 +191,7 @@ def piecewise(
   for i, boundary in enumerate(boundaries):
     check_step(f'boundaries[{i}]', boundary, least=least)
     if not isinstance(boundary, jax.core.Tracer):
-      least = operator.index(boundary) + 1
+      least = int(np.asarray(boundary)) + 1
   stages = [optax.constant_schedule(theta) for theta in thetas]
   return _as_float32(optax.join_schedules(stages, boundaries))
 
@@ -225,7 +225,7 @@ def check_step(name: str, step: ArrayLike, *, least: int) -> None:
   if isinstance(step, jax.core.Tracer):
     return
   try:
-    valid = least <= operator.index(step) <= _MAX_COUNT
+    valid = least <= operator.index(step) <= _MAX_COUNT  # type: ignore[arg-type]
     valid &= np.asarray(step).dtype != bool
   except TypeError:
     valid = False

@@ -38,7 +38,7 @@ import optax
 class LabelSmoothingState(NamedTuple):
   """State of `label_smoothing`."""
 
-  count: jax.Array  # i32[], updates applied so far
+  count: jax.Array  # type: ignore[assignment]  # i32[], updates applied
   theta: jax.Array  # f32[], the coefficient for the next gradient
 
 

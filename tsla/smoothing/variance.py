@@ -49,6 +49,7 @@ Reference:
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -67,7 +68,7 @@ from tsla.smoothing.estimates import (
 class GradientMeans(NamedTuple):
   """Running means of the gradients, the state of the first pass."""
 
-  count: jax.Array  # i32[], mini-batches so far
+  count: jax.Array  # type: ignore[assignment]  # i32[], mini-batches so far
   g: Any  # ḡ, like the parameters
   c: Any  # c̄, the mean of c = h − g
 
@@ -317,4 +318,5 @@ def _split(g: Any, h: Any) -> tuple[Any, Any]:
 
 def _inner(a: Any, b: Any) -> jax.Array:
   # Not a dot product, whose factors an accelerator rounds to bfloat16 or TF32.
-  return sum(jax.tree.leaves(jax.tree.map(lambda x, y: jnp.sum(x * y), a, b)))
+  products = jax.tree.map(lambda x, y: jnp.sum(x * y), a, b)
+  return jax.tree.reduce(operator.add, products)
