@@ -155,6 +155,11 @@ def test_equal_confidences_share_a_bin_in_any_order():
       assert got[name] == pytest.approx(expected[name], rel=1e-12)
 
 
+def test_a_confidence_on_an_edge_is_in_the_bin_below():
+  count, _, _ = calibration(drawn([1 / 3, 0.4, 1.0], [True] * 3))['bins']
+  np.testing.assert_array_equal(np.flatnonzero(count), [4, 5, 14])
+
+
 def test_fewer_images_than_bins():
   found = calibration(drawn([0.4, 0.6], [True, True]))
   assert found['ece'] == found['ece_equal_mass'] == pytest.approx(0.5)
@@ -205,6 +210,7 @@ def test_the_temperature_changes_no_prediction():
     found = scores(tied, labels, temperature)
     np.testing.assert_array_equal(found.correct, expected)
     assert found.nll.mean() == pytest.approx(nll(tied, labels, temperature))
+  assert scores([[0.0, 1e-300]], [1], 1e30).correct.all()
 
 
 @pytest.mark.parametrize('scale', [1e-30, 1.0, 1e30])

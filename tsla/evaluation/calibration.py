@@ -61,7 +61,8 @@ def _below_greatest(
   greatest = rows.max(1, keepdims=True)
   if not (rows.size and np.isfinite(greatest).all() and classes.any(1).all()):
     raise ValueError('logits: NaN, +inf or none; or a label that is no class')
-  return rows - greatest, (rows - greatest)[classes]
+  rows = rows - greatest
+  return rows, rows[classes]
 
 
 def calibration(scores: Scores, num_bins: int = NUM_BINS) -> dict[str, Any]:
