@@ -67,6 +67,7 @@ mutants: $(READY)  ## bugs put into a copy, one at a time: do tests notice?
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 $(READY): requirements.txt requirements-dev.txt
 	@command -v $(PYTHON) >/dev/null || \

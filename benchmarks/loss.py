@@ -8,6 +8,10 @@ out where the target refuses so many classes.
   python benchmarks/loss.py --classes=32768 --batch=4096
   python benchmarks/loss.py --classes=1000 --batch=256 --dtype=float32
   python benchmarks/loss.py --classes=32000 --batch=64 --dtype=float32
+
+A batch of 8,191 rows, a prime, shows whether the rows are taken in parts:
+
+  python benchmarks/loss.py --classes=1000 --batch=8191 --dtype=float32
 """
 
 from collections.abc import Callable, Iterator

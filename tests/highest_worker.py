@@ -9,10 +9,9 @@ from tsla.training import parallel
 def main():
   address, index, *values = sys.argv[1:]
   parallel.join(address, 2, int(index), seconds=60)
-  devices = parallel.choose('auto', 2)
   print(
     json.dumps(
-      [devices.max_over_processes(int(v), wait_for=()) for v in values]
+      [parallel.max_over_processes(int(v), wait_for=()) for v in values]
     )
   )
 

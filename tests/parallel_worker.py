@@ -56,7 +56,8 @@ def train(config, dataset, devices, updates):
 def largest_difference(a, b):
   pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
   return max(
-    (float(np.abs(np.subtract(x, y)).max()) for x, y in pairs), default=None
+    (float(np.abs(np.subtract(x, y, dtype=float)).max()) for x, y in pairs),
+    default=None,
   )
 
 

@@ -125,7 +125,7 @@ def test_each_rule_says_what_its_name_does(rule, first, second, fires):
   tx = auto.adaptive_smoothing(tsla.constant(0.4))
   state = tx.init(PARAMS)
   for each in (first, second):
-    state = tsla.observe(state, seen(**each), tsla.constant(0.4), rule=-1)
+    state = tsla.observe(state, seen(**each), tsla.constant(0.4), rule='')
     _, state = tx.update(PARAMS, state)
   assert (int(auto.auto_state(state).memory.firings[rule]) == 1) == fires
   assert float(tsla.current_theta(state)) == pytest.approx(0.4)
@@ -183,8 +183,16 @@ def test_another_schedule_takes_no_decision_back():
   ('kwargs', 'message'),
   [
     ({'rule': 'dleta'}, "rule = 'dleta' must be one of delta, mse"),
-    ({'min_step': 5, 'max_step': 5}, 'min_step = 5 and max_step = 5'),
+    ({'rule': ''}, 'must be one of delta, mse'),
+    (
+      {'min_step': 5, 'max_step': 5},
+      r'max_step = 5 .* in \[6, ',
+    ),
     ({'patience': 0}, 'patience = 0'),
+    ({'patience': 1.5}, 'patience = 1.5 must be an integer'),
+    ({'min_step': 1.5}, 'min_step = 1.5 must be an integer'),
+    ({'min_step': -1}, 'min_step = -1'),
+    ({'max_step': True}, 'max_step = True must be an integer'),
     ({'theta': float('inf')}, 'theta = inf'),
   ],
 )
@@ -196,7 +204,21 @@ def test_what_cannot_be_is_refused(kwargs, message):
 def test_a_state_without_the_switch_is_explained():
   state = tsla.label_smoothing(tsla.none()).init(PARAMS)
   with pytest.raises(ValueError, match='0 AutoStates'):
-    tsla.observe(state, FIRES, tsla.none(), rule=0)
+    tsla.observe(state, FIRES, tsla.none(), rule='delta')
+
+
+@pytest.mark.parametrize('rule', ['dleta', 0, None])
+def test_observe_takes_rules_by_name(rule):
+  schedule = tsla.constant(0.4)
+  state = tsla.adaptive_smoothing(schedule).init(PARAMS)
+  with pytest.raises(ValueError, match=f'rule = {rule!r} must be one of delta'):
+    tsla.observe(state, FIRES, schedule, rule=rule)
+  named = [tsla.observe(state, FIRES, schedule, rule=r) for r in ('delta', '')]
+  assert [float(tsla.current_theta(s)) > 0 for s in named] == [False, True]
+  numbered = tsla.observe(
+    state, FIRES, schedule, rule=jnp.int32(tsla.rule_number('delta'))
+  )
+  assert float(tsla.current_theta(numbered)) == 0
 
 
 def test_momentum_is_numpys_begun_anew_at_the_switch_and_the_rate_goes_on():
@@ -236,3 +258,56 @@ def test_adams_moments_begin_anew_with_their_count():
     )
     got, state = tx.update(jnp.asarray(grad, jnp.float32), state)
     np.testing.assert_allclose(got, expected, rtol=1e-4)
+
+
+OPTIMISERS = {
+  'adabelief': optax.adabelief,
+  'yogi': optax.yogi,
+  'amsgrad': optax.amsgrad,
+  'rmsprop': optax.rmsprop,
+  'rmsprop, centred': lambda rate: optax.rmsprop(rate, centered=True),
+  'novograd': optax.novograd,
+  'adan': optax.adan,
+  'adafactor': lambda rate: optax.adafactor(rate, momentum=0.9),
+  'adafactor, factored': lambda rate: optax.adafactor(
+    rate, min_dim_size_to_factor=2
+  ),
+  'lion': optax.lion,
+  'lamb': optax.lamb,
+  'adagrad': optax.adagrad,
+  'adadelta': optax.adadelta,
+  'sm3': optax.sm3,
+  'rprop': optax.rprop,
+  'muon': optax.contrib.muon,
+}
+
+
+@pytest.mark.parametrize('name', OPTIMISERS)
+def test_every_momentum_begins_anew_as_a_new_optimiser_does(name):
+  optimiser = OPTIMISERS[name](0.1)
+  rng = np.random.default_rng(0)
+  params = {'w': jnp.asarray(rng.normal(size=(3, 4)), jnp.float32)}
+  grads = rng.normal(size=(5, 3, 4)).astype(np.float32)
+  grads[:2] *= 10  # Lion, which looks at signs, shall remember them
+  grads = [{'w': jnp.array(each)} for each in grads]
+  chain = optax.chain(tsla.label_smoothing(tsla.two_stage(0.1, 2)), optimiser)
+
+  def updates(tx, grads):
+    state, update = tx.init(params), jax.jit(tx.update)
+    for each in grads:
+      found, state = update(each, state, params)
+      yield np.asarray(found['w'])
+
+  kept = [*updates(chain, grads)]
+  reset = [*updates(tsla.reset_momentum(chain), grads)]
+  new = [*updates(optimiser, grads[2:])]
+  np.testing.assert_allclose(reset, kept[:2] + new, rtol=1e-5, atol=1e-7)
+  assert not np.allclose(kept[3:], new[1:], rtol=1e-3)
+
+
+def test_no_momentum_is_refused():
+  tx = tsla.reset_momentum(
+    optax.chain(tsla.label_smoothing(tsla.none()), optax.sgd(0.1))
+  )
+  with pytest.raises(ValueError, match='No momentum in the optimiser state'):
+    tx.init(PARAMS)

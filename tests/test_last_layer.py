@@ -120,6 +120,48 @@ def test_residuals_leave_masked_classes_alone():
   np.testing.assert_allclose(r_hat, 0, atol=1e-6)
 
 
+def test_a_sequence_has_the_mean_of_its_places_outer_products():
+  rng = np.random.default_rng(0)
+  shape = (3, 20, 6)
+  features, logits = rng.normal(size=(*shape, 4)), rng.normal(size=(*shape, 3))
+  labels, where = rng.integers(0, 3, shape), rng.random(shape) > 0.3
+  labels[~where] = -1
+  found = tsla.last_layer_statistics(
+    lambda batch: (*batch[:3], None, batch[3]),
+    (features, logits, labels, where),
+    THETA,
+    at_batch_size=1,
+  )
+  one = np.concatenate([features, np.ones((*shape, 1))], -1)
+  p = scipy.special.softmax(logits, -1)
+  g, h = (
+    jnp.asarray(
+      np.einsum('mbtd,mbtk->mbdk', one, (p - target) * where[..., None]) / 6,
+      jnp.float32,
+    )
+    for target in (np.eye(3)[labels], 1 / 3)
+  )
+  expected = tsla.gradient_statistics(
+    lambda pair: pair,
+    (g.reshape(60, 15), h.reshape(60, 15)),
+    THETA,
+    batch_size=1,
+  )
+  for name in found._fields:
+    np.testing.assert_allclose(
+      getattr(found, name), getattr(expected, name), rtol=2e-3, err_msg=name
+    )
+
+
+def test_a_label_outside_the_classes_shows():
+  arrays, _, _ = network(0, 0)
+  picked = np.arange(60).reshape(3, 20)
+  assert np.isfinite(closed_form(arrays, picked).delta.value)
+  arrays[2][5] = -1
+  for value, _ in closed_form(arrays, picked):
+    assert np.isnan(value)
+
+
 @pytest.mark.parametrize(
   ('epochs', 'noise', 'low', 'high'),
   [(0, 0, 0.6, 1.2), (1, 0, 1.7, 2.8), (10, 0, 2.7, 6), (10, 0.4, 1, 2.1)],

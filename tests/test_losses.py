@@ -1,6 +1,7 @@
-"""The smoothed cross-entropy against NumPy float64 and optax."""
+"""The smoothed cross-entropy against NumPy float64, optax and PyTorch."""
 
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 import scipy.special
+from support import ROOT
 
 import tsla
 
@@ -280,8 +282,24 @@ def test_masked_examples_leave_every_other_gradient_clean_too():
 def test_a_kept_label_out_of_range_is_nan_not_another_class(label):
   logits, labels, _ = problem(6)
   labels[2] = label
-  loss, _ = smoothed_loss(logits, labels, 0.1)
-  np.testing.assert_array_equal(np.isnan(loss), [0, 0, 1, 0, 0])
+  for function in (smoothed_loss, divergence, hard_loss):
+    loss, found = function(logits, labels, 0.1)
+    np.testing.assert_array_equal(np.isnan(loss), [0, 0, 1, 0, 0])
+    wrong = np.arange(5)[:, None] == 2
+    np.testing.assert_array_equal(np.isnan(found), np.tile(wrong, 6))
+    where = labels == np.clip(labels, 0, 5)
+    loss, found = function(logits, labels, 0.1, None, where)
+    assert np.isfinite(loss).all() and np.isfinite(found).all()
+
+
+def test_a_wide_label_is_not_cut_to_a_class():
+  logits, _, _ = problem(6)
+  with jax.enable_x64(True):
+    loss = tsla.hard_cross_entropy(logits, np.array([0, 1, 2**32, -(2**32), 5]))
+  np.testing.assert_array_equal(np.isnan(loss), [0, 0, 1, 1, 0])
+  labels = np.array([0, 1, 2, 3, 200], np.uint8)
+  loss = tsla.hard_cross_entropy(jnp.zeros((5, 300)), labels)
+  np.testing.assert_allclose(loss, np.log(300), rtol=1e-6)
 
 
 def k_wide_targets(function, *args):
@@ -380,6 +398,30 @@ def test_the_divergence_is_scipys_and_has_the_losss_gradient(theta):
   np.testing.assert_allclose(kl, 0, atol=1e-6)
 
 
+def test_the_divergences_slope_in_theta():
+  # Towards θ = 0 the slope is ŷ·log θ and more: −inf there.
+  logits, labels, y_hat = problem(6)
+  y_hat[:, 3] = 0
+  y_hat /= y_hat.sum(-1, keepdims=True)
+  logits = logits.at[:, 5].set(-jnp.inf)  # no class of a label
+  labels = labels % 5
+  p = scipy.special.softmax(float64(logits), -1)
+  rest = y_hat * (np.arange(6) < 5)
+  rest /= rest.sum(-1, keepdims=True)
+  slope = jax.jit(
+    jax.grad(lambda t: tsla.smoothed_kl(logits, labels, t, y_hat).sum())
+  )
+  assert np.isneginf(slope(0.0))
+
+  def definition(theta):
+    target = smoothed(labels, 6, theta, rest)
+    return scipy.special.rel_entr(target, p).sum()
+
+  for theta in (0.1, 0.5):
+    expected = (definition(theta + 1e-6) - definition(theta - 1e-6)) / 2e-6
+    np.testing.assert_allclose(slope(theta), expected, rtol=1e-4)
+
+
 def test_the_divergence_leaves_masked_classes_out():
   logits = jnp.array([[0.5, -jnp.inf, 1.0, -jnp.inf]])
   p = scipy.special.softmax([0.5, 1.0])
@@ -436,8 +478,16 @@ def test_a_convention_that_does_not_exist_is_refused(num_classes, to, message):
     ({'theta': np.zeros((4, 1))}, r'theta .*\(4, 1\).*\(4, 3\)'),
     ({'y_hat': np.zeros(4)}, r'y_hat .*\(4,\).*\(4, 3\)'),
     ({'where': np.ones(3, bool)}, r'where .*\(3,\).*\(4, 3\)'),
-    ({'where': np.ones(4)}, r'where of dtype float32'),
+    ({'y_hat': 0.5}, r'y_hat of shape \(\) .*\(4, 3\)'),
+    ({'where': np.ones((4, 3), bool)}, r'where .*\(4, 3\).*\(4, 3\)'),
+    ({'weights': np.ones(4)}, r'weights .*\(4,\).*\(4, 3\)'),
+    ({'labels': np.zeros((4, 3), int)}, r'One-hot: labels.astype\(float\)'),
+    ({'labels': np.zeros(4)}, r'Class indices: labels.astype\(int\)'),
     ({'logits': np.zeros((4, 3), int)}, r'logits .*\(4, 3\).*int32'),
+    (
+      {'logits': jnp.zeros((4, 3), jnp.float8_e4m3fn)},
+      r'float8_e4m3fn must be .*16 bits.*bfloat16',
+    ),
     ({'logits': np.float32(0)}, r'logits .*\(\)'),
   ],
 )
@@ -449,3 +499,156 @@ def test_shapes_that_do_not_fit_are_refused(change, message):
   } | change
   with pytest.raises(ValueError, match=message):
     tsla.smoothed_cross_entropy(**arguments)
+
+
+def torch_cases():
+  saved = json.loads((ROOT / 'tests/golden/torch_losses.json').read_text())
+  return saved, [
+    pytest.param(c, id='-'.join(map(str, c.values()))[:24])
+    for c in saved.pop('cases')
+  ]
+
+
+TORCH, CASES = torch_cases()
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_class_weights_and_sigmoids_are_pytorchs(case):
+  # `reduction` and `ignore_index` as the docstring says them.
+  with jax.enable_x64(True):
+    z, labels, soft, answers, weights = (
+      np.array(TORCH[name])
+      for name in ('logits', 'labels', 'soft', 'answers', 'weights')
+    )
+    keep = labels >= 0
+    theta = case['theta']
+
+    def loss(z):
+      if case['target'] == 'answers':
+        return tsla.smoothed_sigmoid_cross_entropy(z, answers, theta)
+      if case['target'] == 'soft':
+        return tsla.smoothed_cross_entropy(z, soft, theta, weights=weights)
+      return tsla.smoothed_cross_entropy(
+        z, labels, theta, where=keep, weights=weights
+      )
+
+    def reduced(z):
+      if case['reduction'] == 'none':
+        return loss(z)
+      if case['reduction'] == 'sum':
+        return loss(z).sum()
+      if case['target'] == 'labels':
+        return loss(z).sum() / jnp.asarray(weights)[labels].sum(where=keep)
+      return loss(z).mean()
+
+    np.testing.assert_allclose(reduced(z), case['loss'], rtol=1e-12)
+    found = jax.grad(lambda z: reduced(z).sum())(z)
+    np.testing.assert_allclose(found, case['gradient'], rtol=1e-10, atol=1e-14)
+
+
+def test_numbers_in_where_weigh_examples():
+  logits, labels, _ = problem(6)
+  expected = cross_entropy(logits, smoothed(labels, 6, 0.1))
+  weight = np.array([0.5, 0, 2, 1, 0])
+  logits = logits.at[1].set(jnp.nan)
+  labels[4] = -1
+  for where in (weight, weight.astype(jnp.bfloat16), (2 * weight).astype(int)):
+    loss, found = smoothed_loss(logits, labels, 0.1, None, where)
+    wide = np.float64(where)
+    np.testing.assert_allclose(loss, wide * expected, rtol=2e-6)
+    p = scipy.special.softmax(float64(logits), -1)
+    kept = wide > 0
+    gradient = wide[:, None] * (p - smoothed(labels, 6, 0.1))
+    np.testing.assert_allclose(found[kept], gradient[kept], atol=6e-7)
+    np.testing.assert_array_equal(found[~kept], 0)
+  slope = jax.grad(
+    lambda w: tsla.smoothed_cross_entropy(logits, labels, 0.1, where=w).sum()
+  )(weight.astype(np.float32))
+  np.testing.assert_allclose(slope, (weight > 0) * expected, rtol=2e-6)
+
+
+@pytest.mark.parametrize('theta_of', ['all', 'sequence', 'token'])
+def test_sequences(theta_of):
+  logits, labels, _ = problem(7, batch=12)
+  y_hat = np.random.default_rng(3).dirichlet(np.ones(7), size=4)
+  theta = {
+    'all': np.float32(0.3),
+    'sequence': np.array([0.1, 0.2, 0.5]),
+    'token': np.linspace(0, 0.5, 12).reshape(3, 4),
+  }[theta_of]
+  logits, labels = np.asarray(logits).reshape(3, 4, 7), labels.reshape(3, 4)
+  where = np.arange(4) < np.array([[2], [4], [1]])
+  every = np.broadcast_to(
+    theta.reshape(*theta.shape, *[1] * (2 - theta.ndim)), (3, 4)
+  )
+  target = (1 - every)[..., None] * one_hot(labels, 7) + every[
+    ..., None
+  ] * y_hat
+  expected = cross_entropy(logits, target)
+  p = scipy.special.softmax(float64(logits), -1)
+  loss, found = smoothed_loss(logits, labels, theta, y_hat, where)
+  np.testing.assert_allclose(loss, expected * where, rtol=2e-6)
+  expected = (p - target) * where[..., None]
+  np.testing.assert_allclose(found, expected, atol=4e-7)
+  first = smoothed_loss(logits, labels, theta, y_hat, where[:, 1])[0]
+  assert (np.asarray(first) > 0).tolist() == [[c] * 4 for c in where[:, 1]]
+
+
+def test_a_mixed_example_is_smoothed_once():
+  # MixUp and CutMix, as the docstring says: three ways, one value.
+  logits, first, _ = problem(8)
+  second, mix, theta = np.roll(first, 1), np.linspace(0.2, 1, 5), 0.3
+  mixed = mix[:, None] * one_hot(first, 8) + (1 - mix)[:, None] * one_hot(
+    second, 8
+  )
+  expected = cross_entropy(logits, (1 - theta) * mixed + theta / 8)
+  by_loss = mix * smoothed_loss(logits, first, theta)[0]
+  by_loss += (1 - mix) * smoothed_loss(logits, second, theta)[0]
+  np.testing.assert_allclose(by_loss, expected, rtol=2e-6)
+  by_label, _ = smoothed_loss(logits, mixed, theta)
+  np.testing.assert_allclose(by_label, expected, rtol=2e-6)
+  before, _ = smoothed_loss(logits, (1 - theta) * mixed + theta / 8, 0.0)
+  np.testing.assert_allclose(before, expected, rtol=2e-6)
+  twice, _ = smoothed_loss(logits, (1 - theta) * mixed + theta / 8, theta)
+  assert np.abs(twice - expected).min() > 1e-3
+
+
+def test_a_sigmoids_questions():
+  z = np.array([[3.0, -80.0], [0.0, 80.0], [1.0, 2.0]])
+  y = np.array([[1, 0], [1, 1], [0, 7]])
+  theta, q = np.array([0.0, 0.2, 0.5]), np.array([0.5, 0.1])
+  loss = tsla.smoothed_sigmoid_cross_entropy(z, y, theta, q)
+  t = (1 - theta)[:, None] * y + theta[:, None] * q
+  expected = -t * scipy.special.log_expit(z)
+  expected -= (1 - t) * scipy.special.log_expit(-z)
+  assert np.isnan(loss[2, 1])
+  np.testing.assert_allclose(
+    np.ravel(loss)[:5], expected.ravel()[:5], rtol=2e-6, atol=1e-30
+  )
+  where = np.array([[1, 0], [2, 1], [3, 0]])
+  z[0, 1], t[2, 1] = np.nan, 0
+  loss = tsla.smoothed_sigmoid_cross_entropy(z, y, theta, q, where)
+  expected[[0, 2], 1] = 0
+  np.testing.assert_allclose(loss, where * expected, rtol=2e-6)
+  slopes = jax.grad(
+    lambda z: tsla.smoothed_sigmoid_cross_entropy(z, y, theta, q, where).sum()
+  )(z)
+  kept = where > 0
+  expected = where * (scipy.special.expit(z) - t)
+  np.testing.assert_allclose(slopes[kept], expected[kept], atol=3e-7)
+  np.testing.assert_array_equal(slopes[~kept], 0)
+  binary = tsla.smoothed_sigmoid_cross_entropy(z[:, 0], y[:, 0] > 0, 0.2)
+  t = 0.8 * y[:, 0] + 0.1
+  expected = -t * scipy.special.log_expit(z[:, 0])
+  expected -= (1 - t) * scipy.special.log_expit(-z[:, 0])
+  np.testing.assert_allclose(binary, expected, rtol=2e-6)
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_any_number_of_rows_keeps_nothing_as_wide(dtype):
+  if jax.config.read('jax_disable_most_optimizations'):
+    pytest.skip('what a compiler without its passes keeps says nothing')
+  logits, labels, _ = problem(1000, batch=509, dtype=dtype)
+  lowered = compiled.lower(logits, labels, 0.1, of=tsla.smoothed_cross_entropy)
+  memory = lowered.compile().memory_analysis()
+  assert memory.temp_size_in_bytes < logits.nbytes / 4

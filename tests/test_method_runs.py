@@ -24,7 +24,7 @@ from tsla.data import augment, batches, datasets
 from tsla.runs import manifest
 from tsla.runs.checkpoint import AnotherState, open_checkpoints
 from tsla.runs.log import RunLog
-from tsla.training import fork, loop, parallel
+from tsla.training import loop, parallel, start
 from tsla.training.build import build, view_of
 from tsla.training.reporter import Reporter
 from tsla.training.step import TrainMetrics
@@ -558,16 +558,16 @@ def test_a_state_that_was_saved_without_a_target_is_read(replayed, tmp_path):
   with open_checkpoints(tmp_path) as checkpoints:
     checkpoints.save(8, older)
     like = run.state.replace(target=())
-    read = checkpoints.restore(like, optional=fork.OPTIONAL)
+    read = checkpoints.restore(like, optional=start.OPTIONAL)
     assert read.target == ()
     for name in names:
       assert_close(getattr(read, name), getattr(states[8], name))
     with pytest.raises(AnotherState, match=r'^target/.* is missing there'):
-      checkpoints.restore(run.state, optional=fork.OPTIONAL)
+      checkpoints.restore(run.state, optional=start.OPTIONAL)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('method', ['label_smoothing', *METHODS])
 def test_a_residual_network_resumes_and_forks_to_the_same_bits(
   tmp_path, method
 ):

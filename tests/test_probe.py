@@ -272,8 +272,8 @@ def test_the_mapping_says_which_rule_and_when(config):
   named = functools.partial(
     probe.decision, rules=rules.RULES, method=method, min_step=4, patience=3
   )
-  assert [float(x) for x in named('floor')] == [2, 4, 3, 0, 1]
-  assert [int(named(rule).rule) for rule in ('', 'optimal')] == [-1, 4]
+  assert [*map(float, named('floor').values())] == [2, 4, 3, 0, 1]
+  assert [int(named(rule)['rule']) for rule in ('', 'optimal')] == [-1, 4]
 
 
 AUTO = {'smoothing.schedule': 'auto', 'smoothing.rule': 'delta'}

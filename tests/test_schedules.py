@@ -57,6 +57,13 @@ def test_a_decay_follows_its_curve_and_ends_at_exactly_zero(
   np.testing.assert_array_equal(ended, 0)
 
 
+@pytest.mark.parametrize('steps', [1, 2, 41, 47, 49, 55, 61, 100])
+def test_a_rise_ends_at_exactly_theta(steps):
+  values = traced_values(tsla.linear_rise(0.4, steps), [0, steps, steps + 1])
+  expected = np.array([0, 0.4, 0.4], np.float32)
+  np.testing.assert_array_equal(values, expected)
+
+
 @pytest.mark.parametrize(
   'schedule',
   [
@@ -120,7 +127,9 @@ def test_a_theta_that_is_no_finite_number_is_refused(theta):
     tsla.piecewise((0.1, theta), (3,))
 
 
-@pytest.mark.parametrize('step', [-1, 2.0, np.nan, 2**31, '3', None])
+@pytest.mark.parametrize(
+  'step', [-1, 2.0, np.nan, 2**31, '3', None, True, np.True_]
+)
 def test_a_step_that_is_no_count_is_refused(step):
   with pytest.raises(ValueError) as error:
     tsla.two_stage(0.1, step)

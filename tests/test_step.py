@@ -98,9 +98,10 @@ def reference_run(config, state, batch, thetas):
   )
   params, stats = state.params, state.batch_stats
   opt_state, path = tx.init(params), []
-  for theta in thetas:
 
-    def loss_fn(params, stats=stats, theta=theta):
+  @jax.jit
+  def gradient(params, stats, theta):
+    def loss_fn(params):
       logits, new = MODEL.apply(
         {'params': params, 'batch_stats': stats},
         batch.images,
@@ -111,7 +112,10 @@ def reference_run(config, state, batch, thetas):
       loss = optax.softmax_cross_entropy(logits, target).mean()
       return loss, new['batch_stats']
 
-    (_, stats), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+    return jax.grad(loss_fn, has_aux=True)(params)
+
+  for theta in thetas:
+    grads, stats = gradient(params, stats, theta)
     updates, opt_state = tx.update(grads, opt_state, params)
     params = optax.apply_updates(params, updates)
     path.append(params)

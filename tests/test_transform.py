@@ -165,6 +165,13 @@ def test_mixing_gradients_equals_smoothing_the_loss():
   assert moved > 1e-2
 
 
+def test_smoothing_updates_of_another_shape_are_refused():
+  tx = tsla.label_smoothing(SCHEDULE)
+  state = tx.init(jnp.zeros((2, 3)))
+  with pytest.raises(ValueError, match=r'shape \(3,\) for updates of \(2, 3\)'):
+    tx.update(jnp.zeros((2, 3)), state, smoothing_updates=jnp.zeros(3))
+
+
 def test_under_masked_only_the_chosen_leaves_are_mixed():
   params = {'a': jnp.zeros(2), 'rest': {'b': jnp.zeros(3), 'c': jnp.zeros(1)}}
   g, h = random_like(params, 1), random_like(params, 2)

@@ -60,14 +60,11 @@ def sha256(text: str) -> str:
 
 
 def load(text: str, where: str) -> Function:
-  """Runs the file of `FILE.py:name` and returns what `name` is there.
+  """Runs the file of `FILE.py:name` and returns the function `name` there.
 
   A file is run once in a process as long as its content is the same: functions
   of two runs would be compiled twice. `where` names it in errors, as
   "config.smoothing.method = 'mine.py:margin'".
-
-  Raises:
-    InputError: the file is not there or does not run, or has no such function.
   """
   path, _, name = text.rpartition(':')
   content = source(text, where)
@@ -75,11 +72,8 @@ def load(text: str, where: str) -> Function:
     module = _run(str(pathlib.Path(path).resolve()), content)
   found = getattr(module, name, None)
   if not callable(found):
-    there = [
-      key
-      for key, value in vars(module).items()
-      if callable(value) and value.__module__ == module.__name__
-    ]
+    functions = {k: f for k, f in vars(module).items() if callable(f)}
+    there = [k for k, f in functions.items() if f.__module__ == module.__name__]
     near = difflib.get_close_matches(name, there, n=1, cutoff=0) or [name]
     raise InputError(
       f'{where}: no function {name!r} in {path}',
@@ -163,9 +157,7 @@ def parse_options(text: str, where: str) -> Options:
   try:
     call = ast.parse(f'_({text})', mode='eval').body
     options = {
-      part.arg: part.value.id
-      if isinstance(part.value, ast.Name)
-      else ast.literal_eval(part.value)
+      part.arg: getattr(part.value, 'id', None) or ast.literal_eval(part.value)
       for part in call.keywords
     }
     once = len(options) == len(call.keywords) and None not in options
@@ -184,15 +176,8 @@ def dispatch(
 ) -> dict[str, Options]:
   """What a text gives to each of several parts, without their defaults.
 
-  Args:
-    text: as `parse_options` reads it.
-    where: names it in errors.
-    parts: by the name of each part what `options_of` found. A whole number
-      becomes a fraction if the default is one; of None anything takes the
-      place.
-
-  Raises:
-    InputError: an option that no part has, or two, or of another type.
+  `parts` has by the name of each part what `options_of` found. A whole number
+  becomes a fraction if the default is one; of None anything takes the place.
 
   Example:
     >>> dispatch('m=5', 'options', {'margin': {'m': 10.0}, 'uniform': {}})

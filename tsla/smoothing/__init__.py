@@ -12,6 +12,7 @@ Reference:
 
 from tsla.smoothing.auto import (
   AutoState,
+  AutoTwoStage,
   adaptive_smoothing,
   auto_two_stage,
   observe,
@@ -24,6 +25,7 @@ from tsla.smoothing.losses import (
   hard_cross_entropy,
   smoothed_cross_entropy,
   smoothed_kl,
+  smoothed_sigmoid_cross_entropy,
 )
 from tsla.smoothing.method import (
   Method,
@@ -34,7 +36,14 @@ from tsla.smoothing.method import (
 )
 from tsla.smoothing.methods import METHODS
 from tsla.smoothing.momentum import reset_momentum
-from tsla.smoothing.rules import Observation
+from tsla.smoothing.rules import NAMES as RULE_NAMES
+from tsla.smoothing.rules import (
+  RULES,
+  Memory,
+  Observation,
+  Rule,
+  rule_number,
+)
 from tsla.smoothing.schedules import (
   constant,
   cosine_decay,
@@ -55,12 +64,17 @@ from tsla.smoothing.variance import gradient_statistics
 
 __all__ = [
   'METHODS',
+  'RULES',
+  'RULE_NAMES',
   'AutoState',
+  'AutoTwoStage',
   'Estimate',
   'GradientStatistics',
   'LabelSmoothingState',
+  'Memory',
   'Method',
   'Observation',
+  'Rule',
   'Seen',
   'Target',
   'Task',
@@ -82,8 +96,10 @@ __all__ = [
   'penalised',
   'piecewise',
   'reset_momentum',
+  'rule_number',
   'smoothed_cross_entropy',
   'smoothed_kl',
+  'smoothed_sigmoid_cross_entropy',
   'smoothing_state',
   'teacher',
   'two_stage',

@@ -29,19 +29,25 @@ was decided is part of the optimiser's state, beside θ, so it is saved with it:
   theta 0.0
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.typing import ArrayLike
 
 from tsla.smoothing import schedules
-from tsla.smoothing.rules import OPTIMAL, RULES, Memory, Observation, Rule
+from tsla.smoothing.rules import RULES, Memory, Observation, Rule, rule_number
 from tsla.smoothing.transform import (
   LabelSmoothingState,
   label_smoothing,
+  replace_states,
   smoothing_state,
+  states_of,
 )
 
 _NEVER = 2**31 - 1
@@ -65,7 +71,7 @@ class AutoTwoStage(NamedTuple):
 
 
 def auto_two_stage(
-  theta: jax.typing.ArrayLike,
+  theta: ArrayLike,
   rule: str,
   *,
   min_step: int = 0,
@@ -82,10 +88,11 @@ def auto_two_stage(
     rule: 'delta', 'mse', 'floor' or 'plateau', or another name of `rules`; or
       'optimal', which does not end it, but puts θ* of each observation in the
       place of θ.
-    min_step: updates before which nothing is decided, >= 0.
-    max_step: first update without smoothing if nothing was decided, > min_step.
-    patience: observations in a row at which the rule must fire, >= 1. Those
-      before `min_step` count.
+    min_step: updates before which nothing is decided, an integer >= 0.
+    max_step: first update without smoothing if nothing was decided, an integer
+      > min_step.
+    patience: observations in a row at which the rule must fire, an integer >=
+      1. Those before `min_step` count.
     rules: what is asked at each observation, by name.
     lowest: rule 'optimal' takes no θ* below, and none above `highest`; as
       `Method` has them.
@@ -96,24 +103,18 @@ def auto_two_stage(
     `Observation`. An observation at the count of the last one replaces that.
 
   Raises:
-    ValueError: as `two_stage`; an unknown rule, steps out of order, or a
-      patience below 1.
+    ValueError: as `two_stage`; an unknown rule, steps out of order, or no
+      integer where one must be.
 
   Example:
     >>> auto = auto_two_stage(0.4, 'mse', max_step=100)
     >>> float(auto.transformation.init(jnp.zeros(2)).smoothing.theta) > 0
     True
   """
-  names = (*rules, OPTIMAL)
-  if rule not in names:
-    raise ValueError(f'rule = {rule!r} must be one of {", ".join(names)}.')
-  if not 0 <= min_step < max_step:
-    raise ValueError(
-      f'min_step = {min_step!r} and max_step = {max_step!r}: it must be '
-      '0 <= min_step < max_step.'
-    )
-  if patience < 1:
-    raise ValueError(f'patience = {patience!r} must be at least 1.')
+  rule_number(rule or None, rules)  # there is one
+  schedules.check_step('min_step', min_step, least=0)
+  schedules.check_step('max_step', max_step, least=min_step + 1)
+  schedules.check_step('patience', patience, least=1)
   schedule = schedules.two_stage(theta, max_step)
 
   def show(opt_state: optax.OptState, seen: Observation) -> optax.OptState:
@@ -121,7 +122,7 @@ def auto_two_stage(
       opt_state,
       seen,
       schedule,
-      rule=names.index(rule),
+      rule=rule,
       min_step=min_step,
       patience=patience,
       rules=rules,
@@ -165,7 +166,8 @@ def adaptive_smoothing(
       follows=jnp.array(False),
       followed=jnp.float32(0),
     )
-    return AutoState(inner.init(params), memory, memory, jnp.int32(-1))
+    before = jax.tree.map(jnp.copy, memory)  # each leaf may be donated
+    return AutoState(inner.init(params), memory, before, jnp.int32(-1))
 
   def update_fn(
     updates: optax.Updates,
@@ -187,21 +189,23 @@ def observe(
   seen: Observation,
   schedule: optax.Schedule,
   *,
-  rule: jax.typing.ArrayLike,
-  min_step: jax.typing.ArrayLike = 0,
-  patience: jax.typing.ArrayLike = 1,
+  rule: str | jax.Array,
+  min_step: ArrayLike = 0,
+  patience: ArrayLike = 1,
   rules: Mapping[str, Rule] = RULES,
-  lowest: jax.typing.ArrayLike = 0.0,
-  highest: jax.typing.ArrayLike = 1.0,
+  lowest: ArrayLike = 0.0,
+  highest: ArrayLike = 1.0,
 ) -> optax.OptState:
   """Shows an observation to the `adaptive_smoothing` in an optimiser's state.
 
   Args:
-    opt_state: any nesting with one `AutoState` in it, concrete or traced.
+    opt_state: any nesting with one `AutoState` in it, concrete or traced; of
+      an `nnx.Optimizer`, too, whose `opt_state` becomes what is returned.
     seen: what was measured at the weights that the next gradient is taken at.
     schedule: that of the transformation.
-    rule: i32[], which of `rules` is in force, one more than the last for
-      'optimal'; −1: none, nothing is decided.
+    rule: which of `rules` is in force, by name, or 'optimal'; '': none,
+      nothing is decided. As an input of a compiled program i32[], the
+      `rule_number` of the name.
     min_step: as for `auto_two_stage`, and so are the others; all but `rules`
       may be traced.
     patience: as there.
@@ -213,9 +217,15 @@ def observe(
     `opt_state` with what the rules say, and θ for the next gradient.
 
   Raises:
-    ValueError: opt_state holds no `AutoState`, or more than one.
+    ValueError: opt_state holds no `AutoState`, or more than one; or an unknown
+      rule.
   """
   state = auto_state(opt_state)
+  number: ArrayLike | str = rule
+  if not isinstance(rule, jax.Array | np.ndarray | np.integer):
+    number = rule_number(rule, rules)
+  # x64 or not, the state is of float32.
+  seen = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), seen)
   count = state.smoothing.count
   before = jax.tree.map(
     lambda old, new: jnp.where(state.observed == count, old, new),
@@ -229,12 +239,12 @@ def observe(
   decided = count >= min_step
   decided &= jnp.stack(
     [
-      (rule == place) & (firings[name] >= patience)
+      (number == place) & (firings[name] >= patience)
       for place, name in enumerate(rules)
     ]
   ).any()
   best = seen.statistics.theta_star.value
-  follows = rule == len(rules)
+  follows = number == len(rules)
   follows &= (count >= min_step) & jnp.isfinite(best)
   memory = Memory(
     lowest_norm=jnp.fmin(
@@ -256,13 +266,9 @@ def observe(
     scheduled._replace(theta=_decided(scheduled, memory)),
     memory,
     before,
-    count,
+    jnp.copy(count),
   )
-  return jax.tree.map(
-    lambda node: state if _is_auto_state(node) else node,
-    opt_state,
-    is_leaf=_is_auto_state,
-  )
+  return replace_states(opt_state, AutoState, lambda _: state)
 
 
 def with_schedule(
@@ -297,27 +303,19 @@ def with_schedule(
       moved = move(node.smoothing)
       theta = _decided(moved, node.memory)
       return node._replace(smoothing=moved._replace(theta=theta))
-    if isinstance(node, LabelSmoothingState):
-      theta = jnp.asarray(schedule(node.count), jnp.float32)
-      return node._replace(theta=theta)
-    return node
+    return node._replace(theta=jnp.array(schedule(node.count), jnp.float32))
 
   smoothing_state(opt_state)  # there is one
-  return jax.tree.map(
-    move,
-    opt_state,
-    is_leaf=lambda node: isinstance(node, AutoState | LabelSmoothingState),
-  )
+  return replace_states(opt_state, AutoState | LabelSmoothingState, move)
 
 
 def auto_state(opt_state: optax.OptState) -> AutoState:
-  """The state of `adaptive_smoothing`, found anywhere in an optimiser's state.
+  """The state of `adaptive_smoothing`, as `smoothing_state` finds its own.
 
   Raises:
     ValueError: opt_state holds none, or more than one.
   """
-  nodes = jax.tree.leaves(opt_state, is_leaf=_is_auto_state)
-  states = [node for node in nodes if _is_auto_state(node)]
+  states = states_of(opt_state, AutoState)
   if len(states) != 1:
     raise ValueError(
       f'{len(states)} AutoStates in the optimiser state: put the '
@@ -331,7 +329,3 @@ def _decided(scheduled: LabelSmoothingState, memory: Memory) -> jax.Array:
   follows = memory.follows & (scheduled.theta != 0)
   theta = jnp.where(follows, memory.followed, scheduled.theta)
   return jnp.where(scheduled.count >= memory.drop_step, 0.0, theta)
-
-
-def _is_auto_state(node: Any) -> bool:
-  return isinstance(node, AutoState)

@@ -8,14 +8,17 @@ and `ċ_i = c_i − c̄`, with `c = h − g` in place of h, so that
 and nothing is lost where h is close to g.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 
 class Estimate(NamedTuple):
-  """An estimate and its standard error."""
+  """An estimate and its standard error; the interval is ± twice that."""
 
   value: jax.Array  # f32[]
   error: jax.Array  # f32[]
@@ -28,7 +31,8 @@ class GradientStatistics(NamedTuple):
   negative where m mini-batches cannot tell it from 0. Its root, and what is
   divided by it, is then NaN, and so is the error where a square is negative
   without one of the mini-batches. The cosine of such short gradients may lie
-  outside [−1, 1].
+  outside [−1, 1]. Where σ² is within two standard errors of 0, the error of δ
+  and of m(θ)/σ² is infinite: any value fits what was seen.
   """
 
   sigma2: Estimate  # σ² = E‖g−∇F‖²
@@ -56,6 +60,8 @@ class Products(NamedTuple):
   mean_g_c: jax.Array  # ⟨ḡ, ċ⟩
   mean_c_g: jax.Array  # ⟨c̄, ġ⟩
   mean_c_c: jax.Array  # ⟨c̄, ċ⟩
+  # gg, gc and cc with the mini-batch before; needed of a finite population
+  pairs: tuple[jax.Array, jax.Array, jax.Array] | None = None
 
 
 class MeanProducts(NamedTuple):
@@ -80,28 +86,31 @@ class _Moments(NamedTuple):
 def estimate(
   means: MeanProducts,
   rows: Products,
-  theta: jax.typing.ArrayLike,
+  theta: ArrayLike,
   *,
+  batch_size: int,
   sampled: float,
   scale: float,
 ) -> GradientStatistics:
-  """Every quantity with its jackknife error.
+  """Every quantity with its error: the jackknife's, or `_ratio`'s.
 
   Args:
     means: products of the means over all mini-batches.
     rows: f32[m] each, m >= 3.
     theta: θ for the quantities that depend on it; may be traced.
+    batch_size: B, examples in a mini-batch.
     sampled: the part of a finite population that the mini-batches are, which
       shortens the error of their mean by √(1 − sampled); 0 if independent.
     scale: factor on every variance, for mini-batches of another size.
 
   Returns:
-    f32[] values and standard errors. The jackknife also takes the bias of order
-    1/m off δ and m(θ)/σ²; to the θs it does nothing, and roots of squares that
-    are close to 0 it makes worse.
+    f32[] values and standard errors. The bias of order 1/m is taken off δ and
+    m(θ)/σ²; off the θs it is not, and roots of squares that are close to 0
+    that would make worse.
 
   Raises:
-    ValueError: fewer than 3 mini-batches.
+    ValueError: fewer than 3 mini-batches; or of a finite population, without
+      the products of neighbours.
 
   Reference:
     Efron, Stein: The jackknife estimate of variance, Ann. Stat. 9 (1981).
@@ -109,15 +118,77 @@ def estimate(
   m = rows.gg.shape[0]
   if m < 3:
     raise ValueError(f'{m} mini-batches: the jackknife needs at least 3.')
-  found = _quantities(_moments(means, rows, 1 - sampled), theta, scale)
-  table = jnp.stack(found)  # One row a quantity: far fewer operations.
+  if sampled and batch_size > 1 and rows.pairs is None:
+    raise ValueError(
+      'num_examples needs `before` in each call of products: the (g, h) of the '
+      'mini-batch before it.'
+    )
+  moments = _moments(means, rows, 1 - sampled)
+  theta = jnp.asarray(theta, moments.gg.dtype)
+  found = _quantities(moments, theta, scale)
+  # One row a quantity: far fewer operations.
+  table = jnp.stack(list(found.values()))
   # Differences first: the replicates agree in most of their digits.
   shifts = table[:, 1:] - table[:, :1]
-  unbiased = GradientStatistics(*(table[:, 0] - (m - 1) * shifts.mean(1)))
   errors = (m - 1) / m**0.5 * _spread(shifts)
-  values = GradientStatistics(*table[:, 0])
-  values = values._replace(delta=unbiased.delta, mse_ratio=unbiased.mse_ratio)
-  return GradientStatistics(*map(Estimate, values, errors))
+  estimates = map(Estimate, table[:, 0], errors)
+  statistics = GradientStatistics(**dict(zip(found, estimates, strict=True)))
+  return statistics._replace(
+    delta=_ratio(moments, rows, 1.0, batch_size, sampled, scale),
+    mse_ratio=_ratio(moments, rows, theta, batch_size, sampled, scale),
+  )
+
+
+def _ratio(
+  moments: _Moments,
+  rows: Products,
+  theta: jax.Array | float,
+  batch_size: int,
+  sampled: float,
+  scale: float,
+) -> Estimate:
+  """m(θ)/σ², which is δ at θ = 1.
+
+  A quotient of estimates Â/D̂ is high by `Var D̂/D² − Cov(Â, D̂)/(AD)` of itself.
+  Beale's `(ÂD̂ + Cov)/(D̂² + Var)` is not, and small D̂ do not upset it.
+
+  By Hoeffding's decomposition each (co)variance is a sum of what every example
+  adds, of which sampling a part f without replacement leaves 1 − f, and of what
+  every pair in a mini-batch adds, which stays: chance forms the mini-batches.
+  The jackknife has the sum. Two mini-batches tell the second, for D = σ²
+  `2·(1 − 1/B)/m · E⟨ġ_i, ġ_k⟩²`; neighbours stand for all. The error is that of
+  Â − R·D̂ over D̂, widened as Fieller's interval is, by 1/(1 − 4·Var D̂/D²).
+
+  Reference:
+    Beale, Ind. Org. 31 (1962); Fieller, J. R. Stat. Soc. B 16 (1954).
+  """
+  m = rows.gg.shape[0]
+  first = jax.tree.map(lambda moment: moment[0], moments)
+  # Shifts of means know of the finite population already.
+  shifts = jax.tree.map(lambda moment: moment[1:] - moment[0], moments)
+
+  def parts(gg: jax.Array, gc: jax.Array, cc: jax.Array) -> jax.Array:
+    """Of A, but for its bias, and of D: over D, so that no square overflows."""
+    both = jnp.stack([gg + 2 * theta * gc + theta**2 * cc, gg])
+    return _over(both, first.gg)
+
+  def of_bias(mean_cc: jax.Array) -> jax.Array:
+    return _over(theta**2 * mean_cc, scale * first.gg)
+
+  value = parts(*first[:3])[0] + of_bias(first.mean_cc)
+  terms = (1 - sampled) ** 0.5 * parts(*shifts[:3])
+  terms = ((m - 1) / m) ** 0.5 * terms.at[0].add(of_bias(shifts.mean_cc))
+  if sampled and batch_size > 1 and rows.pairs is not None:
+    weight = 2 * (1 - 1 / batch_size) * sampled * m / (m - 1) ** 3
+    pairs = weight**0.5 * parts(*rows.pairs)
+    terms = jnp.concatenate([terms, pairs], axis=1)
+  top, bottom = terms
+  noise = jnp.sum(bottom**2)
+  value += jnp.sum((top - value * bottom) * bottom) / (1 + noise)
+  error = jnp.sqrt(jnp.sum((top - value * bottom) ** 2))
+  room = 1 - 4 * noise
+  known = (room > 0) | (error == 0)
+  return Estimate(value, jnp.where(known, error / room, jnp.inf))
 
 
 def _moments(means: MeanProducts, rows: Products, free: float) -> _Moments:
@@ -154,9 +225,9 @@ def _moments(means: MeanProducts, rows: Products, free: float) -> _Moments:
 
 
 def _quantities(
-  moments: _Moments, theta: jax.typing.ArrayLike, scale: float
-) -> GradientStatistics:
-  """Plain values in place of estimates, of the shape of the moments."""
+  moments: _Moments, theta: jax.Array, scale: float
+) -> dict[str, jax.Array]:
+  """The values of `GradientStatistics`, of the shape of the moments."""
   gg, gc, cc = (scale * moment for moment in moments[:3])
   mean_gg, mean_gc, mean_cc = moments[3:]
   square_c = cc + mean_cc  # E‖c‖²
@@ -164,7 +235,7 @@ def _quantities(
   delta = _over(delta_sigma2, gg)
   along = mean_gg + theta * mean_gc
   smoothed = mean_gg + 2 * theta * mean_gc + theta**2 * mean_cc
-  return GradientStatistics(
+  return dict(
     sigma2=gg,
     smoothing_variance=gg + 2 * gc + cc,
     bias2=mean_cc,

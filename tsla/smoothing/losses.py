@@ -9,20 +9,43 @@ every loss here combines them. Three rules hold throughout:
 - A logit of −inf masks its class: ŷ puts no mass there, and value and gradient
   stay free of NaN.
 - `where` masks examples: value 0 and gradient 0, whatever the masked logits,
-  labels, θ and ŷ hold. The mean over the kept ones is
-  `loss.sum() / where.sum()`.
+  labels, θ and ŷ hold. Numbers weigh them. The mean over the kept ones is
+  `loss.sum() / where.sum()` in either case.
 
 θ counts the mass moved to ŷ over all K classes, the convention of optax,
 PyTorch, Keras and timm; `convert_theta` translates the other one.
+
+Logits of sequences are f32[B, T, K]. θ and `where` may lack last axes of
+`[B, T]` (one θ a sequence: f32[B]), ŷ first axes of `[B, T, K]`. A causal
+language model predicts the next token, so its labels are shifted by one:
+
+  >>> tokens = jnp.array([[5, 3, 7, 1, 0, 0], [2, 8, 6, 4, 9, 1]])  # 0 pads
+  >>> def model(tokens):  # f32[B, T, K]: says nothing yet
+  ...   return jnp.zeros((*tokens.shape, 10))
+  >>> inputs, labels = tokens[:, :-1], tokens[:, 1:]
+  >>> where = labels != 0
+  >>> loss = smoothed_cross_entropy(model(inputs), labels, 0.1, where=where)
+  >>> print(f'{loss.sum() / where.sum():.3f} nats a token, ln 10 = 2.303')
+  2.303 nats a token, ln 10 = 2.303
+
+MixUp and CutMix: the loss is linear in the label, so the labels are smoothed
+once by either of
+
+  λ·ℓ(z, y_a, θ) + (1−λ)·ℓ(z, y_b, θ) = ℓ(z, λ·y_a + (1−λ)·y_b, θ)
+
+with y_a and y_b as they were in the data; λ may differ by example. Labels that
+a MixUp has smoothed already want θ = 0 here.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import xlogy
+from jax.scipy.special import entr
 
-from tsla.smoothing.reduction import allowed, reduced, shifted
+from tsla.smoothing.reduction import allowed, picked, reduced, shifted
+
+Shape = tuple[int, ...]
 
 
 def smoothed_cross_entropy(
@@ -31,6 +54,8 @@ def smoothed_cross_entropy(
   theta: jax.typing.ArrayLike,
   y_hat: jax.typing.ArrayLike | None = None,
   where: jax.typing.ArrayLike | None = None,
+  *,
+  weights: jax.typing.ArrayLike | None = None,
 ) -> jax.Array:
   """Cross-entropy against the smoothed label, (1−θ)·CE(y) + θ·CE(ŷ).
 
@@ -42,13 +67,17 @@ def smoothed_cross_entropy(
     logits: z, f32[..., K]; bf16, f16 and f64 as well. −inf masks a class.
     labels: y, either i32[...] class indices or f32[..., K] soft targets, told
       apart by dtype. Ignore examples by `where=labels >= 0`; an index outside
-      [0, K) that is not ignored gives NaN.
+      [0, K) that is not ignored gives NaN, as value and as gradient.
     theta: θ, f32[] or one per example f32[...]; may be traced. A negative θ is
       allowed (negative label smoothing).
     y_hat: ŷ, probabilities f32[K] or f32[..., K]. None is uniform. Mass on
       masked classes goes to the remaining ones in proportion; a ŷ with no mass
       on the remaining ones adds nothing.
-    where: bool[...], False masks an example. None keeps all.
+    where: bool[...], False masks an example; or its weight, a number, 0 masks
+      it. None keeps all.
+    weights: w, f32[K], of the classes. The smoothed label's mass on class k
+      counts w_k times, as in PyTorch's `CrossEntropyLoss(weight=w)`, whose mean
+      for class indices is `loss.sum() / weights[labels].sum(where=where)`.
 
   Returns:
     f32[...] (f64 for f64 logits), one value per example, 0 where masked. +inf
@@ -69,7 +98,7 @@ def smoothed_cross_entropy(
   Reference:
     arXiv:2006.11653, LSR.
   """
-  batch = canonical(logits, labels, theta, y_hat, where)
+  batch = canonical(logits, labels, theta, y_hat, where, weights)
   return zero_masked(_smoothed(batch), where)
 
 
@@ -77,6 +106,8 @@ def hard_cross_entropy(
   logits: jax.typing.ArrayLike,
   labels: jax.typing.ArrayLike,
   where: jax.typing.ArrayLike | None = None,
+  *,
+  weights: jax.typing.ArrayLike | None = None,
 ) -> jax.Array:
   """Cross-entropy against the true label, −Σ y_k log softmax(z)_k.
 
@@ -85,7 +116,8 @@ def hard_cross_entropy(
   Args:
     logits: z, f32[..., K]; −inf masks a class.
     labels: y, i32[...] class indices or f32[..., K] soft targets.
-    where: bool[...], False masks an example. None keeps all.
+    where: bool[...], False masks an example; or its weight. None keeps all.
+    weights: f32[K], of the classes.
 
   Returns:
     f32[...] (f64 for f64 logits), one value per example, 0 where masked.
@@ -98,7 +130,9 @@ def hard_cross_entropy(
     >>> round(float(loss[0]), 4)
     0.2395
   """
-  hard, _ = _cross_entropies(canonical(logits, labels, 0.0, None, where))
+  hard, _ = _cross_entropies(
+    canonical(logits, labels, 0.0, None, where, weights)
+  )
   return zero_masked(hard, where)
 
 
@@ -120,9 +154,10 @@ def smoothed_kl(
     logits: z, f32[..., K]; −inf masks a class.
     labels: y, i32[...] class indices or f32[..., K] soft targets.
     theta: θ, f32[] or f32[...]. The target must be a distribution: a negative
-      mass, as from θ < 0, gives NaN.
+      mass, as from θ < 0, gives NaN. Towards θ = 0 the derivative to θ goes to
+      −inf, and is that at 0.
     y_hat: ŷ, f32[K] or f32[..., K]. None is uniform.
-    where: bool[...], False masks an example. None keeps all.
+    where: bool[...], False masks an example; or its weight. None keeps all.
 
   Returns:
     f32[...] (f64 for f64 logits), one value per example, 0 where masked.
@@ -141,14 +176,71 @@ def smoothed_kl(
   if _is_index(y):
     y = jax.nn.one_hot(y, batch.logits.shape[-1], dtype=batch.theta.dtype)
   if batch.y_hat is None:
-    kept = allowed(batch.logits)
-    smooth = kept / jnp.maximum(kept.sum(-1, keepdims=True), 1)
+    smooth = _uniform(batch.logits, batch.theta.dtype)
   else:
     smooth = batch.y_hat
   theta = batch.theta[..., None]
   target = (1 - theta) * y + theta * smooth
-  kl = _smoothed(batch) + xlogy(target, target).sum(-1)
-  return zero_masked(kl, where)
+  # Without the classes that are empty at every θ, where 0·log 0 has no slope.
+  target = jnp.where((y == 0) & (smooth == 0), 1, target)
+  negative_entropy = jnp.where(target < 0, jnp.nan, -entr(target)).sum(-1)
+  return zero_masked(_smoothed(batch) + negative_entropy, where)
+
+
+def smoothed_sigmoid_cross_entropy(
+  logits: jax.typing.ArrayLike,
+  labels: jax.typing.ArrayLike,
+  theta: jax.typing.ArrayLike,
+  y_hat: jax.typing.ArrayLike | None = None,
+  where: jax.typing.ArrayLike | None = None,
+) -> jax.Array:
+  """Cross-entropy of yes-or-no questions against the smoothed answers.
+
+  Of a binary classifier, or of K labels that may all be true. Each question
+  has the classes 1 and 0, and θ counts the mass moved to ŷ over both: with
+  `t = (1−θ)·y + θ·ŷ` the loss is `−t·log σ(z) − (1−t)·log σ(−z)`, its gradient
+  `σ(z) − t`.
+
+  Args:
+    logits: z, f32[...] of any shape, finite; bf16, f16 and f64 as well.
+    labels: y, of the logits' shape: integers or bool, 0 and 1 (others give
+      NaN); or floats in 0 .. 1.
+    theta: θ, f32[], or with first axes of the logits.
+    y_hat: ŷ of 1: f32[], or with last axes of the logits. None is 1/2.
+    where: with first axes of the logits: bool, False masks; or weights.
+
+  Returns:
+    f32 (f64 for f64 logits) of the logits' shape, 0 where masked. PyTorch and
+    Keras average over the K labels.
+
+  Raises:
+    ValueError: shapes or dtypes do not fit together.
+
+  Example:
+    >>> logits = jnp.array([[2.0, -1.0, 0.0]])
+    >>> labels = jnp.array([[1, 0, 1]])
+    >>> loss = smoothed_sigmoid_cross_entropy(logits, labels, theta=0.1)
+    >>> [round(float(l), 4) for l in loss[0]]
+    [0.2269, 0.3633, 0.6931]
+
+  Reference:
+    Szegedy et al., arXiv:1512.00567, section 7, for two classes.
+  """
+  z, t = _floating(logits), jnp.asarray(labels)
+  dtype, shape = wide(z), z.shape
+  _check_shape('labels', t, shape, (shape,))
+  soft, t = jnp.issubdtype(t.dtype, jnp.floating), t.astype(dtype)
+  y_hat = jnp.asarray(0.5 if y_hat is None else y_hat, dtype)
+  y_hat = _last('y_hat', y_hat, shape, 0)
+  theta = _first('theta', jnp.asarray(theta, dtype), shape, shape)
+  if where is not None:
+    keep = _first('where', where, shape, shape).astype(bool)
+    z, t, theta, y_hat = (jnp.where(keep, x, 0) for x in (z, t, theta, y_hat))
+  z = z.astype(dtype)
+  t = jnp.where(soft | (t == 0) | (t == 1), t, jnp.nan)
+  t = (1 - theta) * t + theta * y_hat
+  loss = t * jax.nn.softplus(-z) + (1 - t) * jax.nn.softplus(z)
+  return zero_masked(loss, where)
 
 
 def convert_theta(
@@ -191,9 +283,10 @@ class _Batch(NamedTuple):
   """Checked and cast arguments; masked examples hold harmless values but θ."""
 
   logits: jax.Array  # f[..., K], of the caller's dtype
-  labels: jax.Array  # i32[...] or f32[..., K]
+  labels: jax.Array  # i32[...] or f32[..., K], weighted
   theta: jax.Array  # f32[...]
-  y_hat: jax.Array | None  # f32[..., K], no mass on masked classes
+  y_hat: jax.Array | None  # f32[..., K], no mass on masked classes, weighted
+  weight: jax.Array | None  # f32[...], of an index's class
 
 
 def canonical(
@@ -202,36 +295,32 @@ def canonical(
   theta: jax.typing.ArrayLike,
   y_hat: jax.typing.ArrayLike | None,
   where: jax.typing.ArrayLike | None,
+  weights: jax.typing.ArrayLike | None = None,
 ) -> _Batch:
   """The arguments of a loss, checked, cast, masked as `where` says."""
-  z = jnp.asarray(logits)
-  if z.ndim == 0 or not jnp.issubdtype(z.dtype, jnp.floating):
-    raise ValueError(
-      f'logits of shape {z.shape} and dtype {z.dtype} must be floating with '
-      'the classes last.'
-    )
-  shape, dtype = z.shape, jnp.promote_types(z.dtype, jnp.float32)
+  z = _floating(logits)
+  if z.ndim == 0:
+    raise ValueError(f'logits of shape {z.shape} must have the classes last.')
+  shape, dtype, weight = z.shape, wide(z), None
 
   y = jnp.asarray(labels)
   if _is_index(y):
-    y = y.astype(jnp.int32)
-    y = jnp.where(y < 0, shape[-1], y)  # jnp would count −1 from the end
-    _check_shape('integer labels', y, shape, (shape[:-1],))
+    cure = ' One-hot: labels.astype(float).'
+    _check_shape('integer labels', y, shape, (shape[:-1],), cure)
+    if y.dtype.itemsize < 8:
+      y = y.astype(jnp.int32)
+    # jnp would count −1 from the end, and cut 2³² to 0.
+    y = jnp.where((y < 0) | (y >= shape[-1]), shape[-1], y).astype(jnp.int32)
   else:
+    cure = ' Class indices: labels.astype(int).'
+    _check_shape('soft labels', y, shape, (shape,), cure)
     y = y.astype(dtype)
-    _check_shape('soft labels', y, shape, (shape,))
-  theta = jnp.asarray(theta, dtype)
-  _check_shape('theta', theta, shape, ((), shape[:-1]))
-  theta = jnp.broadcast_to(theta, shape[:-1])
+  theta = _first('theta', jnp.asarray(theta, dtype), shape[:-1], shape)
   if y_hat is not None:
-    y_hat = jnp.asarray(y_hat, dtype)
-    _check_shape('y_hat', y_hat, shape, (shape[-1:], shape))
+    y_hat = _last('y_hat', jnp.asarray(y_hat, dtype), shape, 1)
 
   if where is not None:
-    keep = jnp.asarray(where)
-    if keep.dtype != jnp.bool_:
-      raise ValueError(f'where of dtype {keep.dtype} must be boolean.')
-    _check_shape('where', keep, shape, (shape[:-1],))
+    keep = _first('where', where, shape[:-1], shape).astype(bool)
     # Before any arithmetic: a zero cotangent times NaN is NaN. θ may keep
     # its NaN, for every factor it meets in a gradient is selected here.
     z = jnp.where(keep[..., None], z, 0)
@@ -244,7 +333,14 @@ def canonical(
     y_hat = jnp.where(allowed(z), y_hat, 0)
     kept = y_hat.sum(-1, keepdims=True)
     y_hat = y_hat * (mass / jnp.where(kept == 0, 1, kept))
-  return _Batch(z, y, theta, y_hat)
+  if weights is not None:
+    weights = _last('weights', jnp.asarray(weights, dtype), shape, 1)
+    y_hat = weights * (_uniform(z, dtype) if y_hat is None else y_hat)
+    if _is_index(y):
+      weight = picked(weights, y)
+    else:
+      y = weights * y
+  return _Batch(z, y, theta, y_hat, weight)
 
 
 def _cross_entropies(batch: _Batch) -> tuple[jax.Array, jax.Array]:
@@ -258,6 +354,7 @@ def _cross_entropies(batch: _Batch) -> tuple[jax.Array, jax.Array]:
   lse, s_y, total, count = reduced(z, index, top)
   if _is_index(y):
     hard = lse - s_y
+    hard = hard if batch.weight is None else batch.weight * hard
   else:
     # 0·(−inf) counts as 0; mass on a masked class makes the loss +inf.
     counted = jnp.where((y == 0) & ~allowed(z), 0, shifted(z, top))
@@ -280,22 +377,65 @@ def _smoothed(batch: _Batch) -> jax.Array:
 def zero_masked(
   loss: jax.Array, where: jax.typing.ArrayLike | None
 ) -> jax.Array:
-  """0 for the examples that `where` masks."""
-  return loss if where is None else jnp.where(jnp.asarray(where), loss, 0)
+  """0 for the examples that `where` masks, the others times their weight."""
+  if where is None:
+    return loss
+  weight = _first('where', where, loss.shape, loss.shape)
+  loss = jnp.where(weight.astype(bool), loss, 0)
+  return loss if weight.dtype == jnp.bool_ else loss * weight.astype(loss.dtype)
+
+
+def _uniform(z: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
+  """ŷ = 1/K over the allowed classes, f32[..., K]."""
+  kept = allowed(z).astype(dtype)
+  return kept / jnp.maximum(kept.sum(-1, keepdims=True), 1)
 
 
 def _is_index(labels: jax.Array) -> bool:
   return jnp.issubdtype(labels.dtype, jnp.integer)
 
 
+def _floating(logits: jax.typing.ArrayLike) -> jax.Array:
+  z = jnp.asarray(logits)
+  if not jnp.issubdtype(z.dtype, jnp.floating) or z.dtype.itemsize < 2:
+    raise ValueError(
+      f'logits of shape {z.shape} and dtype {z.dtype} must be floating, of 16 '
+      'bits or more: logits.astype(jnp.bfloat16).'
+    )
+  return z
+
+
+def wide(z: jax.Array) -> jax.typing.DTypeLike:
+  """The dtype of the sums."""
+  return z.dtype if z.dtype.itemsize == 8 else jnp.float32
+
+
+def _first(name: str, array: Any, shape: Shape, like: Shape) -> jax.Array:
+  """Broadcasts to the shape what has its first axes, all or none."""
+  array = jnp.asarray(array)
+  count = range(len(shape) + 1)
+  _check_shape(name, array, like, tuple(shape[:n] for n in count))
+  more = range(array.ndim, len(shape))
+  return jnp.broadcast_to(jnp.expand_dims(array, more), shape)
+
+
+def _last(name: str, array: jax.Array, shape: Shape, least: int) -> jax.Array:
+  """Broadcasts to the logits' shape what has its last axes, `least` or more."""
+  starts = range(len(shape) - least, -1, -1)
+  _check_shape(name, array, shape, tuple(shape[n:] for n in starts))
+  more = range(len(shape) - array.ndim)
+  return jnp.broadcast_to(jnp.expand_dims(array, more), shape)
+
+
 def _check_shape(
   name: str,
   array: jax.Array,
-  logits_shape: tuple[int, ...],
-  shapes: tuple[tuple[int, ...], ...],
+  logits_shape: Shape,
+  shapes: tuple[Shape, ...],
+  cure: str = '',
 ) -> None:
   if array.shape not in shapes:
     raise ValueError(
       f'{name} of shape {array.shape} do not fit logits of shape '
-      f'{logits_shape}: expected {" or ".join(map(str, shapes))}.'
+      f'{logits_shape}: expected {" or ".join(map(str, shapes))}.{cure}'
     )

@@ -59,9 +59,9 @@ class Seen(NamedTuple):
   labels: jax.Array  # i32[B]
   indices: jax.Array  # i32[B], places in the training set
   # f32[B, H, W, C] as the network sees them; None for `update`
-  images: jax.Array | None = None
+  images: Any = None
   # f32[B, K], for `update` only: of the forward pass whose gradient was applied
-  logits: jax.Array | None = None
+  logits: Any = None
 
 
 class Target(NamedTuple):
@@ -166,8 +166,9 @@ def logit_gradients(
   logits: jax.typing.ArrayLike,
   labels: jax.typing.ArrayLike,
   y_hat: jax.typing.ArrayLike | None = None,
+  where: jax.typing.ArrayLike | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-  """∂ℓ_0/∂z and ∂ℓ_1/∂z, f32[B, K]: at θ = 0 and θ = 1.
+  """∂ℓ_0/∂z and ∂ℓ_1/∂z, f32[..., K]: at θ = 0 and θ = 1.
 
   For label smoothing these are `softmax(z) − y` and `softmax(z) − ŷ`.
 
@@ -182,8 +183,9 @@ def logit_gradients(
     Array([[0., 0.]], dtype=float32)
   """
   logits = jnp.asarray(logits)
-  logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+  logits = logits.astype(losses.wide(logits))
+  hard = losses.hard_cross_entropy
   return (
-    jax.grad(lambda z: losses.hard_cross_entropy(z, labels).sum())(logits),
-    jax.grad(lambda z: loss(z, labels, 1.0, y_hat).sum())(logits),
+    jax.grad(lambda z: hard(z, labels, where).sum())(logits),
+    jax.grad(lambda z: loss(z, labels, 1.0, y_hat, where).sum())(logits),
   )

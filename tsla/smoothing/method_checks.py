@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from tsla.smoothing.losses import hard_cross_entropy
@@ -55,7 +56,7 @@ def examine(method: Method) -> Iterator[Finding]:
   loss = _measured(method.loss)
   for dtype, at_most, checks in _LOSS + _TARGET * bool(method.target):
     for check in checks:
-      name, _, cure = check.__doc__.rstrip('.').partition(': ')
+      name, _, cure = str(check.__doc__).rstrip('.').partition(': ')
       try:
         with jax.enable_x64(dtype == 'float64'):
           seen = [s for c in _cases(method, loss, dtype) for s in check(c)]
@@ -191,8 +192,9 @@ def _half(c: _Case) -> Compared:
 def _epochs(c: _Case) -> Iterator[Any]:
   """ŷ, the state, what a batch makes of it, and what that batch turned does."""
   k = c.z.shape[-1]
+  assert c.method.target is not None  # as `examine` knows
   target = c.method.target(Task(k, 64, np.arange(64) % k))
-  seen = Seen(c.labels, np.arange(_B), np.zeros((_B, 32, 32, 3), np.float32))
+  seen = Seen(c.labels, jnp.arange(_B), np.zeros((_B, 32, 32, 3), np.float32))
   y_hat, state = jax.jit(target.y_hat), target.state
   update = jax.jit(target.update or (lambda state, seen: state))
   end_epoch = jax.jit(target.end_epoch or (lambda state: state))

@@ -4,6 +4,8 @@ At the switch the buffer still holds gradients against the smoothed label. This
 is the control for how much of TSLA is due to them.
 """
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +14,15 @@ import optax
 
 from tsla.smoothing.transform import current_theta
 
-_MOMENTUM = (optax.TraceState, optax.ScaleByAdamState)
+# What remembers gradients.
+_SCALES = (
+  'AdaDelta Adam Adan Amsgrad Belief Lion Novograd Rms Rprop Rss RStdDev'
+)
+_MOMENTUM = (
+  *(getattr(optax, f'ScaleBy{name}State') for name in _SCALES.split()),
+  *(optax.ScaleBySM3State, optax.FactoredState),
+  *(optax.EmaState, optax.TraceState, optax.contrib.MuonState),
+)
 
 
 class ResetMomentumState(NamedTuple):
@@ -27,15 +37,19 @@ def reset_momentum(
 ) -> optax.GradientTransformationExtraArgs:
   """`tx`, whose momentum begins anew with the first gradient without smoothing.
 
-  The buffers of SGD's momentum and of Adam's moments (LAMB's too), with the
+  All that remembers gradients is as `init` makes it: SGD's buffer, the moments
+  of Adam and its kin, of RMSProp, Adagrad, Adafactor, Lion, Muon …, with the
   count that corrects the bias of those; the learning rate's count goes on. An
   update is without smoothing if its θ is exactly 0.
 
   Args:
-    tx: a chain that owns θ and has momentum.
+    tx: a chain of optax's parts that owns θ and has momentum.
 
   Returns:
     A transformation with the state `ResetMomentumState`.
+
+  Raises:
+    ValueError: in `init`, where nothing of the kind is found.
 
   Example:
     >>> import tsla
@@ -55,7 +69,13 @@ def reset_momentum(
   tx = optax.with_extra_args_support(tx)
 
   def init_fn(params: optax.Params) -> ResetMomentumState:
-    return ResetMomentumState(jnp.array(False), tx.init(params))
+    inner = tx.init(params)
+    if not any(map(_remembers, jax.tree.leaves(inner, is_leaf=_remembers))):
+      raise ValueError(
+        'No momentum in the optimiser state that reset_momentum knows: use one '
+        'of optax that has it, such as sgd(0.1, momentum=0.9).'
+      )
+    return ResetMomentumState(jnp.array(False), inner)
 
   def update_fn(
     updates: optax.Updates,
@@ -66,15 +86,18 @@ def reset_momentum(
     smoothed = current_theta(state.inner) != 0
     kept = ~state.smoothed | smoothed
 
-    def keep(node: Any) -> Any:
-      if not isinstance(node, _MOMENTUM):
+    def keep(node: Any, new: Any) -> Any:
+      if not _remembers(node):
         return node
-      return jax.tree.map(lambda x: jnp.where(kept, x, jnp.zeros_like(x)), node)
+      return jax.tree.map(lambda x, y: jnp.where(kept, x, y), node, new)
 
-    inner = jax.tree.map(
-      keep, state.inner, is_leaf=lambda node: isinstance(node, _MOMENTUM)
-    )
+    fresh = tx.init(updates if params is None else params)
+    inner = jax.tree.map(keep, state.inner, fresh, is_leaf=_remembers)
     updates, inner = tx.update(updates, inner, params, **extra_args)
     return updates, ResetMomentumState(smoothed, inner)
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _remembers(node: Any) -> bool:
+  return isinstance(node, _MOMENTUM)

@@ -3,15 +3,11 @@
 All that is as wide as the classes is read here, once for each purpose.
 """
 
-import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-
-# XLA's CPU compiler writes down what it sums over classes: in parts of so many
-# logits that stay in the cache.
-_CACHED = 2**17
 
 
 @jax.custom_jvp
@@ -27,42 +23,65 @@ def reduced(
 
   Args:
     z: the logits, f[..., K].
-    index: a class of each, i32[...]; outside [0, K) gives NaN.
+    index: a class of each, i32[...]; outside [0, K) makes log Σ exp(s) NaN and
+      with it every derivative.
     top: what is subtracted, f32[...] (f64[...]), the dtype of the sums; a
       constant to the derivative, for only differences of s count.
 
   Returns:
     Four arrays of the shape and dtype of `top`.
   """
-  lead = z.shape[:-1]
-  number, most = math.prod(lead), max(1, _CACHED // z.shape[-1])
-  if number <= 2 * most:
-    return _of_rows(z, index, top)
-  rows = next(rows for rows in range(most, 0, -1) if number % rows == 0)
-
-  def in_parts(*arrays: jax.Array) -> tuple[jax.Array, ...]:
-    parts = [a.reshape(-1, rows, *a.shape[len(lead) :]) for a in arrays]
-    out = jax.lax.map(lambda part: _of_rows(*part), parts)
-    return tuple(o.reshape(lead) for o in out)
-
-  return jax.lax.platform_dependent(
-    z, index, top, cpu=in_parts, default=_of_rows
+  exp_sum, total, count = jax.lax.platform_dependent(
+    z, top, cpu=_one_by_one, default=_together
+  )
+  inside = (index >= 0) & (index < z.shape[-1])
+  lse = jnp.log(jnp.where(exp_sum == 0, 1, exp_sum))  # 0: all are masked
+  if jax.typeof(z).sharding.spec[-1] is None:
+    z_index = jnp.take_along_axis(z, index[..., None], -1, mode='clip')[..., 0]
+  else:
+    z_index = picked(z, index)
+  return (
+    jnp.where(inside, lse, jnp.nan),
+    z_index.astype(top.dtype) - top,
+    total,
+    jnp.maximum(count, 1),
   )
 
 
-def _of_rows(
-  z: jax.Array, index: jax.Array, top: jax.Array
-) -> tuple[jax.Array, ...]:
+def _together(z: jax.Array, top: jax.Array) -> tuple[jax.Array, ...]:
   s, kept = shifted(z, top), allowed(z)
-  total = jnp.exp(s).sum(-1)
-  z_index = jnp.take_along_axis(
-    z, index[..., None], axis=-1, mode='fill', fill_value=jnp.nan
-  )[..., 0]
-  return (
-    jnp.log(jnp.where(total == 0, 1, total)),  # 0: every class is masked
-    z_index - top,
-    jnp.where(kept, s, 0).sum(-1),
-    jnp.maximum(kept.astype(top.dtype).sum(-1), 1),
+  sums = jnp.exp(s), jnp.where(kept, s, 0), kept.astype(top.dtype)
+  return tuple(x.sum(-1) for x in sums)
+
+
+def _one_by_one(z: jax.Array, top: jax.Array) -> tuple[jax.Array, ...]:
+  # XLA's CPU compiler fuses arithmetic, but no comparison, into a sum over
+  # classes, and writes down, as wide as z, what two sums share.
+  lowest = jnp.asarray(jnp.finfo(top.dtype).min, top.dtype)
+  args = z, top, lowest, jnp.ones((), top.dtype)
+
+  def apart(*terms: Callable[..., jax.Array]) -> tuple[jax.Array, ...]:
+    sums, own = [], args
+    for term in terms:
+      own = jax.lax.optimization_barrier(own)
+      sums.append(term(*own).sum(-1))
+    return tuple(sums)
+
+  def kept(z: jax.Array, _: Any, low: jax.Array, one: jax.Array) -> jax.Array:
+    z = z.astype(top.dtype)
+    return one - jnp.minimum(jnp.maximum(z, low) - z, one)  # 0 of −inf
+
+  def kept_s(*args: jax.Array) -> jax.Array:
+    return jnp.maximum(shifted(*args[:2]), args[2]) * kept(*args)
+
+  exp_sum, every = apart(
+    lambda z, top, *_: jnp.exp(shifted(z, top)),
+    lambda z, top, *_: shifted(z, top),
+  )
+  return exp_sum, *jax.lax.cond(
+    jnp.isfinite(every).all(),  # no class is masked
+    lambda: (every, 0 * every + z.shape[-1]),
+    lambda: apart(kept_s, kept),
   )
 
 
@@ -75,13 +94,18 @@ def _reduced_jvp(
   out = reduced(*primals)
   # Not exp(s) / total: XLA would keep the exp(s) that the value summed.
   p = jnp.exp(shifted(z, top) - out[0][..., None])
-  at_index = jnp.arange(z.shape[-1]) == index[..., None]
   return out, (
     (p * dz).sum(-1),
-    jnp.where(at_index, dz, 0).sum(-1),
+    picked(dz, index),
     jnp.where(allowed(z), dz, 0).sum(-1),
     jnp.zeros_like(out[3]),
   )
+
+
+def picked(x: jax.Array, index: jax.Array) -> jax.Array:
+  """X at a class of each, f[...]: no gather, which would move shards of K."""
+  classes = jnp.expand_dims(jnp.arange(x.shape[-1]), range(index.ndim))
+  return jnp.where(classes == index[..., None], x, 0).sum(-1)
 
 
 def shifted(z: jax.Array, top: jax.Array) -> jax.Array:

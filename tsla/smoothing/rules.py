@@ -5,11 +5,14 @@ the end tells when each of them would have ended it. The state that they move is
 that of `tsla.smoothing.auto`.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from tsla.smoothing.estimates import GradientStatistics
 
@@ -24,7 +27,7 @@ class Observation(NamedTuple):
   statistics: GradientStatistics  # at the θ in use, at the batch size in use
   # f32[], cross-entropy against the true labels of examples that are not
   # trained on; NaN where there are none
-  held_out_loss: jax.typing.ArrayLike = float('nan')
+  held_out_loss: ArrayLike = float('nan')
 
 
 class Memory(NamedTuple):
@@ -79,3 +82,21 @@ RULES: dict[str, Rule] = {
 # In force in place of a rule: θ = θ* from one observation to the next.
 OPTIMAL = 'optimal'
 NAMES = (*RULES, OPTIMAL)
+
+
+def rule_number(rule: str | None, rules: Mapping[str, Rule] = RULES) -> int:
+  """A rule's name as a number, which may be the input of a compiled program.
+
+  Its place in `rules`, one more than the last for 'optimal', −1 for ''.
+
+  Raises:
+    ValueError: an unknown name, or no name.
+
+  Example:
+    >>> rule_number('mse'), rule_number('')
+    (1, -1)
+  """
+  names = ['', *rules, OPTIMAL]
+  if not isinstance(rule, str) or rule not in names:
+    raise ValueError(f'rule = {rule!r} must be one of {", ".join(names[1:])}.')
+  return names.index(rule) - 1

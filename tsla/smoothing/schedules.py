@@ -7,6 +7,8 @@ count 0.
 Boundaries are in updates; epochs become updates before they get here.
 """
 
+from __future__ import annotations
+
 import operator
 from collections.abc import Sequence
 
@@ -14,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import ArrayLike
 
 _MAX_COUNT = 2**31 - 1  # optax counts in int32
 
@@ -31,7 +34,7 @@ def none() -> optax.Schedule:
   return constant(0.0)
 
 
-def constant(theta: jax.typing.ArrayLike) -> optax.Schedule:
+def constant(theta: ArrayLike) -> optax.Schedule:
   """The same θ at every update: label smoothing regularisation (LSR).
 
   Args:
@@ -54,9 +57,7 @@ def constant(theta: jax.typing.ArrayLike) -> optax.Schedule:
   return _as_float32(optax.constant_schedule(theta))
 
 
-def two_stage(
-  theta: jax.typing.ArrayLike, drop_step: jax.typing.ArrayLike
-) -> optax.Schedule:
+def two_stage(theta: ArrayLike, drop_step: ArrayLike) -> optax.Schedule:
   """TSLA(s): θ while count < drop_step, then exactly 0.
 
   Args:
@@ -80,13 +81,11 @@ def two_stage(
     arXiv:2006.11653, the TSLA algorithm.
   """
   _check_theta('theta', theta)
-  _check_step('drop_step', drop_step, least=0)
-  return _then_zero(optax.constant_schedule(theta), drop_step)
+  check_step('drop_step', drop_step, least=0)
+  return _until(drop_step, optax.constant_schedule(theta))
 
 
-def linear_decay(
-  theta: jax.typing.ArrayLike, decay_steps: int
-) -> optax.Schedule:
+def linear_decay(theta: ArrayLike, decay_steps: int) -> optax.Schedule:
   """θ·(1 − count/decay_steps), exactly 0 from decay_steps on.
 
   Args:
@@ -105,13 +104,11 @@ def linear_decay(
     [0.4, 0.2, 0.0, 0.0]
   """
   _check_theta('theta', theta)
-  _check_step('decay_steps', decay_steps, least=1)
-  return _then_zero(optax.linear_schedule(theta, 0.0, decay_steps), decay_steps)
+  check_step('decay_steps', decay_steps, least=1)
+  return _until(decay_steps, optax.linear_schedule(theta, 0.0, decay_steps))
 
 
-def cosine_decay(
-  theta: jax.typing.ArrayLike, decay_steps: int
-) -> optax.Schedule:
+def cosine_decay(theta: ArrayLike, decay_steps: int) -> optax.Schedule:
   """θ·(1 + cos(π·count/decay_steps))/2, exactly 0 from decay_steps on.
 
   Args:
@@ -130,13 +127,11 @@ def cosine_decay(
     [0.4, 0.2, 0.0, 0.0]
   """
   _check_theta('theta', theta)
-  _check_step('decay_steps', decay_steps, least=1)
-  return _then_zero(
-    optax.cosine_decay_schedule(theta, decay_steps), decay_steps
-  )
+  check_step('decay_steps', decay_steps, least=1)
+  return _until(decay_steps, optax.cosine_decay_schedule(theta, decay_steps))
 
 
-def linear_rise(theta: jax.typing.ArrayLike, rise_steps: int) -> optax.Schedule:
+def linear_rise(theta: ArrayLike, rise_steps: int) -> optax.Schedule:
   """θ·count/rise_steps, exactly θ from rise_steps on: decay's mirror image.
 
   Args:
@@ -155,13 +150,14 @@ def linear_rise(theta: jax.typing.ArrayLike, rise_steps: int) -> optax.Schedule:
     [0.0, 0.2, 0.4, 0.4]
   """
   _check_theta('theta', theta)
-  _check_step('rise_steps', rise_steps, least=1)
-  return _as_float32(optax.linear_schedule(0.0, theta, rise_steps))
+  check_step('rise_steps', rise_steps, least=1)
+  rise = optax.linear_schedule(0.0, theta, rise_steps)
+  return _until(rise_steps, rise, theta)
 
 
 def piecewise(
-  thetas: Sequence[jax.typing.ArrayLike],
-  boundaries: Sequence[jax.typing.ArrayLike],
+  thetas: Sequence[ArrayLike],
+  boundaries: Sequence[ArrayLike],
 ) -> optax.Schedule:
   """Several stages: θ_i while boundaries[i−1] <= count < boundaries[i].
 
@@ -193,27 +189,27 @@ def piecewise(
     _check_theta(f'thetas[{i}]', theta)
   least = 0
   for i, boundary in enumerate(boundaries):
-    _check_step(f'boundaries[{i}]', boundary, least=least)
+    check_step(f'boundaries[{i}]', boundary, least=least)
     if not isinstance(boundary, jax.core.Tracer):
-      least = operator.index(boundary) + 1
+      least = int(np.asarray(boundary)) + 1
   stages = [optax.constant_schedule(theta) for theta in thetas]
   return _as_float32(optax.join_schedules(stages, boundaries))
 
 
-def _then_zero(
-  schedule: optax.Schedule, drop_step: jax.typing.ArrayLike
+def _until(
+  step: ArrayLike, schedule: optax.Schedule, then: ArrayLike = 0.0
 ) -> optax.Schedule:
-  # Joined with a zero rather than left to end there: compiled, count/steps is
+  # Joined with a constant, not left to end there: compiled, count/steps is
   # count·(1/steps), which misses 1 by a rounding for some step counts.
-  stages = [schedule, optax.constant_schedule(0.0)]
-  return _as_float32(optax.join_schedules(stages, [drop_step]))
+  stages = [schedule, optax.constant_schedule(then)]
+  return _as_float32(optax.join_schedules(stages, [step]))
 
 
 def _as_float32(schedule: optax.Schedule) -> optax.Schedule:
   return lambda count: jnp.asarray(schedule(count), jnp.float32)
 
 
-def _check_theta(name: str, theta: jax.typing.ArrayLike) -> None:
+def _check_theta(name: str, theta: ArrayLike) -> None:
   if isinstance(theta, jax.core.Tracer):
     return
   value = np.asarray(theta)  # NumPy: a comparison in JAX is traced under jit
@@ -224,11 +220,13 @@ def _check_theta(name: str, theta: jax.typing.ArrayLike) -> None:
     raise ValueError(f'{name} = {theta!r} must be a finite number.')
 
 
-def _check_step(name: str, step: jax.typing.ArrayLike, *, least: int) -> None:
+def check_step(name: str, step: ArrayLike, *, least: int) -> None:
+  """Raises ValueError unless `step` is traced, or an integer >= `least`."""
   if isinstance(step, jax.core.Tracer):
     return
   try:
-    valid = least <= operator.index(step) <= _MAX_COUNT
+    valid = least <= operator.index(step) <= _MAX_COUNT  # type: ignore[arg-type]
+    valid &= np.asarray(step).dtype != bool
   except TypeError:
     valid = False
   if not valid:

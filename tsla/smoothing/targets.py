@@ -92,7 +92,7 @@ def teacher(
     arXiv:2006.11653, LSR-pre and TSLA-pre.
   """
   traced = isinstance(temperature, jax.core.Tracer)
-  if not (traced or float(temperature) > 0):
+  if not (traced or np.asarray(temperature) > 0):
     raise ValueError(f'temperature = {temperature!r} must be above 0.')
   logits = jnp.asarray(logits, jnp.float32)
   return jax.lax.stop_gradient(jax.nn.softmax(logits / temperature))

@@ -4,30 +4,8 @@
 reads θ from the optimiser state and hands it to the loss; the update that
 applies the gradient moves θ on. So θ is saved, restored and skipped together
 with the update it belongs to, and being traced it recompiles nothing at the
-switch. A whole loop, TSLA on a linear model:
-
-  >>> import jax, optax, tsla
-  >>> x = jax.random.normal(jax.random.key(0), (256, 8))
-  >>> y = (x @ jax.random.normal(jax.random.key(1), (8, 3))).argmax(-1)
-  >>> params = {'w': jax.numpy.zeros((8, 3)), 'b': jax.numpy.zeros(3)}
-  >>> theta_schedule = tsla.two_stage(0.1, drop_step=60)
-  >>> tx = optax.chain(
-  ...   tsla.label_smoothing(theta_schedule), optax.sgd(0.1, momentum=0.9)
-  ... )
-  >>> def loss_fn(params, theta):
-  ...   logits = x @ params['w'] + params['b']
-  ...   return tsla.smoothed_cross_entropy(logits, y, theta).mean()
-  >>> @jax.jit
-  ... def train_step(params, opt_state):
-  ...   theta = tsla.current_theta(opt_state)
-  ...   loss, grads = jax.value_and_grad(loss_fn)(params, theta)
-  ...   updates, opt_state = tx.update(grads, opt_state, params)
-  ...   return optax.apply_updates(params, updates), opt_state, loss
-  >>> opt_state = tx.init(params)
-  >>> for step in range(100):
-  ...   params, opt_state, loss = train_step(params, opt_state)
-  >>> print(f'loss {loss:.1f}, theta {tsla.current_theta(opt_state)}')
-  loss 0.2, theta 0.0
+switch. The README has a whole loop, `docs/loops.md` has those with flax's
+`TrainState` and `nnx.Optimizer`. Every state may be donated.
 
 For a loss that takes no soft labels, compute the gradients against y and
 against ŷ and let the transformation mix them, which is the same update because
@@ -47,6 +25,9 @@ Under `optax.inject_hyperparams` inject numbers such as the learning rate and
 close over the schedule of θ: an injected schedule arrives one update late.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -57,7 +38,7 @@ import optax
 class LabelSmoothingState(NamedTuple):
   """State of `label_smoothing`."""
 
-  count: jax.Array  # i32[], updates applied so far
+  count: jax.Array  # type: ignore[assignment]  # i32[], updates applied
   theta: jax.Array  # f32[], the coefficient for the next gradient
 
 
@@ -82,6 +63,7 @@ def label_smoothing(
 
   Raises:
     TypeError: schedule is not callable.
+    ValueError: in `update`, smoothing_updates of another shape.
 
   Example:
     >>> import tsla
@@ -106,8 +88,9 @@ def label_smoothing(
     )
 
   def state_at(count: jax.Array) -> LabelSmoothingState:
+    # A copy: a schedule may return an array of the user's, not to be donated.
     return LabelSmoothingState(
-      count=count, theta=jnp.asarray(schedule(count), jnp.float32)
+      count=count, theta=jnp.array(schedule(count), jnp.float32)
     )
 
   def init_fn(params: optax.Params) -> LabelSmoothingState:
@@ -128,7 +111,14 @@ def label_smoothing(
       def mix(update: Any, smoothing_update: Any) -> Any:
         if _is_masked_node(update):  # optax.masked leaves extra arguments whole
           return update
-        mixed = (1 - state.theta) * update + state.theta * smoothing_update
+        shapes = jnp.shape(update), jnp.shape(smoothing_update)
+        if shapes[0] != shapes[1]:
+          raise ValueError(
+            f'smoothing_updates of shape {shapes[1]} for updates of {shapes[0]}'
+            ': pass the gradient against ŷ of the same parameters.'
+          )
+        with jax.numpy_dtype_promotion('standard'):  # where it is strict, too
+          mixed = (1 - state.theta) * update + state.theta * smoothing_update
         return mixed.astype(jnp.result_type(update))
 
       updates = jax.tree.map(
@@ -144,11 +134,11 @@ def smoothing_state(opt_state: optax.OptState) -> LabelSmoothingState:
 
   Args:
     opt_state: any nesting of chain, masked, MultiSteps, inject_hyperparams,
-      partition …, concrete or traced.
+      partition …, concrete or traced; of an `nnx.Optimizer`, too.
 
   Returns:
-    The one `LabelSmoothingState` in it: `count` updates were applied, `theta`
-    is for the next gradient.
+    The one `LabelSmoothingState` in it, of arrays: `count` updates were
+    applied, `theta` is for the next gradient.
 
   Raises:
     ValueError: opt_state holds none, or more than one.
@@ -159,8 +149,7 @@ def smoothing_state(opt_state: optax.OptState) -> LabelSmoothingState:
     >>> int(smoothing_state(tx.init(jnp.zeros(3))).count)
     0
   """
-  nodes = jax.tree.leaves(opt_state, is_leaf=_is_smoothing_state)
-  states = [node for node in nodes if _is_smoothing_state(node)]
+  states = states_of(opt_state, LabelSmoothingState)
   if not states:
     raise ValueError(
       'No LabelSmoothingState in the optimiser state: put '
@@ -197,9 +186,42 @@ def current_theta(opt_state: optax.OptState) -> jax.Array:
   return smoothing_state(opt_state).theta
 
 
+def states_of(opt_state: optax.OptState, kind: type) -> list[Any]:
+  """The states of a kind, of arrays where those of nnx are variables."""
+  nodes = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, kind))
+  return [_arrays(node) for node in nodes if isinstance(node, kind)]
+
+
+def replace_states(
+  opt_state: optax.OptState, kinds: Any, change: Callable[[Any], Any]
+) -> optax.OptState:
+  """With `change` of each state of the kinds, in variables where it was."""
+
+  def wrap(old: Any, new: Any) -> Any:
+    return old.copy(new) if _is_variable(old) else new
+
+  def replace(node: Any) -> Any:
+    if not isinstance(node, kinds):
+      return node
+    return jax.tree.map(wrap, node, change(_arrays(node)), is_leaf=_is_variable)
+
+  return jax.tree.map(
+    replace, opt_state, is_leaf=lambda x: isinstance(x, kinds)
+  )
+
+
+def _arrays(tree: Any) -> Any:
+  return jax.tree.map(
+    lambda leaf: leaf.get_value() if _is_variable(leaf) else leaf,
+    tree,
+    is_leaf=_is_variable,
+  )
+
+
+def _is_variable(leaf: Any) -> bool:
+  # By what it can do: flax need not be installed.
+  return hasattr(leaf, 'get_value') and hasattr(leaf, 'get_metadata')
+
+
 def _is_masked_node(node: Any) -> bool:
   return isinstance(node, optax.MaskedNode)
-
-
-def _is_smoothing_state(node: Any) -> bool:
-  return isinstance(node, LabelSmoothingState)

@@ -11,7 +11,7 @@ with `σ² = E‖g−∇F‖²`, `δσ² = E‖h−∇F‖²` and `ρ = E⟨g−
 holds the bias `b = E h − ∇F` of ŷ: `δσ² = V + ‖b‖²`, with `V = E‖h−E h‖²`.
 
 Two passes over the same m mini-batches estimate all of it: `update_means`
-averages the gradients, `products` reduces each mini-batch to seven scalar
+averages the gradients, `products` reduces each mini-batch to a few scalar
 products with the means taken off, and `statistics` makes of these every
 quantity and, since each scalar belongs to one mini-batch, its jackknife error.
 A single pass would have to keep the m gradients or to square before it
@@ -47,11 +47,15 @@ Reference:
   arXiv:2006.11653: δ and θ = 1/(1+δ).
 """
 
+from __future__ import annotations
+
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from tsla.smoothing.estimates import (
   GradientStatistics,
@@ -64,7 +68,7 @@ from tsla.smoothing.estimates import (
 class GradientMeans(NamedTuple):
   """Running means of the gradients, the state of the first pass."""
 
-  count: jax.Array  # i32[], mini-batches so far
+  count: jax.Array  # type: ignore[assignment]  # i32[], mini-batches so far
   g: Any  # ḡ, like the parameters
   c: Any  # c̄, the mean of c = h − g
 
@@ -72,7 +76,7 @@ class GradientMeans(NamedTuple):
 def gradient_statistics(
   gradient_pair: Callable[[Any], tuple[Any, Any]],
   batches: Any,
-  theta: jax.typing.ArrayLike,
+  theta: ArrayLike,
   *,
   batch_size: int,
   num_examples: int | None = None,
@@ -118,13 +122,15 @@ def gradient_statistics(
   ) -> tuple[GradientMeans, None]:
     return update_means(means, *gradient_pair(batch)), None
 
-  def second_pass(_: None, batch: Any) -> tuple[None, Products]:
-    return None, products(means, *gradient_pair(batch))
+  def second_pass(before: Any, batch: Any) -> tuple[Any, Products]:
+    pair = _split(*gradient_pair(batch))
+    return pair, _products(means, pair, before)
 
   one = jax.tree.map(lambda leaf: leaf[0], batches)
   shapes, _ = jax.eval_shape(gradient_pair, one)
   means, _ = jax.lax.scan(first_pass, init_means(shapes), batches)
-  _, rows = jax.lax.scan(second_pass, None, batches)
+  # Before the first comes the mean, with which all products are 0.
+  _, rows = jax.lax.scan(second_pass, (means.g, means.c), batches)
   return statistics(
     means,
     rows,
@@ -177,20 +183,32 @@ def update_means(means: GradientMeans, g: Any, h: Any) -> GradientMeans:
   )
 
 
-def products(means: GradientMeans, g: Any, h: Any) -> Products:
+def products(
+  means: GradientMeans, g: Any, h: Any, before: tuple[Any, Any] | None = None
+) -> Products:
   """Second pass: the scalar products of one mini-batch.
 
   Args:
     means: of all mini-batches, this one included.
     g: the gradient against y, again.
     h: the gradient against ŷ, again.
+    before: g and h of the mini-batch before this one, of the last for the
+      first; needed if `statistics` is given `num_examples`.
 
   Returns:
     f32[] each; stack them to f32[m], as `lax.scan` does.
   """
-  g, c = _split(g, h)
-  g = jax.tree.map(jnp.subtract, g, means.g)
-  c = jax.tree.map(jnp.subtract, c, means.c)
+  pair = _split(g, h)
+  found = _products(means, pair, pair if before is None else _split(*before))
+  return found if before is not None else found._replace(pairs=None)
+
+
+def _products(means: GradientMeans, pair: Any, before: Any) -> Products:
+  """Of g and c of a mini-batch and of the one before."""
+  mean = means[1:]
+  (g, c), (g_, c_) = (
+    jax.tree.map(jnp.subtract, each, mean) for each in (pair, before)
+  )
   return Products(
     gg=_inner(g, g),
     gc=_inner(g, c),
@@ -199,13 +217,14 @@ def products(means: GradientMeans, g: Any, h: Any) -> Products:
     mean_g_c=_inner(means.g, c),
     mean_c_g=_inner(means.c, g),
     mean_c_c=_inner(means.c, c),
+    pairs=(_inner(g_, g), (_inner(g_, c) + _inner(c_, g)) / 2, _inner(c_, c)),
   )
 
 
 def statistics(
   means: GradientMeans,
   rows: Products,
-  theta: jax.typing.ArrayLike,
+  theta: ArrayLike,
   *,
   batch_size: int,
   num_examples: int | None = None,
@@ -219,13 +238,14 @@ def statistics(
     ‖b‖² = ‖c̄‖² − S_cc/m,  ‖∇F‖² = ‖ḡ‖² − S_gg/m
 
   without bias: the last two take the sampling error of the means off and may
-  come out negative. δ and m(θ)/σ² are ratios, corrected by the jackknife.
+  come out negative. δ and m(θ)/σ² are ratios, freed of their bias of order 1/m.
 
   Mini-batches without common examples out of a set of N, such as those of one
   epoch, are not independent. There S_gg estimates what a mini-batch of distinct
   examples has times 1/(1 − B/N), and the means err less, by 1 − mB/N: with all
-  of the set used, ‖b‖² is exact. (The error of σ² takes no account of that and
-  is too long then, twice what it should be in an example.)
+  of the set used, ‖b‖² is exact. δ and m(θ)/σ² know of that, in their values
+  and in their errors (`docs/delta.py` simulates it); the errors of σ², V, ρ and
+  θ* do not, and are too long then.
 
   At another batch size B′, σ², V and ρ are B/B′ of those at B, times
   (1 − B′/N)/(1 − B/N) with N, while b and ∇F stay: δ grows with the batch. This
@@ -245,7 +265,7 @@ def statistics(
     The statistics, f32[] value and standard error each.
 
   Raises:
-    ValueError: m < 3, a size below 1, mB > N or B′ >= N.
+    ValueError: m < 3, a size below 1, mB > N or B′ >= N; or N without `before`.
 
   Reference:
     arXiv:2006.11653: δ and θ = 1/(1+δ).
@@ -272,11 +292,19 @@ def statistics(
     gc=_inner(means.g, means.c),
     cc=_inner(means.c, means.c),
   )
-  return estimate(mean_products, rows, theta, sampled=sampled, scale=scale)
+  return estimate(
+    mean_products,
+    rows,
+    theta,
+    batch_size=batch_size,
+    sampled=sampled,
+    scale=scale,
+  )
 
 
 def _wide(dtype: Any) -> Any:
-  return jnp.promote_types(dtype, jnp.float32)
+  with jax.numpy_dtype_promotion('standard'):
+    return jnp.promote_types(dtype, jnp.float32)
 
 
 def _split(g: Any, h: Any) -> tuple[Any, Any]:
@@ -290,4 +318,5 @@ def _split(g: Any, h: Any) -> tuple[Any, Any]:
 
 def _inner(a: Any, b: Any) -> jax.Array:
   # Not a dot product, whose factors an accelerator rounds to bfloat16 or TF32.
-  return sum(jax.tree.leaves(jax.tree.map(lambda x, y: jnp.sum(x * y), a, b)))
+  products = jax.tree.map(lambda x, y: jnp.sum(x * y), a, b)
+  return jax.tree.reduce(operator.add, products)

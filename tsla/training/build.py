@@ -13,35 +13,34 @@ from tsla import programs
 from tsla.config import tables as config_tables
 from tsla.config.durations import Durations
 from tsla.config.schema import Section
-from tsla.data.datasets import Dataset
+from tsla.data.datasets import Dataset, Split
 from tsla.data.pipeline import View
 from tsla.errors import InputError
 from tsla.evaluation import metrics
 from tsla.models import create_configured
-from tsla.smoothing.method import UNIFORM, Method, Target, Task
+from tsla.smoothing.method import UNIFORM, Target, Task
 from tsla.training import optimizer, step
 from tsla.training import probe as probe_lib
 from tsla.training.parallel import Devices
+from tsla.training.step import Examples, TrainMetrics, TrainState
 from tsla.training.teacher import Teacher, teacher_target
 
 
 class Compiled(NamedTuple):
-  """What the loop calls; the data and the devices are inside."""
+  """What the loop calls; the data and the devices are inside.
 
-  state: step.TrainState  # before the first update
+  The state that goes into `train_chunk` or `probe` is gone afterwards.
+  """
+
+  state: TrainState  # before the first update
   tables: optimizer.Tables  # θ and the learning rate at every update
-  # (state, length) -> state after `length` updates and their metrics; the
-  # state that goes in is gone afterwards.
-  train_chunk: Callable[
-    [step.TrainState, int], tuple[step.TrainState, step.TrainMetrics]
-  ]
+  # (state, length) -> state after `length` updates and their metrics
+  train_chunk: Callable[[TrainState, int], tuple[TrainState, TrainMetrics]]
   # (state) -> the metrics on the test set
-  evaluate: Callable[[step.TrainState], dict[str, float]]
-  # (state) -> the state with what was decided, and what was found; the state
-  # that goes in is gone afterwards. None: the run is not probed.
-  probe: (
-    Callable[[step.TrainState], tuple[step.TrainState, probe_lib.Probed]] | None
-  ) = None
+  evaluate: Callable[[TrainState], dict[str, float]]
+  # (state) -> the state with what was decided, and what was found; None: the
+  # run is not probed
+  probe: Callable[[TrainState], tuple[TrainState, probe_lib.Probed]] | None
 
 
 def view_of(config: ml_collections.ConfigDict) -> View:
@@ -79,70 +78,54 @@ def build(
   tables = tables_of(config, durations)
   first = first_state(config, dataset, durations, tables)
   _check_network(config, dataset, first)
-  view, axis = view_of(config), devices.axis_name
-  make = _make_optimizer(config.optimizer, config.smoothing, durations)
+  _check_range(config.smoothing, np.asarray(tables.theta))
+  view, method = view_of(config), config_tables.method_of(config.smoothing)
+  size = {'batch_size': config.batch_size, 'axis_name': devices.axis_name}
   apply = create_configured(
-    config.model, dataset.num_classes, axis_name=axis
+    config.model, dataset.num_classes, axis_name=devices.axis_name
   ).apply
-  method = config_tables.method_of(config.smoothing)
-  _check_range(config.smoothing, method, np.asarray(tables.theta))
-  rules = config_tables.rules_of(config.smoothing)
   target = _target(
-    *(config.smoothing, method, dataset),
+    *(config.smoothing, dataset),
     lambda: teacher_target(teacher, dataset, view, config.eval_batch_size),
   )
-  train, test = devices.replicate(
-    (
-      step.Inputs(
-        step.Examples(dataset.train.images, dataset.train.labels),
-        np.uint32(config.seed),
-        tables,
-        target.arrays,
-      ),
-      step.Examples(dataset.test.images, dataset.test.labels),
+  train = devices.replicate(
+    step.Inputs(
+      *(_examples(dataset.train), np.uint32(config.seed)),
+      *(tables, target.arrays),
     )
   )
+  test = devices.replicate(_examples(dataset.test))
+  make = _make_optimizer(config, durations)
   chunk = devices.map(
-    step.make_train_chunk(
-      *(apply, make, view, method.loss, target),
-      batch_size=config.batch_size,
-      axis_name=axis,
-    ),
+    step.make_train_chunk(*(apply, make, view, method.loss, target), **size),
     donate_state=True,
   )
   own = config_tables.metrics_of(config.eval_metrics, dataset.num_classes)
-  sums = devices.map(step.make_evaluation(apply, view, own, axis_name=axis))
+  sums = devices.map(
+    step.make_evaluation(apply, view, own, axis_name=devices.axis_name)
+  )
   slots = devices.slots(config.batch_size)
   eval_size = devices.round_up(min(config.eval_batch_size, len(test.labels)))
   eval_slots = devices.slots(eval_size)
   probe = None
   if durations.probe_every:
+    rules = config_tables.rules_of(config.smoothing)
+    parts = (apply, view, method, target, rules, config.variance)
     measure = devices.map(
-      probe_lib.make_probe(
-        *(apply, view, method, target, rules, config.variance),
-        batch_size=config.batch_size,
-        axis_name=axis,
-      ),
-      donate_state=True,
+      probe_lib.make_probe(*parts, **size), donate_state=True
     )
-    held_out = dataset.held_out
+    # Of FILE.py:name it is the name.
+    rule = config.smoothing.rule.rpartition(':')[2]
+    decision = probe_lib.decision(
+      *(rule, rules, method),
+      min_step=durations.at('smoothing.min', 0),
+      patience=config.smoothing.patience,
+    )
     inputs = probe_lib.Inputs(
-      train,
-      held_out
-      and devices.replicate(step.Examples(held_out.images, held_out.labels)),
-      devices.replicate(
-        probe_lib.decision(
-          # Of FILE.py:name it is the name.
-          *(config.smoothing.rule.rpartition(':')[2], rules, method),
-          min_step=durations.at('smoothing.min', 0),
-          patience=config.smoothing.patience,
-        )
-      ),
+      train, *devices.replicate((_examples(dataset.held_out), decision))
     )
 
-    def probe(
-      state: step.TrainState,
-    ) -> tuple[step.TrainState, probe_lib.Probed]:
+    def probe(state: TrainState) -> tuple[TrainState, probe_lib.Probed]:
       return measure(state, inputs, slots, config.variance.num_batches)
 
   return Compiled(
@@ -161,22 +144,24 @@ def first_state(
   dataset: Dataset,
   durations: Durations,
   tables: optimizer.Tables,
-) -> step.TrainState:
+) -> TrainState:
   """The state before the first update; under `jax.eval_shape` its shapes."""
-  schedules = optimizer.from_tables(tables)
-  make = _make_optimizer(config.optimizer, config.smoothing, durations)
-  method = config_tables.method_of(config.smoothing)
+  make = _make_optimizer(config, durations)
   return step.create_state(
     create_configured(config.model, dataset.num_classes),
-    make(schedules),
+    make(optimizer.from_tables(tables)),
     seed=config.seed,
     image_shape=view_of(config).input_shape(dataset.image_shape),
-    target=_target(config.smoothing, method, dataset, lambda: UNIFORM).state,
+    target=_target(config.smoothing, dataset, lambda: UNIFORM).state,
   )
 
 
+def _examples(split: Split | None) -> Examples | None:
+  return split and Examples(split.images, split.labels)
+
+
 def _check_network(
-  config: ml_collections.ConfigDict, dataset: Dataset, state: step.TrainState
+  config: ml_collections.ConfigDict, dataset: Dataset, state: TrainState
 ) -> None:
   """Raises InputError for a network of one's own that does not fit."""
   shape = view_of(config).input_shape(dataset.image_shape)
@@ -195,8 +180,7 @@ def _check_network(
       allowed=f'float32{[2, dataset.num_classes]}',
     )
   probed = config.variance.every_epochs and config.variance.mode
-  sows = 'features' in sown.get('intermediates', {})
-  if probed == 'last_layer' and not sows:
+  if probed == 'last_layer' and 'features' not in sown.get('intermediates', {}):
     raise InputError(
       f"config.variance.mode = 'last_layer': {where} sows no features",
       allowed="self.sow('intermediates', 'features', x) before the last layer",
@@ -204,8 +188,9 @@ def _check_network(
     )
 
 
-def _check_range(options: Section, method: Method, theta: np.ndarray) -> None:
+def _check_range(options: Section, theta: np.ndarray) -> None:
   """Raises InputError where a schedule leaves the bounds of the method."""
+  method = config_tables.method_of(options)
   if not method.lowest <= theta.min() <= theta.max() <= method.highest:
     raise InputError(
       f'config.smoothing.schedule = {options.schedule!r}: theta from '
@@ -217,24 +202,22 @@ def _check_range(options: Section, method: Method, theta: np.ndarray) -> None:
 
 
 def _target(
-  options: Section,
-  method: Method,
-  dataset: Dataset,
-  teacher: Callable[[], Target],
+  options: Section, dataset: Dataset, teacher: Callable[[], Target]
 ) -> Target:
-  labels = dataset.train.labels
+  method, labels = config_tables.method_of(options), dataset.train.labels
   task = Task(dataset.num_classes, len(labels), labels)
   return config_tables.target_of(options, method, task, teacher)
 
 
 def _make_optimizer(
-  options: Section, smoothing: Section, durations: Durations
+  config: ml_collections.ConfigDict, durations: Durations
 ) -> step.MakeOptimizer:
+  rules = config_tables.rules_of(config.smoothing)
   return functools.partial(
     optimizer.create,
-    options,
-    rules=config_tables.rules_of(smoothing) if durations.probe_every else None,
-    reset_momentum=smoothing.reset_momentum,
+    config.optimizer,
+    rules=rules if durations.probe_every else None,
+    reset_momentum=config.smoothing.reset_momentum,
   )
 
 
@@ -252,24 +235,23 @@ def check_fits(
       allowed=f'{memory / 2e9:.1f} GB, half of the device',
       cure='a smaller --config.data.image_size, or a larger device',
     )
-  num_examples = len(dataset.train.labels)
-  if config.batch_size > num_examples:
+  count = len(dataset.train.labels)
+  too_many = f'more than the {count} training examples of {dataset.name}'
+  if config.batch_size > count:
     raise InputError(
-      f'config.batch_size = {config.batch_size}: more than the {num_examples} '
-      f'training examples of {dataset.name}',
-      allowed=f'1 to {num_examples}',
-      cure=f'--config.batch_size={max(1, num_examples // 8)}',
+      f'config.batch_size = {config.batch_size}: {too_many}',
+      allowed=f'1 to {count}',
+      cure=f'--config.batch_size={max(1, count // 8)}',
     )
-  most = num_examples // config.batch_size
-  if config.variance.every_epochs and config.variance.num_batches > most:
+  most, probed = count // config.batch_size, config.variance.num_batches
+  if config.variance.every_epochs and probed > most:
     raise InputError(
-      f'config.variance.num_batches = {config.variance.num_batches} of '
-      f'{config.batch_size}: more than the {num_examples} training examples of '
-      f'{dataset.name}',
+      f'config.variance.num_batches = {probed} of {config.batch_size}: '
+      f'{too_many}',
       allowed=f'3 to {most}' if most >= 3 else 'batches of a third at the most',
       cure='--config.variance.num_batches=… or --config.batch_size=…',
     )
-  height, width, channels = dataset.image_shape
+  *sides, channels = dataset.image_shape
   for name in ('mean', 'std'):
     values = config.data[name]
     if len(values) not in (1, channels):
@@ -279,11 +261,11 @@ def check_fits(
         allowed=f'{channels}, or 1 for all',
       )
   for name in ('crop', 'pad'):
-    if config.augment[name] > min(height, width):
+    if config.augment[name] > min(sides):
       raise InputError(
         f'config.augment.{name} = {config.augment[name]}: larger than the '
-        f'images of {dataset.name}, {height}×{width}',
-        allowed=f'0 to {min(height, width)}',
+        f'images of {dataset.name}, {sides[0]}×{sides[1]}',
+        allowed=f'0 to {min(sides)}',
         cure=f'--config.augment.{name}=… or --config.data.image_size=…',
       )
 

@@ -15,41 +15,30 @@ import ml_collections
 from clu import parameter_overview
 
 import tsla
-from tsla.config import durations as durations_lib
 from tsla.config.checks import validate
-from tsla.config.durations import Durations
+from tsla.config.durations import Durations, resolve
 from tsla.config.forms import flatten, own_files
 from tsla.data import batches, datasets
 from tsla.data.datasets import Dataset
 from tsla.errors import InputError
 from tsla.programs import sha256
-from tsla.runs.checkpoint import (
-  Checkpoints,
-  check_space,
-  open_checkpoints,
-)
+from tsla.runs.checkpoint import Checkpoints, check_space, open_checkpoints
 from tsla.runs.directory import RunDirectory
 from tsla.runs.lifecycle import Interrupted, watch_progress, watch_signals
 from tsla.runs.log import RunLog
 from tsla.runs.manifest import digests, host_copy, named
 from tsla.runs.progress import Progress
+from tsla.training import build as build_lib
 from tsla.training import parallel
 from tsla.training import teacher as teacher_lib
-from tsla.training.build import (
-  Compiled,
-  build,
-  check_fits,
-  first_state,
-  image_bytes,
-  tables_of,
-  view_of,
-)
+from tsla.training.build import Compiled, build, check_fits, view_of
 from tsla.training.optimizer import end_of_smoothing
 from tsla.training.parallel import Devices
 from tsla.training.reporter import Diverged, Reporter
 from tsla.training.start import Start, check_origin, find_start
 from tsla.training.step import TrainState
 
+# Where things lie may differ between processes: what lies there is compared.
 _PLACES = {'data.path', 'teacher.run', 'teacher.weights', 'model.weights'}
 
 
@@ -108,21 +97,19 @@ def train_and_evaluate(
     teacher = teacher_lib.load_teacher(config.teacher, dataset, view)
     taught_by = teacher.fingerprint() if teacher else ''
     facts |= {'data set': dataset.fingerprint, 'teacher': taught_by}
-    durations = durations_lib.resolve(
-      config,
-      batches.steps_per_epoch(len(dataset.train.labels), config.batch_size),
-    )
+    examples = len(dataset.train.labels)
+    per_epoch = batches.steps_per_epoch(examples, config.batch_size)
+    durations = resolve(config, per_epoch)
     shapes = jax.eval_shape(
-      lambda: first_state(
-        *(config, dataset, durations), tables_of(config, durations)
+      lambda: build_lib.first_state(
+        *(config, dataset, durations), build_lib.tables_of(config, durations)
       )
     )
     check_space(directory.checkpoints, shapes)
 
+  claim = directory.claim(dataset.fingerprint, taught_by)
   with (
-    parallel.claimed(
-      directory.path, directory.claim(dataset.fingerprint, taught_by)
-    ),
+    parallel.claimed(directory.path, claim),
     watch_signals(lambda: directory.give_up('interrupted')) as requested,
     watch_progress(
       *(config.watchdog_minutes, directory.stacks),
@@ -150,22 +137,21 @@ def train_and_evaluate(
       durations, config.batch_size, start.step, shown=parallel.is_first()
     )
     _announce(progress, dataset, devices, directory, start, durations)
-    arrays = list(named(start.state))
+    kept = 0 if start.rows else start.step
     with (
-      directory.log(
-        0 if start.rows else start.step, start.saved.get('log', {})
-      ) as log,
+      directory.log(kept, start.saved.get('log')) as log,
       _noted(directory, checkpoints),
     ):
       reporter = Reporter(
-        log, progress, durations, end_of_smoothing(run.tables), arrays, alive
+        *(log, progress, durations, end_of_smoothing(run.tables)),
+        *(list(named(start.state)), alive),
       )
       reporter.copy_parent_log(start)
       test = _train(
         *(run, start, durations),
-        chunk_length(durations.steps_per_epoch, config.log_every_steps),
+        chunk_length(per_epoch, config.log_every_steps),
         *(reporter, checkpoints, log),
-        stop_signal=lambda s: devices.max_over_processes(requested.signum, s),
+        stop_signal=lambda s: parallel.max_over_processes(requested.signum, s),
       )
     checkpoints.confirm(durations.total_steps)
   directory.write_status('done', durations.total_steps, test=test)
@@ -173,17 +159,12 @@ def train_and_evaluate(
 
 
 def _facts(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """What all processes of a run agree on before they read anything.
-
-  Where things lie may differ: what lies there is compared.
-  """
+  """What all processes of a run agree on before they read anything."""
   flat = flatten(config)
-  facts = {'versions': (tsla.__version__, jax.__version__, sys.version)}
   for name, text in own_files(flat).items():
     flat[name] = text.rpartition(':')[2], sha256(text)
-  for name in flat.keys() - _PLACES:
-    facts[f'config.{name}'] = flat[name]
-  return facts
+  facts = {f'config.{name}': flat[name] for name in flat.keys() - _PLACES}
+  return facts | {'versions': (tsla.__version__, jax.__version__, sys.version)}
 
 
 @contextlib.contextmanager
@@ -217,7 +198,7 @@ def _train(
   per_epoch, total = durations.steps_per_epoch, durations.total_steps
   state, step = start.state, start.step
   while True:
-    if step not in reporter.probes and _due(step, durations.probe_every):
+    if step not in log.probes and _due(step, durations.probe_every):
       reporter.flush()
       state = reporter.probe(step, state, run.probe)
     signum = stop_signal(state)
@@ -231,14 +212,14 @@ def _train(
       checkpoints.save(step, state, reporter.top1, log)
     if signum:
       raise Interrupted(signum)
-    if step not in reporter.evaluations and (
+    if step not in log.evaluations and (
       step == total or (step > 0 and _due(step, durations.eval_every))
     ):
       reporter.flush()
       reporter.evaluation(step, run.evaluate(state))
       continue
     if step == total:
-      return reporter.evaluations[step]
+      return log.evaluations[step]
 
     in_epoch = step % per_epoch
     if in_epoch == 0:
@@ -260,10 +241,11 @@ def _announce(
   """Tells a person what is about to run."""
   if not start.step:
     progress.say(parameter_overview.get_parameter_overview(start.state.params))
+  size = build_lib.image_bytes(dataset) / 1e6
   progress.say(
     f'{dataset.name}: {len(dataset.train.labels):,} training images, '
     f'{len(dataset.test.labels):,} test images, {dataset.num_classes} classes'
-    f', {image_bytes(dataset) / 1e6:,.1f} MB on each device'
+    f', {size:,.1f} MB on each device'
   )
   if start.note:
     progress.say(start.note)
@@ -290,7 +272,5 @@ def chunk_length(steps_per_epoch: int, at_most: int) -> int:
   """
   if steps_per_epoch <= at_most:
     return steps_per_epoch
-  for length in range(at_most, (at_most - 1) // 2, -1):
-    if steps_per_epoch % length == 0:
-      return length
-  return at_most
+  lengths = range(at_most, (at_most - 1) // 2, -1)
+  return next((n for n in lengths if steps_per_epoch % n == 0), at_most)

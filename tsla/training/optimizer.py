@@ -80,14 +80,12 @@ def create(
 ) -> optax.GradientTransformationExtraArgs:
   """The transformation that applies a gradient.
 
-  What owns θ comes first and sees the raw gradient: `label_smoothing`, or in a
-  run that is probed `adaptive_smoothing`, which knows the `rules`. SGD is
-  PyTorch's: weight decay is added to the gradient before the momentum buffer,
-  `d = ∇F + λ w`, `v ← m v + d`, `w ← w − η v` (with Nesterov `w ← w − η (d +
-  m v)`), on every parameter. AdamW and LAMB decouple the decay.
-
-  With `rules` θ may be decided by what probes observe; with `reset_momentum`
-  momentum begins anew where smoothing ends.
+  What owns θ comes first and sees the raw gradient; with `rules` θ may be
+  decided by what probes observe. SGD is PyTorch's: weight decay is added to the
+  gradient before the momentum buffer, `d = ∇F + λ w`, `v ← m v + d`, `w ← w −
+  η v` (with Nesterov `w ← w − η (d + m v)`), on every parameter. AdamW and LAMB
+  decouple the decay. With `reset_momentum` momentum begins anew where smoothing
+  ends.
   """
   base = tables.OPTIMIZERS[options.name].make(options, schedules.learning_rate)
   owner = smoothing.label_smoothing(schedules.theta)

@@ -11,7 +11,6 @@ not know how many devices wrote it:
 
 import contextlib
 import dataclasses
-import functools
 import json
 import os
 import pathlib
@@ -25,7 +24,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -40,15 +38,10 @@ _NAMED, _SHOWN = 3, 80  # differences that an error shows, letters of each
 
 @dataclasses.dataclass(frozen=True)
 class Devices:
-  """All devices of a run, and how one function runs on them.
+  """All devices of a run, and how one function runs on them."""
 
-  Attributes:
-    mode: 'pmap' or 'jit'.
-    mesh: the devices, on one axis.
-  """
-
-  mode: str
-  mesh: Mesh
+  mode: str  # 'pmap' or 'jit'
+  mesh: Mesh  # on one axis
 
   @property
   def axis_name(self) -> str | None:
@@ -81,11 +74,9 @@ class Devices:
   ) -> Callable[..., Any]:
     """Compiles `fn(state, inputs, slots, static)` for all devices.
 
-    Args:
-      fn: `state` and `inputs` are the same everywhere, `slots` differ, and
-        the last argument is a Python number to compile for. What it returns
-        must be the same everywhere.
-      donate_state: the caller's `state` is gone after the call.
+    `state`, `inputs` and what it returns are the same everywhere, `slots`
+    differ, and the last argument is a Python number to compile for. With
+    `donate_state` the caller's `state` is gone after the call.
     """
     donate = (0,) if donate_state else ()
     if self.mode == 'pmap':
@@ -105,28 +96,10 @@ class Devices:
       out_shardings=NamedSharding(self.mesh, PartitionSpec()),
     )
 
-  def max_over_processes(self, value: int, wait_for: Any) -> int:
-    """The largest `value` of all processes, which call this together.
-
-    `wait_for` is what was computed last: on the CPU two programs that exchange
-    numbers must not run at once.
-    """
-    if is_alone():
-      return value
-    jax.block_until_ready(wait_for)
-    values = jax.make_array_from_callback(
-      (self.mesh.size,),
-      NamedSharding(self.mesh, PartitionSpec(_AXIS)),
-      lambda index: np.full(1, value, np.int32),
-    )
-    return int(_largest(self.mesh)(values))
-
   def describe(self) -> str:
     """The devices and the mode, in words."""
-    first = self.mesh.devices[0]
-    return (
-      f'{self.mesh.size} × {first.device_kind} ({first.platform}), {self.mode}'
-    )
+    size, first = self.mesh.size, self.mesh.devices[0]
+    return f'{size} × {first.device_kind} ({first.platform}), {self.mode}'
 
   def memory(self) -> int | None:
     """Bytes that a device has for arrays; None where it does not say (CPU)."""
@@ -138,30 +111,15 @@ class Devices:
     return -(-batch_size // self.mesh.size) * self.mesh.size
 
 
-@functools.cache
-def _largest(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
-  return jax.jit(jnp.max, out_shardings=NamedSharding(mesh, PartitionSpec()))
-
-
-def join(
-  coordinator: str = '',
-  num_processes: int = 0,
-  index: int = -1,
-  *,
-  seconds: int,
-) -> None:
+def join(*processes: Any, seconds: int) -> None:
   """Joins the other processes of a run.
 
-  Without a coordinator, HOST:PORT of process 0, a pod slice or Slurm says all
-  three. If not all have come after so many `seconds`, the process ends with
-  exit code 2.
-
-  Raises:
-    InputError: nothing here says which processes there are, or the port of
-      the coordinator is taken.
+  `processes` are the coordinator, HOST:PORT of process 0, how many there are
+  and which this one is; without, a pod slice or Slurm says it. If not all have
+  come after so many `seconds`, the process ends with exit code 2.
   """
-  if coordinator and not index:
-    _check_port(coordinator)
+  if processes and processes[-1] == 0:
+    _check_port(processes[0])
   on_sigterm = signal.getsignal(signal.SIGTERM)
   # jax ends the process by an abort, and nothing can be raised meanwhile.
   late = threading.Timer(seconds, _give_up, args=[seconds])
@@ -169,9 +127,7 @@ def join(
   late.start()
   try:
     jax.distributed.initialize(
-      coordinator_address=coordinator or None,
-      num_processes=num_processes if coordinator else None,
-      process_id=index if coordinator else None,
+      *processes,
       initialization_timeout=2 * seconds,
       # A process that was killed on another machine is missed after this.
       heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
@@ -237,25 +193,33 @@ def is_alone() -> bool:
   return jax.process_count() == 1
 
 
+def max_over_processes(value: int, wait_for: Any) -> int:
+  """The largest `value` of all processes, which call this together.
+
+  `wait_for` is what was computed last: on the CPU two programs that exchange
+  numbers must not run at once.
+  """
+  if is_alone():
+    return value
+  jax.block_until_ready(wait_for)
+  return int(multihost_utils.process_allgather(np.int32(value)).max())
+
+
 def check_same(facts: Mapping[str, Any]) -> None:
-  """Compares facts over all processes of a run, which call this together.
+  """Raises InputError unless the facts are the same in all processes of a run.
 
-  Args:
-    facts: by the names that an error gives them; their `repr` is compared.
-
-  Raises:
-    InputError: in all of them, if one is not the same everywhere.
+  All of them call this together, and all raise. Each fact is compared by its
+  `repr`, and has the name that an error gives it.
   """
   if is_alone():
     return
   text = json.dumps({name: repr(value) for name, value in facts.items()})
   first, *others = map(json.loads, _gather(text))
   for index, other in enumerate(others, start=1):
-    names = sorted(first.keys() | other.keys())
     differences = [
       f'{name}: {first.get(name, "nothing")[:_SHOWN]} in process 0, '
       f'{other.get(name, "nothing")[:_SHOWN]} in process {index}'
-      for name in names
+      for name in sorted(first.keys() | other.keys())
       if first.get(name) != other.get(name)
     ]
     if differences:
@@ -279,10 +243,8 @@ def _gather(text: str) -> list[str]:
 def agreement() -> Iterator[dict[str, Any]]:
   """What is done inside succeeds in all processes of a run, or in none.
 
-  All of them leave it together. What is yielded takes facts for `check_same`.
-
-  Raises:
-    InputError: in all of them, if a fact differs, or one was raised in one.
+  All leave it by an InputError if one does, or if the facts differ that each
+  puts into what is yielded.
   """
   facts: dict[str, Any] = {}
   try:
@@ -300,9 +262,6 @@ def claimed(
   """Holds the claim on a folder, in all processes of a run or in none.
 
   The first process leaves a mark in the folder, which the others must find.
-
-  Raises:
-    InputError: in all of them, if one may not have it or sees another folder.
   """
   with contextlib.ExitStack() as stack:
     with agreement():
@@ -331,10 +290,6 @@ def choose(mode: str, batch_size: int) -> Devices:
   """Every device there is, in the mode that `config.parallel` asks for.
 
   'auto' is pmap on several devices of one process, else jit.
-
-  Raises:
-    InputError: the batch does not divide by the device count, or pmap is asked
-      for in several processes.
   """
   if mode == 'pmap' and not is_alone():
     raise InputError(
@@ -343,14 +298,14 @@ def choose(mode: str, batch_size: int) -> Devices:
       cure='--config.parallel=auto',
     )
   devices = np.asarray(jax.devices())
-  if batch_size % len(devices):
-    below = batch_size // len(devices) * len(devices)
+  number = len(devices)
+  if rest := batch_size % number:
     raise InputError(
-      f'config.batch_size = {batch_size}: does not divide by the '
-      f'{len(devices)} devices',
-      allowed=f'a multiple of {len(devices)}',
-      cure=f'--config.batch_size={below or len(devices)}',
+      f'config.batch_size = {batch_size}: does not divide by the {number} '
+      'devices',
+      allowed=f'a multiple of {number}',
+      cure=f'--config.batch_size={batch_size - rest or number}',
     )
   if mode == 'auto':
-    mode = 'pmap' if len(devices) > 1 and is_alone() else 'jit'
+    mode = 'pmap' if number > 1 and is_alone() else 'jit'
   return Devices(mode, Mesh(devices, _AXIS))

@@ -23,11 +23,11 @@ import numpy as np
 
 from tsla import smoothing
 from tsla.data import batches
-from tsla.data.pipeline import View, clean_view, train_view
+from tsla.data.pipeline import View
 from tsla.smoothing.auto import auto_state
-from tsla.smoothing.estimates import Estimate, GradientStatistics
-from tsla.smoothing.method import logit_gradients
-from tsla.smoothing.rules import OPTIMAL, Rule
+from tsla.smoothing.estimates import GradientStatistics
+from tsla.smoothing.method import Loss, logit_gradients
+from tsla.smoothing.rules import Rule
 from tsla.training import optimizer, step
 
 if TYPE_CHECKING:  # else jax, flax and optax suffice
@@ -37,22 +37,12 @@ if TYPE_CHECKING:  # else jax, flax and optax suffice
 _EPOCH = 2**31 - 1
 
 
-class Decision(NamedTuple):
-  """What is in force: arrays, so that all rules are one compiled program."""
-
-  rule: np.ndarray  # i32[], as of `smoothing.observe`
-  min_step: np.ndarray  # i32[]
-  patience: np.ndarray  # i32[]
-  lowest: np.ndarray  # f32[]
-  highest: np.ndarray  # f32[]
-
-
 class Inputs(NamedTuple):
   """What a probe reads and does not change."""
 
   train: step.Inputs
   held_out: step.Examples | None
-  decision: Decision
+  decision: dict[str, np.ndarray]
 
 
 class Probed(NamedTuple):
@@ -81,15 +71,19 @@ def decision(
   *,
   min_step: int,
   patience: int,
-) -> Decision:
-  """What a config puts in force; rule '': nothing is decided."""
-  return Decision(
-    np.int32([*rules, OPTIMAL].index(rule) if rule else -1),
-    np.int32(min_step),
-    np.int32(patience),
-    np.float32(method.lowest),
-    np.float32(method.highest),
-  )
+) -> dict[str, np.ndarray]:
+  """What a config puts in force, as `smoothing.observe` takes it.
+
+  Arrays, so that all rules are one compiled program. Rule '': nothing is
+  decided.
+  """
+  return {
+    'rule': np.int32(smoothing.rule_number(rule, rules)),
+    'min_step': np.int32(min_step),
+    'patience': np.int32(patience),
+    'lowest': np.float32(method.lowest),
+    'highest': np.float32(method.highest),
+  }
 
 
 def make_probe(
@@ -105,12 +99,11 @@ def make_probe(
 ) -> Callable[..., tuple[step.TrainState, Probed]]:
   """`probe(state, inputs, slots, num_batches)`: measures, and decides.
 
-  The state that comes back is the one that went in, but for what the
-  observation left in its optimiser's part. `options` is the section `variance`
-  of a config, `rules` are those of the optimiser; the other arguments are as of
-  `step.make_train_chunk`.
+  The state comes back with what the observation left in its optimiser's part.
+  `options` is the section `variance`, `rules` are those of the optimiser.
   """
   evaluate = step.make_evaluation(apply, view, axis_name=axis_name)
+  epoch = _EPOCH if options.augment else None
 
   def measure(
     state: step.TrainState,
@@ -118,43 +111,14 @@ def make_probe(
     picked: jax.Array,
     theta: jax.Array,
   ) -> GradientStatistics:
-    examples = inputs.examples
-    num_examples = len(examples.labels)
+    num_examples = len(inputs.examples.labels)
 
-    def make_batch(indices: jax.Array) -> step.Batch:
-      images = examples.images[indices]
-      if options.augment:
-        images = train_view(view, images, inputs.seed, _EPOCH, indices)
-      else:
-        images = clean_view(view, images)
-      labels = examples.labels[indices]
-      seen = smoothing.Seen(labels, indices, images)
-      y_hat = target.y_hat(inputs.target, state.target, seen)
-      return step.Batch(images, labels, y_hat)
+    def batch_of(indices: jax.Array) -> step.Batch:
+      return step.make_batch(view, target, state, inputs, indices, epoch)
 
     def gradient_pair(indices: jax.Array) -> tuple[Any, Any]:
-      """Of all parameters: one forward pass and two backward passes."""
-      batch = make_batch(indices)
-      logits, pull = jax.vjp(
-        lambda params: apply(
-          state.variables | {'params': params}, batch.images, train=False
-        ),
-        state.params,
-      )
-      pair = tuple(
-        pull(r / len(indices))[0]
-        for r in logit_gradients(method.loss, logits, batch.labels, batch.y_hat)
-      )
+      pair = _gradient_pair(apply, method.loss, state, batch_of(indices))
       return pair if axis_name is None else jax.lax.pmean(pair, axis_name)
-
-    def forward(indices: jax.Array) -> tuple[jax.Array, ...]:
-      """What the gradients of the last layer follow from."""
-      batch = make_batch(indices)
-      logits, sown = apply(
-        state.variables, batch.images, train=False, mutable=['intermediates']
-      )
-      (features,) = sown['intermediates']['features']
-      return features, logits, batch.labels, batch.y_hat
 
     if options.mode == 'exact':
       return smoothing.gradient_statistics(
@@ -163,7 +127,8 @@ def make_probe(
         num_examples=num_examples,
       )
     return smoothing.last_layer_statistics(
-      *(forward, picked, theta),
+      lambda indices: _last_layer(apply, state, batch_of(indices)),
+      *(picked, theta),
       loss=method.loss,
       at_batch_size=batch_size,
       num_examples=num_examples,
@@ -180,29 +145,51 @@ def make_probe(
     statistics = measure(state, inputs.train, picked, theta)
     # They ask about θ = 1, which only mixtures of labels know.
     speaks = jnp.where(method.mixture & (theta >= 0), 0, jnp.nan)
-    statistics = statistics._replace(
-      delta=Estimate(*(speaks + x for x in statistics.delta)),
-      theta_paper=Estimate(*(speaks + x for x in statistics.theta_paper)),
+    delta, theta_paper = jax.tree.map(
+      lambda x: speaks + x, (statistics.delta, statistics.theta_paper)
     )
+    statistics = statistics._replace(delta=delta, theta_paper=theta_paper)
     held_out_loss = jnp.float32(jnp.nan)
     if inputs.held_out is not None:
       sums = evaluate(state, inputs.held_out, slots, batch_size)
-      held_out_loss = sums.nll / sums.count
+      held_out_loss = sums.nll.sum() / sums.count.sum()
     opt_state = smoothing.observe(
       state.opt_state,
       smoothing.Observation(statistics, held_out_loss),
       optimizer.from_tables(inputs.train.tables).theta,
       rules=rules,
-      **inputs.decision._asdict(),
+      **inputs.decision,
     )
     auto = auto_state(opt_state)
+    dropped = auto.smoothing.count >= auto.memory.drop_step
     found = Probed(
-      statistics=statistics,
-      theta=theta,
-      dropped=auto.smoothing.count >= auto.memory.drop_step,
-      firings=auto.memory.firings,
-      held_out_loss=held_out_loss,
+      *(statistics, theta, dropped, auto.memory.firings, held_out_loss)
     )
     return state.replace(opt_state=opt_state), found
 
   return probe
+
+
+def _gradient_pair(
+  apply: step.Apply, loss: Loss, state: step.TrainState, batch: step.Batch
+) -> tuple[Any, Any]:
+  """At θ = 0 and 1, of all parameters: one forward pass, two backward."""
+  logits, pull = jax.vjp(
+    lambda params: apply(
+      state.variables | {'params': params}, batch.images, train=False
+    ),
+    state.params,
+  )
+  rows = logit_gradients(loss, logits, batch.labels, batch.y_hat)
+  return tuple(pull(r / len(batch.labels))[0] for r in rows)
+
+
+def _last_layer(
+  apply: step.Apply, state: step.TrainState, batch: step.Batch
+) -> tuple[jax.Array, ...]:
+  """What the gradients of the last layer follow from."""
+  logits, sown = apply(
+    state.variables, batch.images, train=False, mutable=['intermediates']
+  )
+  (features,) = sown['intermediates']['features']
+  return features, logits, batch.labels, batch.y_hat

@@ -1,5 +1,11 @@
-"""Where a run begins: anew, from weights, at a checkpoint, in another run."""
+"""Where a run begins: anew, from weights, at a checkpoint, in another run.
 
+TSLA(s) is, update for update, the LSR run of the same seed until epoch s. So a
+run that begins with the LSR run's state of epoch s ends where TSLA(s) alone
+does: one trunk, many branches.
+"""
+
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -7,16 +13,33 @@ import jax
 import ml_collections
 import numpy as np
 
-from tsla import smoothing
-from tsla.config.durations import Durations
-from tsla.config.forms import flatten
-from tsla.config.schema import Section
+from tsla import programs, smoothing
+from tsla.config import forms
+from tsla.config.durations import Durations, resolve
+from tsla.config.schema import FIELDS, Section
 from tsla.errors import InputError
 from tsla.models import pretrained
-from tsla.runs.checkpoint import AnotherState, Checkpoints
-from tsla.training import fork
+from tsla.runs.checkpoint import AnotherState, Checkpoints, open_checkpoints
+from tsla.runs.directory import RunRecord, read_run
+from tsla.training.build import tables_of
 from tsla.training.optimizer import Tables
 from tsla.training.step import TrainState
+
+# In these a run may differ from the one it forks from: they change nothing
+# before the fork unless theta or the learning rate does.
+_MAY_DIFFER = (
+  *('epochs', 'log_every', 'eval_every', 'checkpoint_every', 'variance.'),
+  *('init.', 'model.weights', 'optimizer.learning_rate', 'optimizer.schedule'),
+  *('optimizer.milestone', 'optimizer.decay', 'optimizer.warmup'),
+  *('smoothing.schedule', 'smoothing.theta', 'smoothing.drop'),
+  'smoothing.reset_momentum',
+)
+# Of these also the file is the same, if they are in one of one's own; those of
+# theta and of a rule are known by what comes of them.
+_SAME_FILE = ('smoothing.method', 'smoothing.target', 'model.name')
+# Counts of rules, by name: a version of the program with one rule more reads
+# the states of the one before.
+OPTIONAL = '/firings/'
 
 
 class Start(NamedTuple):
@@ -41,14 +64,16 @@ def find_start(
 
   The config names a file of weights or another run's epoch, or neither; first
   is the state before the first update, the fingerprint that of the data set.
-
-  Raises:
-    InputError: there are no such weights, or no such run or epoch to fork from,
-      or what there is is of another network or other data.
+  Raises InputError for what is not there, or of another network or other data.
   """
   if step := checkpoints.latest_step:
+    trained = _restore(
+      *(checkpoints, first, step, f'the checkpoint of update {step:,}'),
+      allowed='the network, optimiser and version that it was saved with',
+      cure='another --workdir, or the config that is there',
+    )
     # The config may have changed since; what was not changed stays as it is.
-    state = _with_own_theta(_resume(first, checkpoints, step), tables)
+    state = _with_own_theta(trained, tables)
     note = '\n'.join(checkpoints.passed_over)
     return Start(state, step, note=note, saved=checkpoints.run_of(step))
   if config.model.weights:
@@ -56,12 +81,19 @@ def find_start(
   if not config.init.fork_from:
     return Start(first, 0)
 
-  parent = fork.find_parent(config.init.fork_from, config.epochs)
-  step = parent.epoch * durations.steps_per_epoch
-  parent.check_same_until(step, flatten(config), durations, tables, fingerprint)
-  trunk = parent.restore(step, first, durations.steps_per_epoch)
-  state = _with_own_theta(trunk, tables)
-  return Start(state, step, rows=parent.rows_until(step))
+  where, parent, epoch = _find_parent(config.init.fork_from, config.epochs)
+  step = epoch * durations.steps_per_epoch
+  if parent.fingerprint != fingerprint:
+    raise InputError(f'{where}: that run is on another data set')
+  _check_fields(where, parent, forms.flatten(config))
+  _check_tables(where, parent, step, tables, durations.steps_per_epoch)
+  trunk = _of_epoch(where, parent, epoch, step, first)
+  rows = []  # up to the fork; not its probe there, which saw its own θ
+  for row in parent.rows:
+    if row['step'] > step or (row['kind'], row['step']) == ('probe', step):
+      break
+    rows.append(row)
+  return Start(_with_own_theta(trunk, tables), step, rows=rows)
 
 
 def check_origin(options: Section, fork_from: str, epochs: int) -> None:
@@ -72,20 +104,20 @@ def check_origin(options: Section, fork_from: str, epochs: int) -> None:
   if options.weights:
     pretrained.read_state_dict(options.weights, options.weights_sha256)
   if fork_from:
-    fork.find_parent(fork_from, epochs)
+    _find_parent(fork_from, epochs)
 
 
-def _resume(
-  first: TrainState, checkpoints: Checkpoints, step: int
+def _restore(
+  checkpoints: Checkpoints,
+  like: TrainState,
+  step: int,
+  where: str,
+  **way_out: str,
 ) -> TrainState:
   try:
-    return checkpoints.restore(first, step, optional=fork.OPTIONAL)
+    return checkpoints.restore(like, step, optional=OPTIONAL)
   except AnotherState as error:
-    raise InputError(
-      f'the checkpoint of update {step:,}: {error}',
-      allowed='the network, optimiser and version that it was saved with',
-      cure='another --workdir, or the config that is there',
-    ) from error
+    raise InputError(f'{where}: {error}', **way_out) from error
 
 
 def _with_own_theta(state: TrainState, tables: Tables) -> TrainState:
@@ -107,13 +139,87 @@ def _from_weights(options: Section, first: TrainState) -> Start:
     pretrained.read_state_dict(options.weights, options.weights_sha256),
     first.variables,
   )
-  variables = jax.tree.map(
-    lambda new, old: jax.device_put(new, old.sharding),
-    variables,
-    first.variables,
-  )
+  shardings = jax.tree.map(lambda leaf: leaf.sharding, first.variables)
+  variables = jax.tree.map(jax.device_put, variables, shardings)
   taken = sum(bool(row.path) for row in rows)
   note = f'{options.weights}: {taken} arrays taken'
   if any(row.name.startswith('fc.') and not row.path for row in rows):
     note += ', the head drawn anew for another number of classes'
   return Start(first.replace(**variables), 0, note=note)
+
+
+def _find_parent(fork_from: str, epochs: int) -> tuple[str, RunRecord, int]:
+  """The run and epoch of RUN@EPOCH, after what names it in errors."""
+  where = f'config.init.fork_from = {fork_from!r}'
+  path, _, epoch = fork_from.rpartition('@')
+  digits = re.fullmatch('[0-9]{1,10}', epoch)
+  if not path or not digits or not 0 < int(epoch) < epochs:
+    raise InputError(
+      f'{where}: no run and epoch',
+      allowed=f'RUN@EPOCH with an epoch in 1 to {epochs - 1}',
+    )
+  return where, read_run(path, where), int(epoch)
+
+
+def _check_fields(
+  where: str, parent: RunRecord, fields: Mapping[str, Any]
+) -> None:
+  """Raises InputError if a run differs from its parent where it may not."""
+  here, there = map(forms.identity, (fields, forms.flatten(parent.config)))
+  for name in sorted(here.keys() | there.keys()):
+    if here.get(name) != there.get(name) and not name.startswith(_MAY_DIFFER):
+      default = FIELDS[name].default
+      raise InputError(
+        f'{where}: config.{name} is {there.get(name, default)!r} there, '
+        f'{here.get(name, default)!r} here',
+        allowed='a run that was the same until the fork',
+        cure=f'--config.{name}=…, or another run',
+      )
+  for name, text in forms.own_files(fields).items():
+    digest = programs.sha256(text)
+    trunk = parent.parts.get(name, digest)
+    if name in _SAME_FILE and trunk != digest:
+      raise InputError(
+        f'{where}: config.{name} = {text!r} is another file there: '
+        f'SHA-256 {trunk[:12]}… there, {digest[:12]}… here',
+        allowed=f'that of {parent.path}, which has a copy in parts/',
+        cure='put that file back, or another run',
+      )
+
+
+def _check_tables(
+  where: str, parent: RunRecord, step: int, tables: Tables, per_epoch: int
+) -> None:
+  """Raises InputError if θ or the rate was another before update `step`."""
+  of_parent = tables_of(parent.config, resolve(parent.config, per_epoch))
+  here, there = (np.asarray(t)[:, :step] for t in (tables, of_parent))
+  if (differs := (here != there).any(0)).any():
+    epoch = int(differs.argmax()) / per_epoch
+    raise InputError(
+      f'{where}: from epoch {epoch:g} on theta or the learning rate '
+      'there is not that of this run',
+      allowed=f'an epoch <= {epoch:g}',
+    )
+
+
+def _of_epoch(
+  where: str, parent: RunRecord, epoch: int, step: int, like: TrainState
+) -> TrainState:
+  """The state of a run after an epoch's last update, placed as `like`."""
+  with open_checkpoints(parent.checkpoints) as checkpoints:
+    if step not in checkpoints.steps:
+      saved = [f'{s * epoch / step:g}' for s in checkpoints.steps]
+      raise InputError(
+        f'{where}: that epoch was not saved',
+        allowed='epochs ' + ', '.join(saved),
+        cure=f'train that run with --config.checkpoint_keep_epochs=({epoch},)',
+      )
+    saved = checkpoints.run_of(step).get('config')
+    if saved not in (None, forms.identity(parent.fields)):
+      raise InputError(
+        f'{where}: the state of that epoch is of another run',
+        allowed='a run directory with its own checkpoints',
+        cure=f'train {parent.path} again',
+      )
+    where += ': of another network or optimiser'
+    return _restore(checkpoints, like, step, where)

@@ -79,23 +79,16 @@ def create_state(
   image_shape: tuple[int, int, int],
   target: Any = (),
 ) -> TrainState:
-  """The state before the first update, a function of `seed`.
-
-  `target` is what the target begins with.
-  """
+  """The state before the first update; `target` is its target's part."""
   # Named, so that `jax_default_prng_impl` cannot change a run.
   key = jax.random.key(seed, impl='threefry2x32')
   images = jnp.zeros((1, *image_shape), jnp.float32)
   variables = jax.jit(model.init, static_argnames='train')(
     key, images, train=False
   )
-  return TrainState(
-    step=jnp.zeros((), jnp.int32),
-    params=variables['params'],
-    batch_stats=variables.get('batch_stats', {}),
-    opt_state=tx.init(variables['params']),
-    target=target,
-  )
+  params, batch_stats = variables['params'], variables.get('batch_stats', {})
+  step = jnp.zeros((), jnp.int32)
+  return TrainState(step, params, batch_stats, tx.init(params), target)
 
 
 # The `bad_array` of a state whose arrays are all finite.
@@ -118,13 +111,12 @@ class TrainMetrics(NamedTuple):
     On the host: an operation of the device would wait for the chunk that runs
     there by now.
     """
-    columns = self._asdict()
-    del columns['bad_array']
     last = {'theta', 'learning_rate'}
-    columns = {name: np.atleast_1d(v) for name, v in columns.items()}
+    columns = {n: np.atleast_1d(v) for n, v in self._asdict().items()}
     return {
       name: column[-1] if name in last else column.mean()
       for name, column in columns.items()
+      if name != 'bad_array'
     }
 
 
@@ -215,6 +207,25 @@ def first_bad_array(state: TrainState) -> jax.Array:
   return jnp.where(finite.all(), NONE, finite.argmin().astype(jnp.int32))
 
 
+def make_batch(
+  view: View,
+  target: smoothing.Target,
+  state: TrainState,
+  inputs: Inputs,
+  picked: jax.Array,
+  epoch: jax.Array | int | None,
+) -> Batch:
+  """The examples `picked` as an epoch sees them; None: not augmented."""
+  images, labels = (column[picked] for column in inputs.examples)
+  if epoch is None:
+    images = clean_view(view, images)
+  else:
+    images = train_view(view, images, inputs.seed, epoch, picked)
+  seen = smoothing.Seen(labels, picked, images)
+  y_hat = target.y_hat(inputs.target, state.target, seen)
+  return Batch(images, labels, y_hat, picked)
+
+
 def make_train_chunk(
   apply: Apply,
   make_optimizer: MakeOptimizer,
@@ -227,34 +238,27 @@ def make_train_chunk(
 ) -> Callable[..., tuple[TrainState, TrainMetrics]]:
   """`chunk(state, inputs, slots, length)`: `length` updates in one scan.
 
-  The batch of an update is a function of (seed, state.step): shuffle, gather
-  and augmentation happen here, on the device. `slots` are this device's places
-  in the global batch. A chunk stays within one epoch; one that comes to its end
-  ends it for the target too, so that who looks at the state there (a probe, a
-  checkpoint) sees what the next update will use.
+  The batch of an update is a function of (seed, state.step), made on the
+  device; `slots` are its places in the global batch. A chunk stays within one
+  epoch; at the end it ends it for the target too, so that a probe or checkpoint
+  there sees what the next update will use.
   """
 
   def chunk(
     state: TrainState, inputs: Inputs, slots: jax.Array, length: int
   ) -> tuple[TrainState, TrainMetrics]:
-    examples, seed = inputs.examples, inputs.seed
-    num_examples = len(examples.labels)
+    num_examples = len(inputs.examples.labels)
     per_epoch = batches.steps_per_epoch(num_examples, batch_size)
     epoch = state.step // per_epoch
-    order = batches.epoch_order(seed, epoch, num_examples)
+    order = batches.epoch_order(inputs.seed, epoch, num_examples)
     schedules = optimizer.from_tables(inputs.tables)
     tx = make_optimizer(schedules)
 
     def body(state: TrainState, _: None) -> tuple[TrainState, TrainMetrics]:
       picked = batches.train_indices(order, state.step, slots, batch_size)
-      images = train_view(view, examples.images[picked], seed, epoch, picked)
-      labels = examples.labels[picked]
-      seen = smoothing.Seen(labels, picked, images)
-      y_hat = target.y_hat(inputs.target, state.target, seen)
+      batch = make_batch(view, target, state, inputs, picked, epoch)
       return train_step(
-        state,
-        Batch(images, labels, y_hat, picked),
-        *(apply, tx, schedules.learning_rate),
+        *(state, batch, apply, tx, schedules.learning_rate),
         loss=loss,
         target=target,
         axis_name=axis_name,
@@ -278,11 +282,10 @@ def make_evaluation(
   *,
   axis_name: str | None = None,
 ) -> Callable[..., metrics.EvalSums]:
-  """`evaluate(state, examples, slots, batch_size)`: the sums over a whole set.
+  """`evaluate(state, examples, slots, batch_size)`: the sums of every batch.
 
-  No smoothing and no update: BatchNorm uses its running statistics. `slots` are
-  this device's places in a batch of evaluation; the last batch is padded and
-  masked, so each example counts once. `own` are metrics of one's own.
+  BatchNorm uses its running statistics. `slots` are this device's places in a
+  batch; the last one is padded and masked. `own` are metrics of one's own.
   """
 
   def evaluate(
@@ -299,8 +302,7 @@ def make_evaluation(
       return metrics.batch_sums(logits, examples.labels[picked], mask, own)
 
     indices = jnp.arange(batches.num_eval_batches(num_examples, batch_size))
-    per_batch = jax.lax.map(one_batch, indices)
-    sums = jax.tree.map(lambda leaf: leaf.sum(0), per_batch)
+    sums = jax.lax.map(one_batch, indices)  # that `finalize` adds in float64
     return sums if axis_name is None else jax.lax.psum(sums, axis_name)
 
   return evaluate

@@ -1,7 +1,7 @@
 """The network whose predictions are ŷ: of a finished run, or of a file."""
 
+import functools
 import hashlib
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import flax.linen as nn
@@ -32,6 +32,11 @@ class Teacher(NamedTuple):
   temperature: float = 1.0  # its logits are divided by it
   view: str = 'augmented'  # what it sees; 'clean': each image once, as it is
 
+  def predict(self, variables: Any, images: jax.Array) -> jax.Array:
+    """ŷ of what a network sees; the variables may be traced."""
+    logits = self.model.apply(variables, images, train=False)
+    return smoothing.teacher(logits, self.temperature)
+
   def fingerprint(self) -> str:
     """SHA-256 over the variables: names, shapes, types and bits."""
     digest = hashlib.sha256()
@@ -50,35 +55,25 @@ def teacher_target(
   With the view 'clean' it is asked now, `batch_size` images at a time, and what
   it says of each image is kept on the device.
   """
-
-  def predict(variables: Any, images: jax.Array) -> jax.Array:
-    logits = teacher.model.apply(variables, images, train=False)
-    return smoothing.teacher(logits, teacher.temperature)
-
   if teacher.view == 'augmented':
     return smoothing.Target(
-      lambda variables, state, seen: predict(variables, seen.images),
+      lambda variables, state, seen: teacher.predict(variables, seen.images),
       teacher.variables,
     )
   facts = {  # all that ŷ of the clean images follows from, to the last bit
+    **view._replace(pad=0, flip=False)._asdict(),
     'data': dataset.fingerprint,
-    'crop': view.crop,
-    'mean': view.mean,
-    'std': view.std,
-    'images': view.dtype,
+    'batch': batch_size,
     'teacher': teacher.fingerprint(),
     'network': jnp.dtype(teacher.model.dtype).name,
     'temperature': teacher.temperature,
-    'batch': batch_size,
     'jax': jax.__version__,
     'device': jax.local_devices()[0].device_kind,
   }
+  images = dataset.train.images
   rows = array_cache.cached_array(
-    'y_hat',
-    facts,
-    lambda: _on_clean_images(
-      dataset.train.images, view, teacher.variables, predict, batch_size
-    ),
+    *('y_hat', facts),
+    lambda: _on_clean_images(teacher, images, view, batch_size),
   )
   return smoothing.Target(
     lambda rows, state, seen: rows[seen.indices].astype(jnp.float32), rows
@@ -86,39 +81,31 @@ def teacher_target(
 
 
 def _on_clean_images(
-  images: np.ndarray,
-  view: View,
-  variables: Any,
-  predict: Callable[[Any, jax.Array], jax.Array],
-  batch_size: int,
+  teacher: Teacher, images: np.ndarray, view: View, batch_size: int
 ) -> np.ndarray:
   """ŷ of every training image as it is, `f16[N, K]`."""
 
   @jax.jit
   def of_batch(variables: Any, images: jax.Array) -> jax.Array:
-    images = clean_view(view, images)
-    return predict(variables, images).astype(jnp.float16)
+    y_hat = teacher.predict(variables, clean_view(view, images))
+    return y_hat.astype(jnp.float16)
 
   size = min(batch_size, len(images))
   parts = []
   for first in range(0, len(images), size):
     # The last batch is filled up: another size would be compiled anew.
     picked = np.arange(first, first + size).clip(max=len(images) - 1)
-    parts.append(np.asarray(of_batch(variables, images[picked])))
+    parts.append(np.asarray(of_batch(teacher.variables, images[picked])))
   return np.concatenate(parts)[: len(images)]
 
 
 def load_teacher(
   options: 'Section', dataset: Dataset, view: View
 ) -> Teacher | None:
-  """The teacher that a config names; None where it names none.
+  """The teacher that the section `teacher` names; None where it names none.
 
-  `options` is the section `teacher` of the student's config, `view` how the
-  student sees its images.
-
-  Raises:
-    InputError: there is no such run or file, the run is not finished, or the
-      network is of other classes or other input.
+  `view` is how the student sees its images. Raises InputError for one that is
+  not there, not finished, or of other classes or other input.
   """
   if options.run:
     model, variables = _of_run(options.run, dataset, view)
@@ -140,7 +127,6 @@ def check_source(options: 'Section', data_name: str, view: View) -> None:
 
 
 def _finished_run(path: str, data_name: str, view: View) -> RunRecord:
-  """The run that `teacher.run` names."""
   where = _where(path)
   run = read_run(path, where)
   if run.status['state'] != 'done':
@@ -171,15 +157,12 @@ def _of_run(path: str, dataset: Dataset, view: View) -> tuple[nn.Module, Any]:
   run = _finished_run(path, dataset.name, view)
   model = create_configured(run.config.model, dataset.num_classes)
   images = jnp.zeros((1, *view.input_shape(dataset.image_shape)), jnp.float32)
-  shapes = jax.eval_shape(
-    lambda: model.init(jax.random.key(0), images, train=False)
-  )
+  init = functools.partial(model.init, train=False)
+  shapes = jax.eval_shape(init, jax.random.key(0), images)
   with open_checkpoints(run.checkpoints) as checkpoints:
-    try:
-      # By name: whatever optimiser trained it.
-      variables = checkpoints.restore(
-        dict(shapes), run.status.get('step'), part=True
-      )
+    try:  # by name: whatever optimiser trained it
+      step = run.status.get('step')
+      variables = checkpoints.restore(dict(shapes), step, part=True)
     except AnotherState as error:
       raise InputError(
         f'{_where(path)}: does not fit the {dataset.num_classes} classes of '
@@ -201,13 +184,13 @@ def _of_file(
     dtype=jnp.dtype(view.dtype),
   )
   *_, channels, _ = variables['params']['conv1']['kernel'].shape
-  there = f'{model.num_classes} classes, images of {channels} channels'
-  here = f'{dataset.num_classes} classes, images of {dataset.image_shape[-1]} '
-  here += 'channels'
+  there = model.num_classes, channels
+  here = dataset.num_classes, dataset.image_shape[-1]
   if there != here:
+    form = '{} classes, images of {} channels'
     raise InputError(
-      f'{_WEIGHTS} = {options.weights!r}: a network for {there}',
-      allowed=f'{here}, as of {dataset.name}',
+      f'{_WEIGHTS} = {options.weights!r}: a network for {form.format(*there)}',
+      allowed=f'{form.format(*here)}, as of {dataset.name}',
       cure='fine-tune it on this data set with --config.model.weights, then '
       '--config.teacher.run=THAT_WORKDIR',
     )
