@@ -88,7 +88,7 @@ def calibration(scores: Scores, num_bins: int = NUM_BINS) -> dict[str, Any]:
 
   Reference:
     Guo et al., arXiv 1706.04599, eq. 3; Nixon et al., arXiv 1904.01685; Kumar,
-    Liang, Ma, Verified uncertainty calibration, arXiv 1909.10155, section 5.
+    Liang, Ma, Verified uncertainty calibration, arXiv 1909.10155.
   """
   correct, confidence = scores.correct, scores.confidence
   sums = np.ones(len(correct)), correct, confidence, (correct - confidence) ** 2
