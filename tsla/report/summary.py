@@ -6,12 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
 
+from tsla.evaluation.per_class import student_interval
 from tsla.report.results import RunResult
 from tsla.runs.log import is_number
-
-CONFIDENCE = 0.95
 
 
 class Mean(NamedTuple):
@@ -69,18 +67,14 @@ def difference(
 ) -> Difference | None:
   """Mean of the paired differences d_i to the baseline; None without a pair.
 
-  The interval is Student's, `mean(d) ± t(0.975, n - 1) std(d) / sqrt(n)`. It
-  speaks of other seeds on these test images, not of other test images.
+  The interval is `student_interval`'s.
   """
   own, others = measured(runs, metric), measured(baseline, metric)
   pairs = np.array([own[seed] - others[seed] for seed in own if seed in others])
   n = len(pairs)
   if n < 2:
     return Difference(n, float(pairs[0]), None, None) if n else None
-  middle = float(pairs.mean())
-  t = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)
-  half = float(t * pairs.std(ddof=1) / np.sqrt(n))
-  return Difference(n, middle, middle - half, middle + half)
+  return Difference(n, *map(float, student_interval(pairs)))
 
 
 def test_curve(runs: Iterable[RunResult], metric: str) -> Curve:
