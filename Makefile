@@ -15,7 +15,7 @@ demo: $(READY)  ## the table of the embedded digits, with its report
 	@echo "Open demo/digits/report.html. Next: $(BIN)/python main.py --help"
 
 test: $(READY)  ## the fast tests, on the CPU
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not ci"
 
 test-all: $(READY)  ## every test; the fast ones again on $(NEWER), newest jax
 	$(OPTIMISED) $(BIN)/python -m pytest -n auto --dist loadfile

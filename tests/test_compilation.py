@@ -74,7 +74,10 @@ def test_without_a_folder_every_run_compiles(cache_dir, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
   'devices',
-  [1, pytest.param(2, marks=pytest.mark.slow)],  # jit, pmap
+  [  # jit, pmap
+    pytest.param(1, marks=pytest.mark.ci),
+    pytest.param(2, marks=pytest.mark.slow),
+  ],
 )
 def test_baseline_lsr_tsla_and_every_seed_and_rate_are_one_program(
   tmp_path, monkeypatch, devices

@@ -13,6 +13,8 @@ from jax import export
 from support import run_worker
 
 Z, Y = problem(2, 6, 5)  # two batches
+pytestmark = pytest.mark.ci
+
 ALONG = problem(3, 2, 6, 5)[0][2]
 
 # Losses: a row in contracts.py is all that a new one needs. Transformations

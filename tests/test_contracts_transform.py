@@ -18,6 +18,8 @@ import tsla
 from tsla.smoothing.estimates import Estimate, GradientStatistics
 
 THETA, DROP, STEPS, RATE = 0.25, 2, 5, 0.125
+pytestmark = pytest.mark.ci
+
 SCHEDULE = tsla.two_stage(THETA, DROP)
 SWITCH = tsla.auto_two_stage(THETA, 'delta', min_step=DROP, patience=1)
 OWNERS = {

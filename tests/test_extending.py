@@ -119,7 +119,7 @@ def test_the_page_quotes_the_files_and_names_each_of_them():
   assert set(anchors) <= slugs and len(anchors) == 7
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_each_command_of_the_page_runs(page):
   assert len(COMMANDS) == 11 and all(c[0] == 'python' for c in COMMANDS)
   for argv, (code, _, error) in zip(fast(), page[1], strict=True):
@@ -127,7 +127,7 @@ def test_each_command_of_the_page_runs(page):
     assert 'not used' not in error, error
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize(
   'run',
   [
@@ -151,7 +151,7 @@ def test_each_part_trains_in_two_stages(page, run):
   assert len(evaluated) == 2 and all(row['count'] == 40 for row in evaluated)
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_methods_and_targets_add_what_they_should(page):
   """At the first update all have the same logits, which nobody logs."""
   folder, _ = page
@@ -172,20 +172,20 @@ def test_methods_and_targets_add_what_they_should(page):
   assert abs(later[0][3] - later[1][3]) > 1e-4  # ŷ has moved
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_the_schedule_is_in_the_log(page):
   theta = [row['theta'] for row in rows_of(page[0], 'schedule', 'train')]
   want = 0.1 * 0.5 ** (np.arange(4) / (0.2 * 8))
   np.testing.assert_allclose(theta, [*want, *[0] * 4], rtol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_the_network_is_probed_at_its_last_layer(page):
   probes = rows_of(page[0], 'network', 'probe')
   assert len(probes) == 3 and all(row['sigma2'] > 0 for row in probes)
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_the_rule_and_the_metrics_are_in_the_report(page):
   folder, _ = page
   fired = [row['rule_apart'] for row in rows_of(folder, 'apart', 'probe')]
@@ -204,7 +204,7 @@ def test_the_rule_and_the_metrics_are_in_the_report(page):
   assert logged['top1'] <= logged['top3'] <= logged['top5']
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_the_data_set_is_read_with_its_names(page):
   folder, outcomes = page
   (error,) = (

@@ -69,7 +69,7 @@ def without(path):
   aside.rename(path)
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_a_run_that_is_killed_before_its_first_state_decides_again(
   config, tmp_path
 ):
@@ -96,7 +96,7 @@ def test_a_run_that_is_killed_before_its_first_state_decides_again(
   assert rows(killed) == rows(whole)
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_a_fork_that_is_killed_before_its_first_state_has_its_rows_once(
   config, tmp_path
 ):

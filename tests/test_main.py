@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 from support import ROOT, run_worker
 
 
@@ -39,6 +40,7 @@ def test_cifar100_without_network_says_what_to_do(tmp_path):
   assert 'python -m tsla prepare cifar100' in result.stderr
 
 
+@pytest.mark.ci
 def test_cifar100_from_an_archive_trains_across_the_switch(
   tmp_path, monkeypatch
 ):

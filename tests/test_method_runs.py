@@ -171,7 +171,13 @@ def same_end(workdir, whole):
   assert rows(workdir) == rows(whole)
 
 
-@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize(
+  'method',
+  [
+    METHODS[0],
+    *(pytest.param(m, marks=pytest.mark.ci) for m in METHODS[1:]),
+  ],
+)
 def test_two_stages_are_one_program(wholes, programs, method):
   _, workdir = wholes(method)
   counts = {name: f._cache_size() for (_, name), f in programs.items()}

@@ -16,7 +16,7 @@ from tsla.training import parallel
 @pytest.mark.parametrize(
   'kind',
   [
-    'online',
+    pytest.param('online', marks=pytest.mark.ci),
     pytest.param('plain', marks=pytest.mark.slow),
     pytest.param('probed', marks=pytest.mark.slow),
   ],
@@ -36,7 +36,12 @@ def test_one_device_is_pmap_on_8_is_jit_on_8_and_a_lost_pmean_would_show(
 
 
 @pytest.mark.parametrize(
-  ('mode', 'devices'), [('jit', 1), ('jit', 8), ('pmap', 8)]
+  ('mode', 'devices'),
+  [
+    pytest.param('jit', 1, marks=pytest.mark.ci),
+    pytest.param('jit', 8, marks=pytest.mark.ci),
+    ('pmap', 8),
+  ],
 )
 def test_evaluation_counts_each_example_once(mode, devices):
   result = run_worker('evaluation_worker.py', mode, devices=devices)

@@ -131,7 +131,11 @@ def of_batches(g, h, seed):
 
 @pytest.mark.parametrize(
   ('kind', 'theta'),
-  [('uniform', THETA), ('prior', 0.0), ('max_suppression', 1.5)],
+  [
+    ('uniform', THETA),
+    pytest.param('prior', 0.0, marks=pytest.mark.ci),
+    pytest.param('max_suppression', 1.5, marks=pytest.mark.ci),
+  ],
 )
 def test_a_row_is_what_per_example_gradients_say(
   config, gradients, kind, theta

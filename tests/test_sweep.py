@@ -91,7 +91,7 @@ def folders(workdir):
   }
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_a_table_is_trained_once_and_a_branch_equals_its_run_alone(
   write_table, tmp_path
 ):
@@ -126,7 +126,7 @@ def test_a_table_is_trained_once_and_a_branch_equals_its_run_alone(
   assert times == {p: p.stat().st_mtime_ns for p in times}
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_a_failed_run_is_named_and_the_rest_goes_on(write_table, tmp_path):
   workdir = tmp_path / 'runs'
   code, _, err = run(

@@ -329,6 +329,7 @@ def test_tsla_reaches_epsilon_within_its_bound_and_before_sgd():
     assert row.steps_one + row.average < 0.1 * sgd[0.1].average
 
 
+@pytest.mark.ci
 def test_the_papers_theta_is_best_only_without_correlation():
   rows = study.thetas(SMALL._replace(trajectories=512, rhos=(-0.9, 0.0, 0.9)))
   for rho in (-0.9, 0.0, 0.9):
@@ -357,6 +358,7 @@ def test_a_fit_is_that_of_scipy():
   np.testing.assert_allclose(both.exponents, [3, 0], atol=1e-9)
 
 
+@pytest.mark.ci
 def test_the_page_stands_alone(tmp_path):
   path = write_page(tmp_path / 'new' / 'folder', SMALL)
   text = path.read_text()

@@ -133,6 +133,7 @@ def thousand():
   return many(g, h, draws, size=32), exact(g, h, THETA, batch_size=32)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('name', UNBIASED)
 def test_the_bias_over_a_thousand_draws_is_below_one_percent(thousand, name):
   found, truth = thousand
@@ -230,6 +231,7 @@ def test_a_finite_set_used_up_leaves_no_error_in_the_means():
     assert error < 0.01 * abs(truth[name]), name
 
 
+@pytest.mark.ci
 def test_errors_of_a_finite_set_shrink_with_what_is_left_of_it():
   g, h = gradients(0, epochs=2)
   rng = np.random.default_rng(0)

@@ -186,7 +186,8 @@ def _ratio(
   noise = jnp.sum(bottom**2)
   value += jnp.sum((top - value * bottom) * bottom) / (1 + noise)
   # m(0) is σ² whatever the rounding.
-  error = (theta != 0) * jnp.sqrt(jnp.sum((top - value * bottom) ** 2))
+  error = jnp.sqrt(jnp.sum((top - value * bottom) ** 2))
+  error = jnp.where(theta == 0, 0, error)
   room = 1 - 4 * noise
   known = (room > 0) | (error == 0)
   return Estimate(value, jnp.where(known, error / room, jnp.inf))
