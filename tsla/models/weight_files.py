@@ -25,9 +25,7 @@ _DTYPES = {
 
 
 def read_state_dict(
-  path: str | os.PathLike,
-  sha256: str = '',
-  field: str = 'config.model.weights',
+  path: str | os.PathLike, sha256: str = '', field: str = 'config.model.weights'
 ) -> dict[str, np.ndarray]:
   """Reads a state dict from one of `FORMATS`; nothing in it is executed.
 
