@@ -31,12 +31,8 @@ def read_state_dict(
 
   A checkpoint that holds it under 'state_dict' or 'model' will do, and the
   prefix 'module.' of a parallel run is taken off. Arrays have torch's names and
-  layout and the file's dtypes; they may be read-only.
-
-  Args:
-    path: the file.
-    sha256: what the file's SHA-256 must be, in hexadecimal; '' for any.
-    field: the flag that named the path, for errors.
+  layout and the file's dtypes; they may be read-only. `sha256` is what the
+  file's must be, '' for any, `field` the flag that named the path, for errors.
   """
   where = f'{field} = {os.fspath(path)!r}'
   with untrusted(where, allowed=FORMATS, cure=f'--{field}=FILE'):

@@ -226,10 +226,9 @@ def observe(
   best = seen.statistics.theta_star.value
   follows = number == len(rules)
   follows &= (count >= min_step) & jnp.isfinite(best)
+  norm = seen.statistics.smoothed_grad_norm.value
   memory = Memory(
-    lowest_norm=jnp.fmin(
-      before.lowest_norm, seen.statistics.smoothed_grad_norm.value
-    ),
+    lowest_norm=jnp.fmin(before.lowest_norm, norm),
     lowest_loss=jnp.fmin(before.lowest_loss, seen.held_out_loss),
     firings=firings,
     # Later counts are larger, so the first decision stands.
@@ -282,11 +281,7 @@ def with_schedule(
 
 
 def auto_state(opt_state: optax.OptState) -> AutoState:
-  """The state of `adaptive_smoothing`, as `smoothing_state` finds its own.
-
-  Raises:
-    ValueError: opt_state holds none, or more than one.
-  """
+  """The state of `adaptive_smoothing`, as `smoothing_state` finds its own."""
   states = states_of(opt_state, AutoState)
   if len(states) != 1:
     raise ValueError(

@@ -88,14 +88,10 @@ def estimate(
   The bias of order 1/m is taken off δ and m(θ)/σ²; off the θs it is not, and
   roots of squares that are close to 0 that would make worse.
 
-  Args:
-    means: ⟨ḡ, ḡ⟩, ⟨ḡ, c̄⟩ and ⟨c̄, c̄⟩ of the means over all mini-batches.
-    rows: f32[m] each, m >= 3.
-    theta: θ for the quantities that depend on it; may be traced.
-    batch_size: B, examples in a mini-batch.
-    sampled: the part of a finite population that the mini-batches are, which
-      shortens the error of their mean by √(1 − sampled); 0 if independent.
-    scale: factor on every variance, for mini-batches of another size.
+  `means` are ⟨ḡ, ḡ⟩, ⟨ḡ, c̄⟩ and ⟨c̄, c̄⟩; `rows` are f32[m] each, m >= 3. `sampled`
+  is the part of a finite population that the mini-batches are, which shortens
+  the error of their mean by √(1 − sampled); 0 if independent. `scale` is a
+  factor on every variance, for mini-batches of another size.
 
   Reference:
     Efron, Stein: The jackknife estimate of variance, Ann. Stat. 9 (1981).
