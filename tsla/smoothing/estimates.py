@@ -88,8 +88,8 @@ def estimate(
   The bias of order 1/m is taken off δ and m(θ)/σ²; off the θs it is not, and
   roots of squares that are close to 0 that would make worse.
 
-  `means` are ⟨ḡ, ḡ⟩, ⟨ḡ, c̄⟩ and ⟨c̄, c̄⟩; `rows` are f32[m] each, m >= 3. `sampled`
-  is the part of a finite population that the mini-batches are, which shortens
+  `means` are ⟨ḡ, ḡ⟩, ⟨ḡ, c̄⟩ and ⟨c̄, c̄⟩; `rows` are f32[m] each, m >= 3.
+  `sampled`, the part of a finite population that the mini-batches are, shortens
   the error of their mean by √(1 − sampled); 0 if independent. `scale` is a
   factor on every variance, for mini-batches of another size.
 
