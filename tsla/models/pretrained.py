@@ -59,23 +59,12 @@ def to_variables(
 ) -> tuple[dict[str, Any], list[TensorRow]]:
   """Fills a flax ResNet's variables from what `read_state_dict` returns.
 
-  Floating-point numbers of any width become `like`'s dtype. The head `fc` of
-  `like` is kept where the file's has another number of classes. The counters
-  `num_batches_tracked` are not used.
-
-  Args:
-    state_dict: arrays by torch's names.
-    like: {'params': …, 'batch_stats': …} of the network. Shapes and dtypes
-      suffice (`jax.ShapeDtypeStruct`) but for a head that is to be kept.
-    field: the flag that named the file, for errors.
-
-  Returns:
-    The same tree with the file's weights as NumPy arrays, and a row for every
-    tensor of the file.
-
-  Raises:
-    InputError: names, shapes or dtypes that do not fit, NaN or infinity; the
-      text counts them and names as many as its line can hold.
+  Returns the tree `like` with the file's weights as NumPy arrays, and a row for
+  every tensor of the file. Floating-point numbers of any width become `like`'s
+  dtype, of which shapes suffice but for a head `fc` that is kept: where the
+  file's has another number of classes. The counters `num_batches_tracked` are
+  not used. `field` is the flag that named the file, for errors: InputError for
+  names, shapes or dtypes that do not fit, NaN or infinity.
   """
   flat = traverse_util.flatten_dict(dict(like))
   wanted = {_torch_name(path): leaf for path, leaf in flat.items()}

@@ -25,20 +25,14 @@ _DTYPES = {
 
 
 def read_state_dict(
-  path: str | os.PathLike,
-  sha256: str = '',
-  field: str = 'config.model.weights',
+  path: str | os.PathLike, sha256: str = '', field: str = 'config.model.weights'
 ) -> dict[str, np.ndarray]:
   """Reads a state dict from one of `FORMATS`; nothing in it is executed.
 
   A checkpoint that holds it under 'state_dict' or 'model' will do, and the
   prefix 'module.' of a parallel run is taken off. Arrays have torch's names and
-  layout and the file's dtypes; they may be read-only.
-
-  Args:
-    path: the file.
-    sha256: what the file's SHA-256 must be, in hexadecimal; '' for any.
-    field: the flag that named the path, for errors.
+  layout and the file's dtypes; they may be read-only. `sha256` is what the
+  file's must be, '' for any, `field` the flag that named the path, for errors.
   """
   where = f'{field} = {os.fspath(path)!r}'
   with untrusted(where, allowed=FORMATS, cure=f'--{field}=FILE'):

@@ -52,9 +52,8 @@ class RunResult:
   @property
   def switches(self) -> list[float]:
     """Epochs where its smoothing ended."""
-    return [
-      e for row in self.rows('switch') if is_number(e := row.get('epoch'))
-    ]
+    epochs = (row.get('epoch') for row in self.rows('switch'))
+    return list(filter(is_number, epochs))
 
   @property
   def steps_per_epoch(self) -> int | None:
@@ -125,9 +124,8 @@ def _of_sweep(folder: pathlib.Path) -> Results:
     lengths = planned['epochs'], planned['first_epoch']
     runs.append(RunResult(*method, *lengths, trunk))
   named = {name: table[name] for name in ('name', 'title', 'command')}
-  return Results(
-    **named, rows=tuple(table['rows']), runs=_on_one_data_set(runs)
-  )
+  rows, runs = tuple(table['rows']), _on_one_data_set(runs)
+  return Results(**named, rows=rows, runs=runs)
 
 
 def _read(path: pathlib.Path) -> RunRecord:
@@ -164,9 +162,8 @@ def _tables_of_runs(paths: Iterable[pathlib.Path]) -> list[Results]:
     trunk = pathlib.PurePath(trunk).name
     first_epoch = int(epoch) if epoch.isdecimal() else 0
     lengths = fields['epochs'], first_epoch
-    run = RunResult(
-      str(path), fields['seed'], record, *standing, *lengths, trunk
-    )
+    method = str(path), fields['seed'], record, *standing
+    run = RunResult(*method, *lengths, trunk)
     rows = tables.setdefault(record.fingerprint, {})
     key, copy = _method(fields) + str(record.parts), 0
     while run.seed in {r.seed for r in rows.get((key, copy), ())}:

@@ -11,6 +11,7 @@ from typing import Any
 
 from tsla.config import forms as config_lib
 from tsla.errors import InputError
+from tsla.files import untrusted
 from tsla.pages import blocks
 from tsla.pages.blocks import Block, FigureBlock, ParagraphBlock, TableBlock
 from tsla.pages.render import render_html, render_markdown
@@ -42,13 +43,10 @@ def write_report(
     content += of_results(table, 2 if len(tables) == 1 else 3)
   markdown, page = out / 'report.md', out / 'report.html'
   texts = render_markdown(content, page.name), render_html(content)
-  try:
+  with untrusted(f'--out={out}', allowed='a folder', cure='--out=DIR'):
     out.mkdir(parents=True, exist_ok=True)
     for path, text in zip((markdown, page), texts, strict=True):
       path.write_text(text, encoding='utf-8')
-  except OSError as error:
-    problem, cure = f'--out={out}: {error}', '--out=DIR'
-    raise InputError(problem, allowed='a folder', cure=cure) from error
   return markdown, page
 
 

@@ -27,23 +27,11 @@ from tsla.smoothing.losses import (
   smoothed_kl,
   smoothed_sigmoid_cross_entropy,
 )
-from tsla.smoothing.method import (
-  Method,
-  Seen,
-  Target,
-  Task,
-  penalised,
-)
+from tsla.smoothing.method import Method, Seen, Target, Task, penalised
 from tsla.smoothing.methods import METHODS
 from tsla.smoothing.momentum import reset_momentum
 from tsla.smoothing.rules import NAMES as RULE_NAMES
-from tsla.smoothing.rules import (
-  RULES,
-  Memory,
-  Observation,
-  Rule,
-  rule_number,
-)
+from tsla.smoothing.rules import RULES, Memory, Observation, Rule, rule_number
 from tsla.smoothing.schedules import (
   constant,
   cosine_decay,

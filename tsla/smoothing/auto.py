@@ -31,6 +31,7 @@ was decided is part of the optimiser's state, beside θ, so it is saved with it:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -83,6 +84,9 @@ def auto_two_stage(
 ) -> AutoTwoStage:
   """TSLA whose s is found on the way: θ until `rule` says so, then exactly 0.
 
+  The transformation has the state `AutoState`. An observation at the count of
+  the last one replaces that.
+
   Args:
     theta: smoothing strength of stage one.
     rule: 'delta', 'mse', 'floor' or 'plateau', or another name of `rules`; or
@@ -97,10 +101,6 @@ def auto_two_stage(
     lowest: rule 'optimal' takes no θ* below, and none above `highest`; as
       `Method` has them.
     highest: see `lowest`.
-
-  Returns:
-    The transformation, with the state `AutoState`, and what shows it an
-    `Observation`. An observation at the count of the last one replaces that.
 
   Raises:
     ValueError: as `two_stage`; an unknown rule, steps out of order, or no
@@ -117,19 +117,9 @@ def auto_two_stage(
   schedules.check_step('patience', patience, least=1)
   schedule = schedules.two_stage(theta, max_step)
 
-  def show(opt_state: optax.OptState, seen: Observation) -> optax.OptState:
-    return observe(
-      opt_state,
-      seen,
-      schedule,
-      rule=rule,
-      min_step=min_step,
-      patience=patience,
-      rules=rules,
-      lowest=lowest,
-      highest=highest,
-    )
-
+  options: dict[str, Any] = {'min_step': min_step, 'patience': patience}
+  options |= {'rules': rules, 'lowest': lowest, 'highest': highest}
+  show = functools.partial(observe, schedule=schedule, rule=rule, **options)
   return AutoTwoStage(adaptive_smoothing(schedule, rules), show)
 
 
@@ -138,14 +128,12 @@ def adaptive_smoothing(
 ) -> optax.GradientTransformationExtraArgs:
   """`label_smoothing(schedule)` that can be shown observations.
 
-  θ is the schedule's, until an observation decides otherwise.
+  θ is the schedule's, until an observation decides otherwise. The state is
+  `AutoState`.
 
   Args:
     schedule: as for `label_smoothing`.
     rules: what is asked at each observation, by name.
-
-  Returns:
-    A transformation with the state `AutoState`.
 
   Example:
     >>> import tsla
@@ -198,6 +186,8 @@ def observe(
 ) -> optax.OptState:
   """Shows an observation to the `adaptive_smoothing` in an optimiser's state.
 
+  Returns that with what the rules say, and θ for the next gradient.
+
   Args:
     opt_state: any nesting with one `AutoState` in it, concrete or traced; of
       an `nnx.Optimizer`, too, whose `opt_state` becomes what is returned.
@@ -213,9 +203,6 @@ def observe(
     lowest: as there.
     highest: as there.
 
-  Returns:
-    `opt_state` with what the rules say, and θ for the next gradient.
-
   Raises:
     ValueError: opt_state holds no `AutoState`, or more than one; or an unknown
       rule.
@@ -227,29 +214,21 @@ def observe(
   # x64 or not, the state is of float32.
   seen = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), seen)
   count = state.smoothing.count
-  before = jax.tree.map(
-    lambda old, new: jnp.where(state.observed == count, old, new),
-    state.before,
-    state.memory,
-  )
+  again, before = state.observed == count, (state.before, state.memory)
+  before = jax.tree.map(lambda *both: jnp.where(again, *both), *before)
   firings = {
     name: jnp.where(fires(seen, before), before.firings[name] + 1, 0)
     for name, fires in rules.items()
   }
+  often = [row >= patience for row in firings.values()]
   decided = count >= min_step
-  decided &= jnp.stack(
-    [
-      (number == place) & (firings[name] >= patience)
-      for place, name in enumerate(rules)
-    ]
-  ).any()
+  decided &= jnp.stack([(number == i) & x for i, x in enumerate(often)]).any()
   best = seen.statistics.theta_star.value
   follows = number == len(rules)
   follows &= (count >= min_step) & jnp.isfinite(best)
+  norm = seen.statistics.smoothed_grad_norm.value
   memory = Memory(
-    lowest_norm=jnp.fmin(
-      before.lowest_norm, seen.statistics.smoothed_grad_norm.value
-    ),
+    lowest_norm=jnp.fmin(before.lowest_norm, norm),
     lowest_loss=jnp.fmin(before.lowest_loss, seen.held_out_loss),
     firings=firings,
     # Later counts are larger, so the first decision stands.
@@ -259,15 +238,10 @@ def observe(
       follows, jnp.clip(best, lowest, highest), before.followed
     ),
   )
-  scheduled = state.smoothing._replace(
-    theta=jnp.asarray(schedule(count), jnp.float32)
-  )
-  state = AutoState(
-    scheduled._replace(theta=_decided(scheduled, memory)),
-    memory,
-    before,
-    jnp.copy(count),
-  )
+  theta = jnp.asarray(schedule(count), jnp.float32)
+  scheduled = state.smoothing._replace(theta=theta)
+  moved = scheduled._replace(theta=_decided(scheduled, memory))
+  state = AutoState(moved, memory, before, jnp.copy(count))
   return replace_states(opt_state, AutoState, lambda _: state)
 
 
@@ -284,9 +258,6 @@ def with_schedule(
   Args:
     opt_state: as for `smoothing_state`.
     schedule: the schedule of the transformation that goes on.
-
-  Returns:
-    `opt_state` with another θ.
 
   Raises:
     ValueError: opt_state holds no `LabelSmoothingState`, or more than one.
@@ -310,11 +281,7 @@ def with_schedule(
 
 
 def auto_state(opt_state: optax.OptState) -> AutoState:
-  """The state of `adaptive_smoothing`, as `smoothing_state` finds its own.
-
-  Raises:
-    ValueError: opt_state holds none, or more than one.
-  """
+  """The state of `adaptive_smoothing`, as `smoothing_state` finds its own."""
   states = states_of(opt_state, AutoState)
   if len(states) != 1:
     raise ValueError(

@@ -64,14 +64,6 @@ class Products(NamedTuple):
   pairs: tuple[jax.Array, jax.Array, jax.Array] | None = None
 
 
-class MeanProducts(NamedTuple):
-  """Scalar products of the means, f32[] each."""
-
-  gg: jax.Array  # ⟨ḡ, ḡ⟩
-  gc: jax.Array  # ⟨ḡ, c̄⟩
-  cc: jax.Array  # ⟨c̄, c̄⟩
-
-
 class _Moments(NamedTuple):
   """Unbiased: second moments about the mean, squares of the true means."""
 
@@ -84,33 +76,22 @@ class _Moments(NamedTuple):
 
 
 def estimate(
-  means: MeanProducts,
+  means: tuple[jax.Array, jax.Array, jax.Array],
   rows: Products,
   theta: ArrayLike,
-  *,
   batch_size: int,
   sampled: float,
   scale: float,
 ) -> GradientStatistics:
   """Every quantity with its error: the jackknife's, or `_ratio`'s.
 
-  Args:
-    means: products of the means over all mini-batches.
-    rows: f32[m] each, m >= 3.
-    theta: θ for the quantities that depend on it; may be traced.
-    batch_size: B, examples in a mini-batch.
-    sampled: the part of a finite population that the mini-batches are, which
-      shortens the error of their mean by √(1 − sampled); 0 if independent.
-    scale: factor on every variance, for mini-batches of another size.
+  The bias of order 1/m is taken off δ and m(θ)/σ²; off the θs it is not, and
+  roots of squares that are close to 0 that would make worse.
 
-  Returns:
-    f32[] values and standard errors. The bias of order 1/m is taken off δ and
-    m(θ)/σ²; off the θs it is not, and roots of squares that are close to 0
-    that would make worse.
-
-  Raises:
-    ValueError: fewer than 3 mini-batches; or of a finite population, without
-      the products of neighbours.
+  `means` are ⟨ḡ, ḡ⟩, ⟨ḡ, c̄⟩ and ⟨c̄, c̄⟩; `rows` are f32[m] each, m >= 3.
+  `sampled`, the part of a finite population that the mini-batches are, shortens
+  the error of their mean by √(1 − sampled); 0 if independent. `scale` is a
+  factor on every variance, for mini-batches of another size.
 
   Reference:
     Efron, Stein: The jackknife estimate of variance, Ann. Stat. 9 (1981).
@@ -193,7 +174,9 @@ def _ratio(
   return Estimate(value, jnp.where(known, error / room, jnp.inf))
 
 
-def _moments(means: MeanProducts, rows: Products, free: float) -> _Moments:
+def _moments(
+  means: tuple[jax.Array, ...], rows: Products, free: float
+) -> _Moments:
   """f32[1 + m]: from all mini-batches, then without each of them.
 
   Without mini-batch i the mean moves by −ġ_i/(m−1), of which a finite
@@ -215,15 +198,11 @@ def _moments(means: MeanProducts, rows: Products, free: float) -> _Moments:
     first = jnp.full_like(change[:1], -free / m * moment[0])
     return product + jnp.concatenate([first, change])
 
-  gg, gc, cc = second(rows.gg), second(rows.gc), second(rows.cc)
-  return _Moments(
-    gg=gg,
-    gc=gc,
-    cc=cc,
-    mean_gg=mean_product(means.gg, 2 * rows.mean_g_g, rows.gg, gg),
-    mean_gc=mean_product(means.gc, rows.mean_g_c + rows.mean_c_g, rows.gc, gc),
-    mean_cc=mean_product(means.cc, 2 * rows.mean_c_c, rows.cc, cc),
-  )
+  crossed = rows.mean_g_c + rows.mean_c_g
+  along = 2 * rows.mean_g_g, crossed, 2 * rows.mean_c_c
+  across = rows.gg, rows.gc, rows.cc
+  moments = [second(products) for products in across]
+  return _Moments(*moments, *map(mean_product, means, along, across, moments))
 
 
 def _quantities(

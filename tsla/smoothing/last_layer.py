@@ -20,22 +20,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
+from tsla.smoothing import variance
 from tsla.smoothing.estimates import GradientStatistics, Products
 from tsla.smoothing.losses import smoothed_cross_entropy, wide
 from tsla.smoothing.method import Loss, logit_gradients
-from tsla.smoothing.variance import (
-  GradientMeans,
-  init_means,
-  statistics,
-  update_means,
-)
 
 
 def last_layer_statistics(
   forward: Callable[[Any], tuple[jax.Array, ...]],
   batches: Any,
-  theta: jax.typing.ArrayLike,
+  theta: ArrayLike,
   *,
   loss: Loss = smoothed_cross_entropy,
   at_batch_size: int,
@@ -64,9 +60,6 @@ def last_layer_statistics(
     axis_name: mapped axis whose devices each hold a part of every mini-batch;
       all of them find the same.
 
-  Returns:
-    The statistics, a value and a standard error each.
-
   Raises:
     ValueError: as `tsla.smoothing.variance.statistics`.
 
@@ -89,24 +82,19 @@ def last_layer_statistics(
 
   def outer_products(batch: Any) -> tuple[jax.Array, ...]:
     features, logits, labels, y_hat, *where = forward(batch)
-    residuals = logit_gradients(loss, logits, labels, y_hat, *where)
-    return tuple(
-      x.reshape(len(x), -1, x.shape[-1])  # [B, T, ...]; T = 1 of no sequence
-      for x in (_with_one(features), *residuals)
-    )
+    both = logit_gradients(loss, logits, labels, y_hat, *where)
+    three = _with_one(features), *both
+    # [B, T, ...]; T = 1 of no sequence
+    return tuple(x.reshape(len(x), -1, x.shape[-1]) for x in three)
 
-  def first_pass(
-    means: GradientMeans, batch: Any
-  ) -> tuple[GradientMeans, None]:
+  def first_pass(means: Any, batch: Any) -> tuple[Any, None]:
     features, r, r_hat = outer_products(batch)
     rows = features.reshape(-1, features.shape[-1])
-    pair = tuple(
-      _matmul(rows.T, x.reshape(-1, x.shape[-1])) / len(rows)
-      for x in (r, r_hat)
-    )
+    columns = (x.reshape(-1, x.shape[-1]) for x in (r, r_hat))
+    pair = tuple(_matmul(rows.T, x) / len(rows) for x in columns)
     if axis_name is not None:
       pair = jax.lax.pmean(pair, axis_name)
-    return update_means(means, *pair), None
+    return variance.update_means(means, *pair), None
 
   def second_pass(_: None, batch: Any) -> tuple[None, Products]:
     return None, _products(means, *outer_products(batch))
@@ -114,29 +102,26 @@ def last_layer_statistics(
   one = jax.tree.map(lambda leaf: leaf[0], batches)
   features, r, _ = jax.eval_shape(outer_products, one)
   shape = jax.ShapeDtypeStruct((features.shape[-1], r.shape[-1]), r.dtype)
-  means, _ = jax.lax.scan(first_pass, init_means(shape), batches)
+  means, _ = jax.lax.scan(first_pass, variance.init_means(shape), batches)
   _, rows = jax.lax.scan(second_pass, None, batches)
   if axis_name is not None:
     # An all-gather whose result `shard_map` knows to be the same on all.
     place, size = jax.lax.axis_index(axis_name), jax.lax.axis_size(axis_name)
-    rows = jax.lax.psum(
-      jax.tree.map(
-        lambda x: jnp.zeros((size, *x.shape), x.dtype).at[place].set(x), rows
-      ),
-      axis_name,
-    )
-  return statistics(
-    means,
-    jax.tree.map(jnp.ravel, rows),
-    theta,
-    batch_size=1,
-    num_examples=num_examples,
-    at_batch_size=at_batch_size,
-  )
+
+    def own(x: jax.Array) -> jax.Array:
+      return jnp.zeros((size, *x.shape), x.dtype).at[place].set(x)
+
+    rows = jax.lax.psum(jax.tree.map(own, rows), axis_name)
+  rows = jax.tree.map(jnp.ravel, rows)
+  sizes = {'num_examples': num_examples, 'at_batch_size': at_batch_size}
+  return variance.statistics(means, rows, theta, batch_size=1, **sizes)
 
 
 def _products(
-  means: GradientMeans, features: jax.Array, r: jax.Array, r_hat: jax.Array
+  means: variance.GradientMeans,
+  features: jax.Array,
+  r: jax.Array,
+  r_hat: jax.Array,
 ) -> Products:
   """f32[B]: of each example's `ã rᵀ` and `ã uᵀ` with the means taken off.
 

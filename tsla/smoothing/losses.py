@@ -13,7 +13,8 @@ every loss here combines them. Three rules hold throughout:
   `loss.sum() / where.sum()` in either case.
 
 θ counts the mass moved to ŷ over all K classes, the convention of optax,
-PyTorch, Keras and timm; `convert_theta` translates the other one.
+PyTorch, Keras and timm; `convert_theta` translates the other one. A loss is one
+value per example, f32[...] (f64 of f64 logits).
 
 Logits of sequences are f32[B, T, K]. θ and `where` may lack last axes of
 `[B, T]` (one θ a sequence: f32[B]), ŷ first axes of `[B, T, K]`. A causal
@@ -42,6 +43,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import entr
+from jax.typing import ArrayLike
 
 from tsla.smoothing.reduction import allowed, picked, reduced, shifted
 
@@ -49,19 +51,20 @@ Shape = tuple[int, ...]
 
 
 def smoothed_cross_entropy(
-  logits: jax.typing.ArrayLike,
-  labels: jax.typing.ArrayLike,
-  theta: jax.typing.ArrayLike,
-  y_hat: jax.typing.ArrayLike | None = None,
-  where: jax.typing.ArrayLike | None = None,
+  logits: ArrayLike,
+  labels: ArrayLike,
+  theta: ArrayLike,
+  y_hat: ArrayLike | None = None,
+  where: ArrayLike | None = None,
   *,
-  weights: jax.typing.ArrayLike | None = None,
+  weights: ArrayLike | None = None,
 ) -> jax.Array:
   """Cross-entropy against the smoothed label, (1−θ)·CE(y) + θ·CE(ŷ).
 
   With integer labels and the uniform ŷ it is
   `logsumexp(z) − (1−θ)·z_y − θ·mean(z)`: no K-wide target is built.
-  Its gradient with respect to the logits is `softmax(z) − (1−θ)·y − θ·ŷ`.
+  Its gradient with respect to the logits is `softmax(z) − (1−θ)·y − θ·ŷ`. It is
+  +inf where y has mass on a masked class and θ is not 1.
 
   Args:
     logits: z, f32[..., K]; bf16, f16 and f64 as well. −inf masks a class.
@@ -78,10 +81,6 @@ def smoothed_cross_entropy(
     weights: w, f32[K], of the classes. The smoothed label's mass on class k
       counts w_k times, as in PyTorch's `CrossEntropyLoss(weight=w)`, whose mean
       for class indices is `loss.sum() / weights[labels].sum(where=where)`.
-
-  Returns:
-    f32[...] (f64 for f64 logits), one value per example, 0 where masked. +inf
-    where y has mass on a masked class and θ is not 1.
 
   Raises:
     ValueError: shapes or dtypes do not fit together.
@@ -103,24 +102,21 @@ def smoothed_cross_entropy(
 
 
 def hard_cross_entropy(
-  logits: jax.typing.ArrayLike,
-  labels: jax.typing.ArrayLike,
-  where: jax.typing.ArrayLike | None = None,
+  logits: ArrayLike,
+  labels: ArrayLike,
+  where: ArrayLike | None = None,
   *,
-  weights: jax.typing.ArrayLike | None = None,
+  weights: ArrayLike | None = None,
 ) -> jax.Array:
   """Cross-entropy against the true label, −Σ y_k log softmax(z)_k.
 
   The value to log beside the optimised loss: it compares across θ.
 
   Args:
-    logits: z, f32[..., K]; −inf masks a class.
-    labels: y, i32[...] class indices or f32[..., K] soft targets.
-    where: bool[...], False masks an example; or its weight. None keeps all.
+    logits: z, as for `smoothed_cross_entropy`, and so are the others.
+    labels: y.
+    where: masks examples, or weighs them.
     weights: f32[K], of the classes.
-
-  Returns:
-    f32[...] (f64 for f64 logits), one value per example, 0 where masked.
 
   Raises:
     ValueError: shapes or dtypes do not fit together.
@@ -130,18 +126,16 @@ def hard_cross_entropy(
     >>> round(float(loss[0]), 4)
     0.2395
   """
-  hard, _ = _cross_entropies(
-    canonical(logits, labels, 0.0, None, where, weights)
-  )
-  return zero_masked(hard, where)
+  batch = canonical(logits, labels, 0.0, None, where, weights)
+  return zero_masked(_cross_entropies(batch)[0], where)
 
 
 def smoothed_kl(
-  logits: jax.typing.ArrayLike,
-  labels: jax.typing.ArrayLike,
-  theta: jax.typing.ArrayLike,
-  y_hat: jax.typing.ArrayLike | None = None,
-  where: jax.typing.ArrayLike | None = None,
+  logits: ArrayLike,
+  labels: ArrayLike,
+  theta: ArrayLike,
+  y_hat: ArrayLike | None = None,
+  where: ArrayLike | None = None,
 ) -> jax.Array:
   """Divergence of the prediction from the smoothed label, KL(y_LS ‖ softmax).
 
@@ -151,16 +145,13 @@ def smoothed_kl(
   that of `smoothed_cross_entropy`. This one builds the K-wide target.
 
   Args:
-    logits: z, f32[..., K]; −inf masks a class.
-    labels: y, i32[...] class indices or f32[..., K] soft targets.
-    theta: θ, f32[] or f32[...]. The target must be a distribution: a negative
+    logits: z, as for `smoothed_cross_entropy`, and so are the others.
+    labels: y.
+    theta: θ. The target must be a distribution: a negative
       mass, as from θ < 0, gives NaN. Towards θ = 0 the derivative to θ goes to
       −inf, and is that at 0.
-    y_hat: ŷ, f32[K] or f32[..., K]. None is uniform.
-    where: bool[...], False masks an example; or its weight. None keeps all.
-
-  Returns:
-    f32[...] (f64 for f64 logits), one value per example, 0 where masked.
+    y_hat: ŷ.
+    where: masks examples, or weighs them.
 
   Raises:
     ValueError: shapes or dtypes do not fit together.
@@ -172,14 +163,11 @@ def smoothed_kl(
     True
   """
   batch = canonical(logits, labels, theta, y_hat, where)
-  y = batch.labels
+  z, y, theta, smooth, _ = batch
   if _is_index(y):
-    y = jax.nn.one_hot(y, batch.logits.shape[-1], dtype=batch.theta.dtype)
-  if batch.y_hat is None:
-    smooth = _uniform(batch.logits, batch.theta.dtype)
-  else:
-    smooth = batch.y_hat
-  theta = batch.theta[..., None]
+    y = jax.nn.one_hot(y, z.shape[-1], dtype=theta.dtype)
+  smooth = _uniform(z, theta.dtype) if smooth is None else smooth
+  theta = theta[..., None]
   target = (1 - theta) * y + theta * smooth
   # Without the classes that are empty at every θ, where 0·log 0 has no slope.
   target = jnp.where((y == 0) & (smooth == 0), 1, target)
@@ -188,17 +176,18 @@ def smoothed_kl(
 
 
 def smoothed_sigmoid_cross_entropy(
-  logits: jax.typing.ArrayLike,
-  labels: jax.typing.ArrayLike,
-  theta: jax.typing.ArrayLike,
-  y_hat: jax.typing.ArrayLike | None = None,
-  where: jax.typing.ArrayLike | None = None,
+  logits: ArrayLike,
+  labels: ArrayLike,
+  theta: ArrayLike,
+  y_hat: ArrayLike | None = None,
+  where: ArrayLike | None = None,
 ) -> jax.Array:
   """Cross-entropy of yes-or-no questions against the smoothed answers.
 
-  Of a binary classifier, or of K labels that may all be true. Each question
-  has the classes 1 and 0, and θ counts the mass moved to ŷ over both: with
-  `t = (1−θ)·y + θ·ŷ` the loss is `−t·log σ(z) − (1−t)·log σ(−z)`, its gradient
+  Of a binary classifier, or of K labels that may all be true; of the logits'
+  shape, while PyTorch and Keras average over the K. Each question has the
+  classes 1 and 0, and θ counts the mass moved to ŷ over both: the loss is
+  `−t·log σ(z) − (1−t)·log σ(−z)` with `t = (1−θ)·y + θ·ŷ`, its gradient
   `σ(z) − t`.
 
   Args:
@@ -208,10 +197,6 @@ def smoothed_sigmoid_cross_entropy(
     theta: θ, f32[], or with first axes of the logits.
     y_hat: ŷ of 1: f32[], or with last axes of the logits. None is 1/2.
     where: with first axes of the logits: bool, False masks; or weights.
-
-  Returns:
-    f32 (f64 for f64 logits) of the logits' shape, 0 where masked. PyTorch and
-    Keras average over the K labels.
 
   Raises:
     ValueError: shapes or dtypes do not fit together.
@@ -228,7 +213,7 @@ def smoothed_sigmoid_cross_entropy(
   """
   z, t = _floating(logits), jnp.asarray(labels)
   dtype, shape = wide(z), z.shape
-  _check_shape('labels', t, shape, (shape,))
+  _check_shape('labels', t, shape, [shape])
   soft, t = jnp.issubdtype(t.dtype, jnp.floating), t.astype(dtype)
   y_hat = jnp.asarray(0.5 if y_hat is None else y_hat, dtype)
   y_hat = _last('y_hat', y_hat, shape, 0)
@@ -243,9 +228,7 @@ def smoothed_sigmoid_cross_entropy(
   return zero_masked(loss, where)
 
 
-def convert_theta(
-  theta: jax.typing.ArrayLike, num_classes: int, *, to: str
-) -> jax.typing.ArrayLike:
+def convert_theta(theta: ArrayLike, num_classes: int, *, to: str) -> ArrayLike:
   """Translate a smoothing strength between the two conventions.
 
   θ is spread over all K classes, the true one included: the true class keeps
@@ -257,9 +240,6 @@ def convert_theta(
     num_classes: K >= 2.
     to: 'all' turns α into θ (this project, optax, PyTorch, Keras, timm);
       'others' turns θ into α.
-
-  Returns:
-    The strength in the convention that `to` names.
 
   Raises:
     ValueError: num_classes is below 2, or `to` is neither of the two.
@@ -290,12 +270,12 @@ class _Batch(NamedTuple):
 
 
 def canonical(
-  logits: jax.typing.ArrayLike,
-  labels: jax.typing.ArrayLike,
-  theta: jax.typing.ArrayLike,
-  y_hat: jax.typing.ArrayLike | None,
-  where: jax.typing.ArrayLike | None,
-  weights: jax.typing.ArrayLike | None = None,
+  logits: ArrayLike,
+  labels: ArrayLike,
+  theta: ArrayLike,
+  y_hat: ArrayLike | None,
+  where: ArrayLike | None,
+  weights: ArrayLike | None = None,
 ) -> _Batch:
   """The arguments of a loss, checked, cast, masked as `where` says."""
   z = _floating(logits)
@@ -306,14 +286,14 @@ def canonical(
   y = jnp.asarray(labels)
   if _is_index(y):
     cure = ' One-hot: labels.astype(float).'
-    _check_shape('integer labels', y, shape, (shape[:-1],), cure)
+    _check_shape('integer labels', y, shape, [shape[:-1]], cure)
     if y.dtype.itemsize < 8:
       y = y.astype(jnp.int32)
     # jnp would count −1 from the end, and cut 2³² to 0.
     y = jnp.where((y < 0) | (y >= shape[-1]), shape[-1], y).astype(jnp.int32)
   else:
     cure = ' Class indices: labels.astype(int).'
-    _check_shape('soft labels', y, shape, (shape,), cure)
+    _check_shape('soft labels', y, shape, [shape], cure)
     y = y.astype(dtype)
   theta = _first('theta', jnp.asarray(theta, dtype), shape[:-1], shape)
   if y_hat is not None:
@@ -374,9 +354,7 @@ def _smoothed(batch: _Batch) -> jax.Array:
   return (1 - theta) * hard + theta * smooth
 
 
-def zero_masked(
-  loss: jax.Array, where: jax.typing.ArrayLike | None
-) -> jax.Array:
+def zero_masked(loss: jax.Array, where: ArrayLike | None) -> jax.Array:
   """0 for the examples that `where` masks, the others times their weight."""
   if where is None:
     return loss
@@ -395,7 +373,7 @@ def _is_index(labels: jax.Array) -> bool:
   return jnp.issubdtype(labels.dtype, jnp.integer)
 
 
-def _floating(logits: jax.typing.ArrayLike) -> jax.Array:
+def _floating(logits: ArrayLike) -> jax.Array:
   z = jnp.asarray(logits)
   if not jnp.issubdtype(z.dtype, jnp.floating) or z.dtype.itemsize < 2:
     raise ValueError(
@@ -413,8 +391,8 @@ def wide(z: jax.Array) -> jax.typing.DTypeLike:
 def _first(name: str, array: Any, shape: Shape, like: Shape) -> jax.Array:
   """Broadcasts to the shape what has its first axes, all or none."""
   array = jnp.asarray(array)
-  count = range(len(shape) + 1)
-  _check_shape(name, array, like, tuple(shape[:n] for n in count))
+  ends = range(len(shape) + 1)
+  _check_shape(name, array, like, [shape[:n] for n in ends])
   more = range(array.ndim, len(shape))
   return jnp.broadcast_to(jnp.expand_dims(array, more), shape)
 
@@ -422,20 +400,16 @@ def _first(name: str, array: Any, shape: Shape, like: Shape) -> jax.Array:
 def _last(name: str, array: jax.Array, shape: Shape, least: int) -> jax.Array:
   """Broadcasts to the logits' shape what has its last axes, `least` or more."""
   starts = range(len(shape) - least, -1, -1)
-  _check_shape(name, array, shape, tuple(shape[n:] for n in starts))
+  _check_shape(name, array, shape, [shape[n:] for n in starts])
   more = range(len(shape) - array.ndim)
   return jnp.broadcast_to(jnp.expand_dims(array, more), shape)
 
 
 def _check_shape(
-  name: str,
-  array: jax.Array,
-  logits_shape: Shape,
-  shapes: tuple[Shape, ...],
-  cure: str = '',
+  name: str, array: jax.Array, like: Shape, shapes: list[Shape], cure: str = ''
 ) -> None:
   if array.shape not in shapes:
     raise ValueError(
-      f'{name} of shape {array.shape} do not fit logits of shape '
-      f'{logits_shape}: expected {" or ".join(map(str, shapes))}.{cure}'
+      f'{name} of shape {array.shape} do not fit logits of shape {like}: '
+      f'expected {" or ".join(map(str, shapes))}.{cure}'
     )

@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from tsla.smoothing import losses
 from tsla.smoothing.reduction import allowed
@@ -127,9 +128,6 @@ def penalised(penalty: Penalty) -> Loss:
       that are masked: leave them out of a mean, `z.mean(-1, where=kept)`. R
       must be finite for logits up to ±3·10⁴, or θ = 0 gives NaN there.
 
-  Returns:
-    A loss, for `Method`. It raises ValueError for what does not fit together.
-
   Example:
     >>> loss = penalised(lambda z, labels, y_hat, kept: (z**2).mean(-1))
     >>> float(loss(jnp.array([[1.0, -1.0]]), jnp.array([0]), 0.0)[0])
@@ -137,11 +135,11 @@ def penalised(penalty: Penalty) -> Loss:
   """
 
   def loss(
-    logits: jax.typing.ArrayLike,
-    labels: jax.typing.ArrayLike,
-    theta: jax.typing.ArrayLike,
-    y_hat: jax.typing.ArrayLike | None = None,
-    where: jax.typing.ArrayLike | None = None,
+    logits: ArrayLike,
+    labels: ArrayLike,
+    theta: ArrayLike,
+    y_hat: ArrayLike | None = None,
+    where: ArrayLike | None = None,
   ) -> jax.Array:
     batch = losses.canonical(logits, labels, theta, y_hat, where)
     z, theta = batch.logits.astype(batch.theta.dtype), batch.theta
@@ -163,10 +161,10 @@ def penalised(penalty: Penalty) -> Loss:
 
 def logit_gradients(
   loss: Loss,
-  logits: jax.typing.ArrayLike,
-  labels: jax.typing.ArrayLike,
-  y_hat: jax.typing.ArrayLike | None = None,
-  where: jax.typing.ArrayLike | None = None,
+  logits: ArrayLike,
+  labels: ArrayLike,
+  y_hat: ArrayLike | None = None,
+  where: ArrayLike | None = None,
 ) -> tuple[jax.Array, jax.Array]:
   """∂ℓ_0/∂z and ∂ℓ_1/∂z, f32[..., K]: at θ = 0 and θ = 1.
 

@@ -45,9 +45,6 @@ def reset_momentum(
   Args:
     tx: a chain of optax's parts that owns θ and has momentum.
 
-  Returns:
-    A transformation with the state `ResetMomentumState`.
-
   Raises:
     ValueError: in `init`, where nothing of the kind is found.
 

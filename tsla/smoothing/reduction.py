@@ -21,15 +21,9 @@ def reduced(
   as wide as z and in float32; by the rule below the gradient is one pass over z
   that writes nothing but itself.
 
-  Args:
-    z: the logits, f[..., K].
-    index: a class of each, i32[...]; outside [0, K) makes log Σ exp(s) NaN and
-      with it every derivative.
-    top: what is subtracted, f32[...] (f64[...]), the dtype of the sums; a
-      constant to the derivative, for only differences of s count.
-
-  Returns:
-    Four arrays of the shape and dtype of `top`.
+  An index i32[...] outside [0, K) makes log Σ exp(s) NaN, and with it every
+  derivative. `top` is f32[...] (f64[...]), and so are the four results; it is a
+  constant to the derivative, for only differences of s count.
   """
   exp_sum, total, count = jax.lax.platform_dependent(
     z, top, cpu=_one_by_one, default=_together

@@ -24,9 +24,6 @@ _MAX_COUNT = 2**31 - 1  # optax counts in int32
 def none() -> optax.Schedule:
   """No smoothing: θ = 0 at every update, the paper's baseline.
 
-  Returns:
-    An optax schedule, count -> f32[].
-
   Example:
     >>> float(none()(0))
     0.0
@@ -39,9 +36,6 @@ def constant(theta: ArrayLike) -> optax.Schedule:
 
   Args:
     theta: smoothing strength; may be traced.
-
-  Returns:
-    An optax schedule, count -> f32[].
 
   Raises:
     ValueError: theta is not a finite number.
@@ -64,9 +58,6 @@ def two_stage(theta: ArrayLike, drop_step: ArrayLike) -> optax.Schedule:
     theta: smoothing strength of stage one; may be traced.
     drop_step: first update without smoothing, an integer >= 0; may be traced.
       0 never smooths.
-
-  Returns:
-    An optax schedule, count -> f32[].
 
   Raises:
     ValueError: theta is not a finite number, or drop_step is negative or no
@@ -92,9 +83,6 @@ def linear_decay(theta: ArrayLike, decay_steps: int) -> optax.Schedule:
     theta: smoothing strength at count 0; may be traced.
     decay_steps: first update without smoothing, an integer >= 1.
 
-  Returns:
-    An optax schedule, count -> f32[].
-
   Raises:
     ValueError: theta is not a finite number, or decay_steps is no integer >= 1.
 
@@ -114,9 +102,6 @@ def cosine_decay(theta: ArrayLike, decay_steps: int) -> optax.Schedule:
   Args:
     theta: smoothing strength at count 0; may be traced.
     decay_steps: first update without smoothing, an integer >= 1.
-
-  Returns:
-    An optax schedule, count -> f32[].
 
   Raises:
     ValueError: theta is not a finite number, or decay_steps is no integer >= 1.
@@ -138,9 +123,6 @@ def linear_rise(theta: ArrayLike, rise_steps: int) -> optax.Schedule:
     theta: smoothing strength at the end of the rise; may be traced.
     rise_steps: first update with all of it, an integer >= 1.
 
-  Returns:
-    An optax schedule, count -> f32[].
-
   Raises:
     ValueError: theta is not a finite number, or rise_steps is no integer >= 1.
 
@@ -156,8 +138,7 @@ def linear_rise(theta: ArrayLike, rise_steps: int) -> optax.Schedule:
 
 
 def piecewise(
-  thetas: Sequence[ArrayLike],
-  boundaries: Sequence[ArrayLike],
+  thetas: Sequence[ArrayLike], boundaries: Sequence[ArrayLike]
 ) -> optax.Schedule:
   """Several stages: θ_i while boundaries[i−1] <= count < boundaries[i].
 
@@ -167,9 +148,6 @@ def piecewise(
     thetas: smoothing strength of each stage; may be traced.
     boundaries: first update of each stage after the first, strictly increasing
       integers >= 0, one fewer than thetas; may be traced.
-
-  Returns:
-    An optax schedule, count -> f32[].
 
   Raises:
     ValueError: a theta is not a finite number, the lengths do not match, or the
@@ -213,9 +191,8 @@ def _check_theta(name: str, theta: ArrayLike) -> None:
   if isinstance(theta, jax.core.Tracer):
     return
   value = np.asarray(theta)  # NumPy: a comparison in JAX is traced under jit
-  is_real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(
-    value.dtype, jnp.integer
-  )
+  kinds = jnp.floating, jnp.integer
+  is_real = any(jnp.issubdtype(value.dtype, kind) for kind in kinds)
   if not (value.ndim == 0 and is_real and np.isfinite(value)):
     raise ValueError(f'{name} = {theta!r} must be a finite number.')
 

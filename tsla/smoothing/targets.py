@@ -8,16 +8,14 @@ uniform ŷ, leave that argument out and no target is built.
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 
 def uniform(num_classes: int) -> jax.Array:
-  """The uniform distribution, ŷ_k = 1/K.
+  """The uniform distribution, ŷ_k = 1/K, f32[K].
 
   Args:
     num_classes: K >= 1.
-
-  Returns:
-    f32[K] probabilities.
 
   Raises:
     ValueError: num_classes is below 1.
@@ -31,16 +29,13 @@ def uniform(num_classes: int) -> jax.Array:
   return jnp.full((num_classes,), 1 / num_classes, jnp.float32)
 
 
-def class_prior(labels: jax.typing.ArrayLike, num_classes: int) -> jax.Array:
-  """The classes' frequencies in a training set, ŷ_k = n_k / Σ n.
+def class_prior(labels: ArrayLike, num_classes: int) -> jax.Array:
+  """The classes' frequencies in a training set, ŷ_k = n_k / Σ n, f32[K].
 
   Args:
     labels: integer class indices of any shape, in [0, num_classes); concrete,
       not traced, for they are checked and counted on the host.
     num_classes: K >= 1.
-
-  Returns:
-    f32[K] probabilities.
 
   Raises:
     ValueError: there are no labels, or they are not integers in
@@ -66,19 +61,14 @@ def class_prior(labels: jax.typing.ArrayLike, num_classes: int) -> jax.Array:
   return jnp.asarray(counts / values.size, jnp.float32)
 
 
-def teacher(
-  logits: jax.typing.ArrayLike, temperature: jax.typing.ArrayLike = 1.0
-) -> jax.Array:
+def teacher(logits: ArrayLike, temperature: ArrayLike = 1.0) -> jax.Array:
   """A trained model's prediction, ŷ = softmax(logits / T), without gradient.
 
-  With T = 1 the smoothing label of LSR-pre and TSLA-pre.
+  f32[..., K]. With T = 1 the smoothing label of LSR-pre and TSLA-pre.
 
   Args:
     logits: [..., K] of any float dtype; −inf marks a class with no mass.
     temperature: T > 0; above 1 flattens ŷ. May be traced.
-
-  Returns:
-    f32[..., K] probabilities, computed in float32.
 
   Raises:
     ValueError: temperature is not above 0.

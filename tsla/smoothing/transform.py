@@ -51,15 +51,12 @@ def label_smoothing(
   updates untouched, for a loss that used `current_theta` already. Handed the
   gradient against ŷ on the same mini-batch it returns
   `(1−θ)·updates + θ·smoothing_updates`, in the dtypes of the updates. Other
-  extra arguments are ignored.
+  extra arguments are ignored. In the state, `LabelSmoothingState`, `theta` is
+  `schedule(n)` after n updates.
 
   Args:
     schedule: an optax schedule, such as `two_stage(0.1, drop_step)`; called
       with count i32[].
-
-  Returns:
-    A transformation whose state is `LabelSmoothingState`: at count 0
-    `theta = schedule(0)`, after n updates `theta = schedule(n)`.
 
   Raises:
     TypeError: schedule is not callable.
@@ -89,9 +86,8 @@ def label_smoothing(
 
   def state_at(count: jax.Array) -> LabelSmoothingState:
     # A copy: a schedule may return an array of the user's, not to be donated.
-    return LabelSmoothingState(
-      count=count, theta=jnp.array(schedule(count), jnp.float32)
-    )
+    theta = jnp.array(schedule(count), jnp.float32)
+    return LabelSmoothingState(count, theta)
 
   def init_fn(params: optax.Params) -> LabelSmoothingState:
     del params
@@ -132,13 +128,11 @@ def label_smoothing(
 def smoothing_state(opt_state: optax.OptState) -> LabelSmoothingState:
   """The state of `label_smoothing`, found anywhere in an optimiser's state.
 
+  Its `count` updates were applied, its `theta` is for the next gradient.
+
   Args:
     opt_state: any nesting of chain, masked, MultiSteps, inject_hyperparams,
       partition …, concrete or traced; of an `nnx.Optimizer`, too.
-
-  Returns:
-    The one `LabelSmoothingState` in it, of arrays: `count` updates were
-    applied, `theta` is for the next gradient.
 
   Raises:
     ValueError: opt_state holds none, or more than one.
@@ -166,13 +160,10 @@ def smoothing_state(opt_state: optax.OptState) -> LabelSmoothingState:
 
 
 def current_theta(opt_state: optax.OptState) -> jax.Array:
-  """θ for the next gradient, read from an optimiser's state.
+  """θ for the next gradient, f32[], read from an optimiser's state.
 
   Args:
     opt_state: as for `smoothing_state`.
-
-  Returns:
-    f32[], traced where opt_state is.
 
   Raises:
     ValueError: opt_state holds no `LabelSmoothingState`, or more than one.
@@ -205,17 +196,17 @@ def replace_states(
       return node
     return jax.tree.map(wrap, node, change(_arrays(node)), is_leaf=_is_variable)
 
-  return jax.tree.map(
-    replace, opt_state, is_leaf=lambda x: isinstance(x, kinds)
-  )
+  def found(node: Any) -> bool:
+    return isinstance(node, kinds)
+
+  return jax.tree.map(replace, opt_state, is_leaf=found)
 
 
 def _arrays(tree: Any) -> Any:
-  return jax.tree.map(
-    lambda leaf: leaf.get_value() if _is_variable(leaf) else leaf,
-    tree,
-    is_leaf=_is_variable,
-  )
+  def value(leaf: Any) -> Any:
+    return leaf.get_value() if _is_variable(leaf) else leaf
+
+  return jax.tree.map(value, tree, is_leaf=_is_variable)
 
 
 def _is_variable(leaf: Any) -> bool:

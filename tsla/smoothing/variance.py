@@ -57,12 +57,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from tsla.smoothing.estimates import (
-  GradientStatistics,
-  MeanProducts,
-  Products,
-  estimate,
-)
+from tsla.smoothing.estimates import GradientStatistics, Products, estimate
 
 
 class GradientMeans(NamedTuple):
@@ -84,7 +79,8 @@ def gradient_statistics(
 ) -> GradientStatistics:
   """Measures the gradient's error over m mini-batches, at fixed weights.
 
-  Both passes of this module in two scans; a few gradients are held at a time.
+  Both passes of this module in two scans; a few gradients are held at a time. A
+  value and a standard error each is what it returns.
 
   Args:
     gradient_pair: from a mini-batch to `(g, h)`, two pytrees of one structure:
@@ -96,9 +92,6 @@ def gradient_statistics(
     batch_size: B.
     num_examples: N, or None for independent mini-batches.
     at_batch_size: B′, None for B.
-
-  Returns:
-    The statistics, a value and a standard error each.
 
   Raises:
     ValueError: as `statistics`.
@@ -131,32 +124,22 @@ def gradient_statistics(
   means, _ = jax.lax.scan(first_pass, init_means(shapes), batches)
   # Before the first comes the mean, with which all products are 0.
   _, rows = jax.lax.scan(second_pass, (means.g, means.c), batches)
-  return statistics(
-    means,
-    rows,
-    theta,
-    batch_size=batch_size,
-    num_examples=num_examples,
-    at_batch_size=at_batch_size,
-  )
+  sizes = {'num_examples': num_examples, 'at_batch_size': at_batch_size}
+  return statistics(means, rows, theta, batch_size=batch_size, **sizes)
 
 
 def init_means(params: Any) -> GradientMeans:
-  """The means of no mini-batch yet.
+  """The means of no mini-batch yet, in float32 or wider.
 
   Args:
     params: a pytree of arrays, or of their shapes and dtypes.
-
-  Returns:
-    Zeros like `params`, in float32 or wider.
   """
 
-  def zeros() -> Any:
-    return jax.tree.map(
-      lambda leaf: jnp.zeros(leaf.shape, _wide(leaf.dtype)), params
-    )
+  def zeros(leaf: Any) -> jax.Array:
+    return jnp.zeros(leaf.shape, _wide(leaf.dtype))
 
-  return GradientMeans(jnp.zeros((), jnp.int32), zeros(), zeros())
+  g, c = (jax.tree.map(zeros, params) for _ in range(2))  # each may be donated
+  return GradientMeans(jnp.zeros((), jnp.int32), g, c)
 
 
 def update_means(means: GradientMeans, g: Any, h: Any) -> GradientMeans:
@@ -166,9 +149,6 @@ def update_means(means: GradientMeans, g: Any, h: Any) -> GradientMeans:
     means: of the mini-batches before.
     g: the gradient against y.
     h: the gradient against ŷ, on the same mini-batch.
-
-  Returns:
-    The means over one mini-batch more.
   """
   count = means.count + 1
 
@@ -177,16 +157,16 @@ def update_means(means: GradientMeans, g: Any, h: Any) -> GradientMeans:
 
   g, c = _split(g, h)
   return GradientMeans(
-    count,
-    jax.tree.map(move, means.g, g),
-    jax.tree.map(move, means.c, c),
+    count, jax.tree.map(move, means.g, g), jax.tree.map(move, means.c, c)
   )
 
 
 def products(
   means: GradientMeans, g: Any, h: Any, before: tuple[Any, Any] | None = None
 ) -> Products:
-  """Second pass: the scalar products of one mini-batch.
+  """Second pass: the scalar products of one mini-batch, f32[] each.
+
+  Stack those of all mini-batches to f32[m], as `lax.scan` does.
 
   Args:
     means: of all mini-batches, this one included.
@@ -194,9 +174,6 @@ def products(
     h: the gradient against ŷ, again.
     before: g and h of the mini-batch before this one, of the last for the
       first; needed if `statistics` is given `num_examples`.
-
-  Returns:
-    f32[] each; stack them to f32[m], as `lax.scan` does.
   """
   pair = _split(g, h)
   found = _products(means, pair, pair if before is None else _split(*before))
@@ -261,9 +238,6 @@ def statistics(
       they are independent.
     at_batch_size: B′, the mini-batch size to speak of; None is B.
 
-  Returns:
-    The statistics, f32[] value and standard error each.
-
   Raises:
     ValueError: m < 3, a size below 1, mB > N or B′ >= N; or N without `before`.
 
@@ -287,19 +261,9 @@ def statistics(
       )
     sampled = m * batch_size / num_examples
     scale *= 1 - size / num_examples
-  mean_products = MeanProducts(
-    gg=_inner(means.g, means.g),
-    gc=_inner(means.g, means.c),
-    cc=_inner(means.c, means.c),
-  )
-  return estimate(
-    mean_products,
-    rows,
-    theta,
-    batch_size=batch_size,
-    sampled=sampled,
-    scale=scale,
-  )
+  pairs = (means.g, means.g), (means.g, means.c), (means.c, means.c)
+  gg, gc, cc = (_inner(a, b) for a, b in pairs)
+  return estimate((gg, gc, cc), rows, theta, batch_size, sampled, scale)
 
 
 def _wide(dtype: Any) -> Any:

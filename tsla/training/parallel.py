@@ -29,6 +29,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from tsla.errors import InputError
+from tsla.files import untrusted
 
 _AXIS = 'batch'
 _HEARTBEAT_SECONDS = 40
@@ -89,11 +90,9 @@ class Devices:
         static_broadcasted_argnums=3,
         donate_argnums=donate,
       )
+    out = NamedSharding(self.mesh, PartitionSpec())
     return jax.jit(
-      fn,
-      static_argnums=3,
-      donate_argnums=donate,
-      out_shardings=NamedSharding(self.mesh, PartitionSpec()),
+      fn, static_argnums=3, donate_argnums=donate, out_shardings=out
     )
 
   def describe(self) -> str:
@@ -125,20 +124,17 @@ def join(*processes: Any, seconds: int) -> None:
   late = threading.Timer(seconds, _give_up, args=[seconds])
   late.daemon = True
   late.start()
+  flags = '--coordinator, --num_processes and --process_index'
+  allowed = f'on a Cloud TPU pod slice or in a Slurm job, or with {flags}'
+  cure = 'leave --distributed out on a single machine'
   try:
-    jax.distributed.initialize(
-      *processes,
-      initialization_timeout=2 * seconds,
-      # A process that was killed on another machine is missed after this.
-      heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
-    )
-  except (ValueError, RuntimeError) as error:
-    raise InputError(
-      f'--distributed: {error}',
-      allowed='on a Cloud TPU pod slice or in a Slurm job, or with '
-      '--coordinator, --num_processes and --process_index',
-      cure='leave --distributed out on a single machine',
-    ) from error
+    with untrusted('--distributed', allowed=allowed, cure=cure):
+      jax.distributed.initialize(
+        *processes,
+        initialization_timeout=2 * seconds,
+        # A process that was killed on another machine is missed after this.
+        heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+      )
   finally:
     late.cancel()
   # jax takes SIGTERM for itself here, and nothing would come of one that
@@ -151,14 +147,10 @@ def _check_port(coordinator: str) -> None:
   both = socket.has_dualstack_ipv6()
   family = socket.AF_INET6 if both else socket.AF_INET
   address = '', int(coordinator.rpartition(':')[2])
-  try:
+  allowed = 'a free port of the machine of process 0'
+  cure = 'another port, the same for all processes'
+  with untrusted(f'--coordinator={coordinator}', allowed=allowed, cure=cure):
     socket.create_server(address, family=family, dualstack_ipv6=both).close()
-  except OSError as error:
-    raise InputError(
-      f'--coordinator={coordinator}: {error}',
-      allowed='a free port of the machine of process 0',
-      cure='another port, the same for all processes',
-    ) from error
 
 
 def _give_up(seconds: int) -> None:
@@ -173,14 +165,11 @@ def _give_up(seconds: int) -> None:
 
 def check_platform() -> None:
   """Raises InputError if there are no devices of the platform asked for."""
-  try:
+  asked = f'JAX_PLATFORMS = {os.environ.get("JAX_PLATFORMS", "")!r}'
+  allowed = 'a platform that this jax is built for and this machine has'
+  cure = 'JAX_PLATFORMS=cpu, or the jax build of the accelerator'
+  with untrusted(asked, allowed=allowed, cure=cure):
     jax.devices()
-  except RuntimeError as error:
-    raise InputError(
-      f'JAX_PLATFORMS = {os.environ.get("JAX_PLATFORMS", "")!r}: {error}',
-      allowed='a platform that this jax is built for and this machine has',
-      cure='JAX_PLATFORMS=cpu, or the jax build of the accelerator',
-    ) from error
 
 
 def is_first() -> bool:

@@ -24,8 +24,7 @@ from tsla.training.step import NONE, TrainMetrics, TrainState
 class Diverged(Exception):
   """A number is not finite any more; `main.py` exits with code 3.
 
-  Attributes:
-    step: updates done when it was seen; the states before it are good.
+  It was seen after `step` updates; the states before it are good.
   """
 
   status = 'diverged'

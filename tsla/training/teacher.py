@@ -121,9 +121,8 @@ def check_source(options: 'Section', data_name: str, view: View) -> None:
   if options.run:
     _finished_run(options.run, data_name, view)
   elif options.weights:
-    pretrained.read_state_dict(
-      options.weights, options.weights_sha256, _WEIGHTS
-    )
+    sha256 = options.weights_sha256
+    pretrained.read_state_dict(options.weights, sha256, _WEIGHTS)
 
 
 def _finished_run(path: str, data_name: str, view: View) -> RunRecord:
@@ -143,9 +142,8 @@ def _finished_run(path: str, data_name: str, view: View) -> RunRecord:
     ('augment.crop', run.config.augment.crop, view.crop),
   ):
     if there != here:
-      raise InputError(
-        f'{where}: its {name} is {there}', allowed=f'{here}, as here'
-      )
+      problem = f'{where}: its {name} is {there}'
+      raise InputError(problem, allowed=f'{here}, as here')
   return run
 
 
