@@ -8,7 +8,7 @@ from tsla.config.forms import default_config
 from tsla.data.datasets import Dataset, Split
 from tsla.errors import InputError
 from tsla.training import parallel
-from tsla.training.build import build, check_fits
+from tsla.training.build import build, check_fits, tables_of
 
 
 @pytest.fixture
@@ -77,6 +77,8 @@ def wild(theta, durations):
     ('wide', 'exact', r'gives float32\[2, 4\] for 2 images of 2 classes'),
     ('plain', 'last_layer', 'sows no features'),
     ('plain', 'exact', None),
+    ('deaf', 'exact', "TypeError: .* unexpected keyword argument 'train'"),
+    ('dropout', 'exact', r'line \d+: InvalidRngError: .* needs PRNG'),
   ],
 )
 def test_a_network_that_does_not_fit_is_refused_before_it_trains(
@@ -98,6 +100,18 @@ def wide(num_classes):
 
 def plain(num_classes):
   return Net(num_classes)
+
+def deaf(num_classes):
+  return nn.Dense(num_classes)
+
+class Dropping(nn.Module):
+  @nn.compact
+  def __call__(self, images, train):
+    x = images.reshape(len(images), -1)
+    return nn.Dense(2)(nn.Dropout(0.5, deterministic=not train)(x))
+
+def dropout(num_classes):
+  return Dropping()
 """)
   config = default_config()
   config.model.name = f'{path}:{network}'
@@ -110,4 +124,30 @@ def plain(num_classes):
     return
   with pytest.raises(InputError, match=message) as error:
     build(config, dataset, steps, parallel.choose('jit', 25))
+  assert len(str(error.value).splitlines()) <= 3
+
+
+@pytest.mark.parametrize(
+  ('value', 'message'),
+  [
+    ('jnp.full(3, theta)', r'theta is of shape \(3,\) at a count'),
+    ('theta if count < 3 else 0.0', 'line 5: .*\n  next: jnp.where'),
+  ],
+)
+def test_a_schedule_of_one_s_own_is_one_number_at_each_update(
+  tmp_path, value, message
+):
+  path = tmp_path / 'mine.py'
+  path.write_text(f"""
+import jax.numpy as jnp
+
+def mine(theta, durations):
+  return lambda count: {value}
+""")
+  config = default_config()
+  config.smoothing.schedule = f'{path}:mine'
+  steps = durations.resolve(config, steps_per_epoch=4)
+  with pytest.raises(InputError, match=message) as error:
+    tables_of(config, steps)
+  assert str(error.value).startswith('config.smoothing.schedule = ')
   assert len(str(error.value).splitlines()) <= 3

@@ -365,3 +365,35 @@ def test_an_own_target_is_the_method_s(mine):
   config.smoothing.target = 'teacher'
   made = tables.target_of(config.smoothing, method, task, lambda: target)
   assert made is target
+
+
+@pytest.mark.parametrize(
+  ('loss', 'message'),
+  [
+    ('lambda z, labels, y_hat, kept: z.mean(-1)', 'not cross-entropy'),
+    ('lambda *args: tsla.hard_cross_entropy(*args[:2]).mean()', r'shape \(\)'),
+    ('tsla.penalised(lambda z, labels: z.mean(-1))', 'TypeError: .* takes 2'),
+    ('tsla.penalised(lambda z, *rest: z.mean())', 'one value an example'),
+    (
+      'lambda z, labels, theta, y_hat=None, where=None: '
+      'tsla.hard_cross_entropy(z, labels) + theta**2 * z.mean(-1)',
+      'a factor of R',
+    ),
+  ],
+)
+def test_a_method_that_breaks_its_promise_is_refused(tmp_path, loss, message):
+  path = tmp_path / 'mine.py'
+  path.write_text(f'import tsla\ndef f(): return tsla.Method({loss})\n')
+  config = default_config()
+  config.smoothing.schedule, config.smoothing.theta = 'constant', 0.1
+  config.smoothing.method = f'{path}:f'
+  error = refused(message, validate, config)
+  assert error.startswith('config.smoothing.method = ')
+  assert f'tsla check-method {path}:f' in error
+
+
+def test_a_file_without_a_name_is_asked_for_one():
+  config = default_config()
+  config.smoothing.method = 'mine.py'
+  error = refused('config.smoothing.method', validate, config)
+  assert '  next: --config.smoothing.method=mine.py:NAME' in error

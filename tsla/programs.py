@@ -94,7 +94,7 @@ def _run(path: str, content: bytes) -> types.ModuleType:
 
 
 @contextlib.contextmanager
-def explained(where: str, name: str) -> Iterator[None]:
+def explained(where: str, name: str, cure: str = '') -> Iterator[None]:
   """What the function `name` raises becomes an `InputError` of three lines.
 
   Of `FILE.py:name` whatever it is, with the line; else a ValueError only.
@@ -111,7 +111,11 @@ def explained(where: str, name: str) -> Iterator[None]:
       frames = traceback.extract_tb(error.__traceback__)
       lines = [f'line {f.lineno}: ' for f in frames if f.filename == path]
       what = f'{"".join(lines[-1:])}{type(error).__name__}: '
-    raise InputError(f'{where}: {what}{error}') from error
+      cure = cure or 'docs/extending.md says what it is called with'
+      if 'Tracer' in type(error).__name__:
+        error = 'Python cannot look at what JAX traces'
+        cure = 'jnp.where in place of an if, jax.numpy in place of math'
+    raise InputError(f'{where}: {what}{error}', cure=cure) from None
 
 
 def make(

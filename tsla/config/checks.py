@@ -11,6 +11,7 @@ from tsla.config import durations, forms, tables
 from tsla.config.forms import flatten
 from tsla.config.schema import FIELDS, Config, Section, check_value
 from tsla.errors import InputError
+from tsla.smoothing.method_checks import check_value as check_method
 
 # Fields that no fork may set, and what it may do instead.
 _NOT_IN_A_FORK = {
@@ -107,6 +108,10 @@ def _check_needs(flat: Mapping[str, Any]) -> None:
 def _check_theta(smoothing: Section) -> None:
   """Raises InputError for a θ or a rule that the method has no sense of."""
   method, theta = tables.method_of(smoothing), smoothing.theta
+  if programs.is_own(name := smoothing.method):
+    cure = f'python -m tsla check-method {name} says more'
+    with programs.explained(f'config.smoothing.method = {name!r}', name, cure):
+      check_method(method)
   if not method.lowest <= theta <= method.highest:
     raise InputError(
       f'config.smoothing.theta = {theta!r}: out of the bounds of '

@@ -324,8 +324,9 @@ def check_value(name: str, value: Any) -> None:
   field = FIELDS[name]
   value = tuple(value) if isinstance(value, list) else value
   if type(value) is not type(field.default) or not field.check(value):
+    own = programs.FORM in field.allowed and str(value).endswith('.py')
     raise InputError(
       f'config.{name} = {value!r}: {field.meaning}',
       allowed=field.allowed,
-      cure=f'--config.{name}=…',
+      cure=f'--config.{name}={value}:NAME' if own else f'--config.{name}=…',
     )

@@ -68,6 +68,25 @@ def examine(method: Method) -> Iterator[Finding]:
       yield Finding(name, wrong)
 
 
+def check_value(method: Method) -> None:
+  """Raises ValueError unless ℓ_0 is cross-entropy, and ℓ affine in θ.
+
+  What no run can do without, tried on one small batch; `examine` tries more.
+  """
+  for case in _cases(method, method.loss, 'float32'):
+    plain = hard_cross_entropy(case.z, case.labels)
+    zero, half, full = (
+      method.loss(case.z, case.labels, part * case.theta, case.y_hat)
+      for part in (0.0, 0.5, 1.0)
+    )
+    if zero.shape != plain.shape:
+      raise ValueError(f'the loss is of shape {zero.shape} for {_B} examples')
+    if not np.allclose(zero, plain, 1e-5, 1e-5):
+      raise ValueError('at θ = 0 not cross-entropy, as tsla.penalised(R) is')
+    if not np.allclose(2 * half, zero + full, 1e-3, 1e-3):
+      raise ValueError('θ must be a factor of R, and nothing else')
+
+
 def _measured(loss: Callable[..., jax.Array]) -> Callable[..., _Measured]:
   def total(z: Any, *args: Any) -> Any:
     value, dtype = loss(z, *args), np.promote_types(z.dtype, 'float32')

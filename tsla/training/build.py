@@ -147,13 +147,16 @@ def first_state(
 ) -> TrainState:
   """The state before the first update; under `jax.eval_shape` its shapes."""
   make = _make_optimizer(config, durations)
-  return step.create_state(
-    create_configured(config.model, dataset.num_classes),
-    make(optimizer.from_tables(tables)),
-    seed=config.seed,
-    image_shape=view_of(config).input_shape(dataset.image_shape),
-    target=_target(config.smoothing, dataset, lambda: UNIFORM).state,
-  )
+  target = _target(config.smoothing, dataset, lambda: UNIFORM)
+  name = config.model.name
+  with programs.explained(f'config.model.name = {name!r}', name):
+    return step.create_state(
+      create_configured(config.model, dataset.num_classes),
+      make(optimizer.from_tables(tables)),
+      seed=config.seed,
+      image_shape=view_of(config).input_shape(dataset.image_shape),
+      target=target.state,
+    )
 
 
 def _examples(split: Split | None) -> Examples | None:
@@ -166,13 +169,13 @@ def _check_network(
   """Raises InputError for a network of one's own that does not fit."""
   shape = view_of(config).input_shape(dataset.image_shape)
   model = create_configured(config.model, dataset.num_classes)
-  logits, sown = jax.eval_shape(
-    lambda images: model.apply(
-      state.variables, images, train=False, mutable=['intermediates']
-    ),
-    jax.ShapeDtypeStruct((2, *shape), jnp.dtype(config.model.dtype)),
-  )
+  images = jax.ShapeDtypeStruct((2, *shape), jnp.dtype(config.model.dtype))
   where = f'config.model.name = {config.model.name!r}'
+  mutable = ['intermediates', 'batch_stats']
+  with programs.explained(where, config.model.name):
+    for train in (True, False):
+      apply = functools.partial(model.apply, train=train, mutable=mutable)
+      logits, sown = jax.eval_shape(apply, state.variables, images)
   if logits.shape != (2, dataset.num_classes) or logits.dtype != jnp.float32:
     raise InputError(
       f'{where}: gives {logits.dtype}{list(logits.shape)} for 2 images of '

@@ -55,7 +55,11 @@ def tabulate(schedules: Schedules, total_steps: int) -> Tables:
     columns = Tables(*(jax.vmap(schedule)(counts) for schedule in schedules))
     return jax.tree.map(lambda c: c.astype(jnp.float32), columns)
 
-  return at(jnp.arange(total_steps + 1))
+  tables = at(jnp.arange(total_steps + 1))
+  if tables.theta.ndim != 1:
+    shape = tables.theta.shape[1:]
+    raise ValueError(f'theta is of shape {shape} at a count, not one number')
+  return tables
 
 
 def end_of_smoothing(tables: Tables) -> int:
