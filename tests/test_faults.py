@@ -92,7 +92,7 @@ def test_a_disk_that_fills_up_is_three_lines(tmp_path, room):
         file.flush()
     os.truncate(disk.path / 'rest', (disk.path / 'rest').stat().st_size - room)
     _, error = process.communicate(timeout=200)
-  assert process.returncode == 2
+  assert process.returncode == 2, error[-3000:]
   *others, problem, allowed, cure = error.splitlines()
   assert 'No space left on device' in problem
   assert (allowed[:11], cure[:8]) == ('  allowed: ', '  next: ')

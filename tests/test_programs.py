@@ -12,7 +12,7 @@ from flax import linen as nn
 import tsla
 from tsla import models, programs
 from tsla.config import cli, forms, tables
-from tsla.config.checks import validate
+from tsla.config.checks import check_own_method, validate
 from tsla.config.durations import Durations
 from tsla.config.forms import default_config
 from tsla.errors import InputError
@@ -387,7 +387,8 @@ def test_a_method_that_breaks_its_promise_is_refused(tmp_path, loss, message):
   config = default_config()
   config.smoothing.schedule, config.smoothing.theta = 'constant', 0.1
   config.smoothing.method = f'{path}:f'
-  error = refused(message, validate, config)
+  options = validate(config).smoothing
+  error = refused(message, check_own_method, options)
   assert error.startswith('config.smoothing.method = ')
   assert f'tsla check-method {path}:f' in error
 

@@ -11,7 +11,7 @@ from tsla.config import durations, forms, tables
 from tsla.config.forms import flatten
 from tsla.config.schema import FIELDS, Config, Section, check_value
 from tsla.errors import InputError
-from tsla.smoothing.method_checks import check_value as check_method
+from tsla.smoothing import method_checks
 
 # Fields that no fork may set, and what it may do instead.
 _NOT_IN_A_FORK = {
@@ -108,10 +108,6 @@ def _check_needs(flat: Mapping[str, Any]) -> None:
 def _check_theta(smoothing: Section) -> None:
   """Raises InputError for a θ or a rule that the method has no sense of."""
   method, theta = tables.method_of(smoothing), smoothing.theta
-  if programs.is_own(name := smoothing.method):
-    cure = f'python -m tsla check-method {name} says more'
-    with programs.explained(f'config.smoothing.method = {name!r}', name, cure):
-      check_method(method)
   if not method.lowest <= theta <= method.highest:
     raise InputError(
       f'config.smoothing.theta = {theta!r}: out of the bounds of '
@@ -126,6 +122,14 @@ def _check_theta(smoothing: Section) -> None:
       allowed='a rule that compares the gradients at the theta in use',
       cure='--config.smoothing.rule=mse',
     )
+
+
+def check_own_method(smoothing: Section) -> None:
+  """Tries a method of one's own; computes, so after `parallel.join`."""
+  if programs.is_own(name := smoothing.method):
+    cure = f'python -m tsla check-method {name} says more'
+    with programs.explained(f'config.smoothing.method = {name!r}', name, cure):
+      method_checks.check_value(tables.method_of(smoothing))
 
 
 def notices(names: Iterable[str], configs: Sequence[Config]) -> Iterator[str]:

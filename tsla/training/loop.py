@@ -15,7 +15,7 @@ import ml_collections
 from clu import parameter_overview
 
 import tsla
-from tsla.config.checks import validate
+from tsla.config.checks import check_own_method, validate
 from tsla.config.durations import Durations, resolve
 from tsla.config.forms import flatten, own_files
 from tsla.data import batches, datasets
@@ -85,6 +85,7 @@ def train_and_evaluate(
       check_origin(config.model, config.init.fork_from, config.epochs)
     view = view_of(config)
     teacher_lib.check_source(config.teacher, config.data.name, view)
+    check_own_method(config.smoothing)
     try:
       dataset = datasets.load_dataset(config.data)
     except InputError as error:
