@@ -1,5 +1,6 @@
 """What was saved comes back as it was, or is passed over by name."""
 
+import errno
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 from support import ROOT, Disk, mounted, run_worker
 
@@ -215,6 +217,20 @@ def test_a_manifest_says_of_which_format_it_is(saved, tmp_path):
   ):
     checkpoints.latest_step  # noqa: B018
   assert len(str(error.value).splitlines()) == 3
+
+
+def test_a_full_disk_that_orbax_tells_of_as_it_closes(tmp_path, monkeypatch):
+  """Its metadata is written by a thread whose error waits for the end."""
+  reason = os.strerror(errno.ENOSPC)
+  close = ocp.StandardCheckpointer.close
+
+  def fail(checkpointer):
+    close(checkpointer)
+    raise OSError(errno.ENOSPC, reason)
+
+  monkeypatch.setattr(ocp.StandardCheckpointer, 'close', fail)
+  with pytest.raises(InputError, match=reason), open_checkpoints(tmp_path) as c:
+    c.save(1, make(1))
 
 
 @pytest.mark.slow

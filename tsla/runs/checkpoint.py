@@ -126,6 +126,14 @@ class Checkpoints:
       with self._explained():
         saving.result()
 
+  def close(self) -> None:
+    """Waits, and ends Orbax's threads; InputError as of `wait`."""
+    try:
+      self.wait()
+    finally:
+      with self._explained():  # they tell of a full disk once more
+        self._checkpointer.close()
+
   def restore(
     self,
     like: Any,
@@ -245,12 +253,12 @@ def open_checkpoints(
 
   Those of `keep_steps` stay; each is marked with the identity of its `run`.
   """
-  with ocp.StandardCheckpointer() as checkpointer:
-    checkpoints = Checkpoints(directory, keep_steps, run or {}, checkpointer)
-    try:
-      yield checkpoints
-    finally:
-      checkpoints.wait()
+  checkpointer = ocp.StandardCheckpointer()
+  checkpoints = Checkpoints(directory, keep_steps, run or {}, checkpointer)
+  try:
+    yield checkpoints
+  finally:
+    checkpoints.close()
 
 
 def check_space(directory: pathlib.Path, state: Any) -> None:
