@@ -66,3 +66,22 @@ def compile_once(tmp_path_factory):
   put(options)
   yield
   put(before)
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory):
+  """The small run of support.py, on a data set of the file's own."""
+  from support import small_config, write_digits_npz
+
+  folder = tmp_path_factory.mktemp('data')
+  return small_config(write_digits_npz(folder / 'digits.npz'))
+
+
+@pytest.fixture(scope='module')
+def finished(config, tmp_path_factory):
+  """The directory of that run, trained to its end."""
+  from tsla.training import loop
+
+  workdir = tmp_path_factory.mktemp('run')
+  loop.train_and_evaluate(config, workdir)
+  return workdir

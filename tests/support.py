@@ -20,6 +20,9 @@ from tsla.training.build import view_of
 
 ROOT = pathlib.Path(__file__).parent.parent
 WEIGHTS = ROOT / 'tests/golden/torch_resnet18.safetensors'
+_EVALUATION = ROOT / 'tests/golden/evaluation.json'
+# Logits, by name, with what other libraries say of them.
+RECORDED = json.loads(_EVALUATION.read_text())['sets']
 
 
 def write_digits_npz(path, train=64, test=40):
@@ -62,6 +65,16 @@ def changed(config, **fields):
     *section, leaf = name.split('__')
     (other[section[0]] if section else other)[leaf] = value
   return other
+
+
+def recorded(name):
+  """Logits, labels, and the values of other libraries."""
+  record = RECORDED[name]
+  return (
+    np.array(record['logits']),
+    np.array(record['labels']),
+    record['values'],
+  )
 
 
 def teacher_of(config, dataset):

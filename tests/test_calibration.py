@@ -1,11 +1,9 @@
 """Scores, calibration and temperature, against other libraries and formulas."""
 
-import json
-import pathlib
-
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
+from support import RECORDED, recorded
 
 from tsla.evaluation import metrics
 from tsla.evaluation.calibration import (
@@ -14,23 +12,6 @@ from tsla.evaluation.calibration import (
   fit_temperature,
   scores,
 )
-
-RECORD = json.loads(
-  pathlib.Path(__file__)
-  .with_name('golden')
-  .joinpath('evaluation.json')
-  .read_text()
-)
-NAMES = list(RECORD['sets'])
-
-
-def recorded(name):
-  record = RECORD['sets'][name]
-  return (
-    np.array(record['logits']),
-    np.array(record['labels']),
-    record['values'],
-  )
 
 
 def nll(logits, labels, temperature=1.0):
@@ -48,7 +29,7 @@ def drawn(confidence, correct):
   return Scores(nothing, nothing, np.asarray(correct, bool), confidence)
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', RECORDED)
 def test_scikit_learn_s_values(name):
   logits, labels, expected = recorded(name)
   found = scores(logits, labels)
@@ -70,7 +51,7 @@ def test_scikit_learn_s_values(name):
   np.testing.assert_allclose(got, expected['temperature'], 1e-6)
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', RECORDED)
 def test_torch_uncertainty_s_values(name):
   logits, labels, values = recorded(name)
   expected = values['uncertainty']
@@ -87,7 +68,7 @@ def test_torch_uncertainty_s_values(name):
     )
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', RECORDED)
 def test_the_metrics_of_training_are_the_same(name):
   logits, labels, _ = recorded(name)
   sums = metrics.batch_sums(

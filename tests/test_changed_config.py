@@ -7,7 +7,7 @@ import shutil
 import faults
 import numpy as np
 import pytest
-from support import bad_weights, changed, small_config, write_digits_npz
+from support import bad_weights, changed
 
 from tsla.config import tables
 from tsla.errors import InputError
@@ -18,19 +18,6 @@ from tsla.training import loop
 from tsla.training.reporter import Diverged
 
 pytestmark = pytest.mark.usefixtures('compile_once')
-
-
-@pytest.fixture(scope='module')
-def config(tmp_path_factory):
-  folder = tmp_path_factory.mktemp('data')
-  return small_config(write_digits_npz(folder / 'digits.npz'))
-
-
-@pytest.fixture(scope='module')
-def finished(config, tmp_path_factory):
-  workdir = tmp_path_factory.mktemp('run')
-  loop.train_and_evaluate(config, workdir)
-  return workdir
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import socket
 import jax
 import numpy as np
 import pytest
-from support import no_network, run_worker, small_config, write_digits_npz
+from support import no_network, run_worker, write_digits_npz
 from tensorboardX.proto import event_pb2
 
 from tsla.config import durations
@@ -24,12 +24,6 @@ from tsla.training.build import build
 from tsla.training.reporter import Diverged
 
 pytestmark = pytest.mark.usefixtures('compile_once')
-
-
-@pytest.fixture(scope='module')
-def config(tmp_path_factory):
-  folder = tmp_path_factory.mktemp('data')
-  return small_config(write_digits_npz(folder / 'digits.npz'))
 
 
 @pytest.fixture(scope='module')

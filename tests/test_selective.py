@@ -1,33 +1,16 @@
 """Selective prediction, classes and the card, against brute force."""
 
 import itertools
-import json
-import pathlib
 
 import numpy as np
 import pytest
 from scipy import stats
+from support import RECORDED, recorded
 
 from tsla.evaluation.calibration import fit_temperature, scores
 from tsla.evaluation.card import card, figures
 from tsla.evaluation.per_class import class_accuracy, class_changes
 from tsla.evaluation.selective import normalized_confidence, selective_risk
-
-RECORD = json.loads(
-  pathlib.Path(__file__)
-  .with_name('golden')
-  .joinpath('evaluation.json')
-  .read_text()
-)
-
-
-def recorded(name):
-  record = RECORD['sets'][name]
-  return (
-    np.array(record['logits']),
-    np.array(record['labels']),
-    record['values'],
-  )
 
 
 def plain(confidence, correct):
@@ -116,7 +99,7 @@ def test_the_error_is_the_spread_over_test_sets():
   np.testing.assert_allclose(augrc_error.mean(), augrc.std(), 0.1)
 
 
-@pytest.mark.parametrize('name', list(RECORD['sets']))
+@pytest.mark.parametrize('name', RECORDED)
 def test_augrc_is_that_of_scikit_learn_s_auroc(name):
   logits, labels, values = recorded(name)
   found = scores(logits, labels)
@@ -183,7 +166,7 @@ def test_normalized_logits_recover_the_order_that_smoothing_lost():
 
 
 def test_accuracy_per_class_is_scikit_learn_s():
-  for name in RECORD['sets']:
+  for name in RECORDED:
     logits, labels, values = recorded(name)
     classes = logits.shape[1]
     got = class_accuracy(scores(logits, labels).correct, labels, classes + 1)

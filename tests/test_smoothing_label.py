@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support import small_config, teacher_of, teacher_target, write_digits_npz
+from support import teacher_of, teacher_target
 
 import tsla
 from tsla.data import datasets
@@ -15,12 +15,6 @@ from tsla.errors import InputError
 from tsla.models.pretrained import to_state_dict, write_safetensors
 from tsla.runs.directory import RunDirectory
 from tsla.training import loop, teacher
-
-
-@pytest.fixture(scope='module')
-def config(tmp_path_factory):
-  folder = tmp_path_factory.mktemp('data')
-  return small_config(write_digits_npz(folder / 'digits.npz'))
 
 
 @pytest.fixture(scope='module')
