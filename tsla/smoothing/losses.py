@@ -8,9 +8,9 @@ every loss here combines them. Three rules hold throughout:
   the logits' dtype.
 - A logit of −inf masks its class: ŷ puts no mass there, and value and gradient
   stay free of NaN.
-- `where` masks examples: value 0 and gradient 0, whatever the masked logits,
-  labels, θ and ŷ hold. Numbers weigh them. The mean over the kept ones is
-  `loss.sum() / where.sum()` in either case.
+- `where`, bool, masks the examples where it is False: value 0 and gradient 0,
+  whatever their logits, labels, θ and ŷ hold. Numbers weigh them, and 0 masks.
+  The mean is `loss.sum() / where.sum()` in either case.
 
 θ counts the mass moved to ŷ over all K classes, the convention of optax,
 PyTorch, Keras and timm; `convert_theta` translates the other one. A loss is one
@@ -76,8 +76,7 @@ def smoothed_cross_entropy(
     y_hat: ŷ, probabilities f32[K] or f32[..., K]. None is uniform. Mass on
       masked classes goes to the remaining ones in proportion; a ŷ with no mass
       on the remaining ones adds nothing.
-    where: bool[...], False masks an example; or its weight, a number, 0 masks
-      it. None keeps all.
+    where: bool[...], or the examples' weights, as the module says. None: all.
     weights: w, f32[K], of the classes. The smoothed label's mass on class k
       counts w_k times, as in PyTorch's `CrossEntropyLoss(weight=w)`, whose mean
       for class indices is `loss.sum() / weights[labels].sum(where=where)`.
@@ -115,7 +114,7 @@ def hard_cross_entropy(
   Args:
     logits: z, as for `smoothed_cross_entropy`, and so are the others.
     labels: y.
-    where: masks examples, or weighs them.
+    where: which examples count, and how much.
     weights: f32[K], of the classes.
 
   Raises:
@@ -151,7 +150,7 @@ def smoothed_kl(
       mass, as from θ < 0, gives NaN. Towards θ = 0 the derivative to θ goes to
       −inf, and is that at 0.
     y_hat: ŷ.
-    where: masks examples, or weighs them.
+    where: which examples count, and how much.
 
   Raises:
     ValueError: shapes or dtypes do not fit together.
@@ -196,7 +195,7 @@ def smoothed_sigmoid_cross_entropy(
       NaN); or floats in 0 .. 1.
     theta: θ, f32[], or with first axes of the logits.
     y_hat: ŷ of 1: f32[], or with last axes of the logits. None is 1/2.
-    where: with first axes of the logits: bool, False masks; or weights.
+    where: which count, and how much; with first axes of the logits.
 
   Raises:
     ValueError: shapes or dtypes do not fit together.

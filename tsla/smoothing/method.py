@@ -118,9 +118,9 @@ def penalised(penalty: Penalty) -> Loss:
 
   It takes what `smoothed_cross_entropy` takes, and handles once for all what
   that promises: a logit of −inf masks its class (R sees 10⁴ less than the
-  highest logit there, and no gradient comes back); `where` masks examples,
-  whatever they hold; logits of half precision are cast to float32 once, so the
-  gradient is rounded once. At θ = 0 it is the cross-entropy to the bit.
+  highest logit there, and no gradient comes back); `where` masks examples;
+  logits of half precision are cast to float32 once, so the gradient is rounded
+  once. At θ = 0 it is the cross-entropy to the bit.
 
   Args:
     penalty: `(z, labels, y_hat, kept) -> f32[...]`: finite logits f32[..., K],
