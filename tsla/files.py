@@ -189,7 +189,7 @@ def untrusted(
     yield
   except InputError:
     raise
-  except Exception as error:
+  except Exception as error:  # of any kind, as the caller asked for
     why = getattr(error, 'strerror', None) or str(error) or type(error).__name__
     name = getattr(error, 'filename', None)
     if name and str(name) not in where:

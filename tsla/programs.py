@@ -101,7 +101,7 @@ def explained(where: str, name: str, cure: str = '') -> Iterator[None]:
   """
   try:
     yield
-  except (Exception, SystemExit) as error:
+  except (Exception, SystemExit) as error:  # the code is the user's
     known = isinstance(error, InputError)
     if known or not (is_own(name) or isinstance(error, ValueError)):
       raise
