@@ -131,8 +131,17 @@ def test_keys_differ_between_examples_epochs_and_seeds():
 
 def test_no_key_is_used_twice():
   images, keys = random_images(2, 8, 8, 1), keys_of(2)
+
+  @jax.jit
+  def flipped_twice(images):
+    return jax.vmap(augment.random_flip)(
+      jax.vmap(augment.random_flip)(images, keys), keys
+    )
+
   with jax.debug_key_reuse(True):
     jax.block_until_ready(augment_train(images, keys, pad=1, crop=0, flip=True))
+    with pytest.raises(jax.errors.KeyReuseError):  # else it says nothing
+      flipped_twice(images)
 
 
 def test_too_large_a_window_is_an_error():

@@ -21,6 +21,7 @@ def dataset():
 
 
 def test_what_fits_is_taken(dataset):
+  """Nothing is raised at the limits; a byte more is, in the next test."""
   check_fits(default_config(), dataset, memory=None)
   check_fits(default_config(), dataset, memory=2 * 120 * 8 * 8 * 3)
 

@@ -290,17 +290,29 @@ def test_folder_violations_are_named(tmp_path):
 
 def test_a_file_or_folder_needs_neither_tfds_nor_scikit_learn(tmp_path):
   np.savez(tmp_path / 'set.npz', **arrays())
+  images = {
+    f'{s}/{c}/1.png': colours() for s in ('train', 'test') for c in 'ab'
+  }
+  write_folder(tmp_path / 'folder', images)
+  configs = [
+    config(name, tmp_path / file).to_dict()
+    for name, file in (('npz', 'set.npz'), ('folder', 'folder'))
+  ]
   code = f"""
 import sys, ml_collections
 from tsla.data import datasets
-path = {str(tmp_path / 'set.npz')!r}
-datasets.load_dataset(ml_collections.ConfigDict(dict(
-    name='npz', path=path, image_size=0, download=True, label_noise=0,
-    held_out=0)))
-heavy = {{'tensorflow_datasets', 'tensorflow', 'sklearn'}}
-assert not heavy & set(sys.modules), heavy & set(sys.modules)
+for config in {configs}:
+  dataset = datasets.load_dataset(ml_collections.ConfigDict(config))
+  print(dataset.train.images.shape)
+print({{'tensorflow_datasets', 'tensorflow', 'sklearn'}} & set(sys.modules))
 """
-  subprocess.run([sys.executable, '-c', code], check=True, timeout=120)
+  result = subprocess.run(
+    [sys.executable, '-c', code], capture_output=True, text=True, timeout=120
+  )
+  assert result.stdout.splitlines() == [
+    *('(6, 5, 4, 3)', '(2, 4, 5, 3)'),
+    'set()',
+  ], result.stderr
 
 
 def test_label_noise_replaces_its_part_by_all_other_classes_alike(
