@@ -471,3 +471,19 @@ def test_sizes_that_do_not_fit_are_refused(count, sizes, message):
   pairs = random_pairs(1, 1, 1, count)
   with pytest.raises(ValueError, match=message):
     tsla.gradient_statistics(lambda pair: pair, pairs, 0.1, **sizes)
+
+
+def test_a_complex_parameter_is_two_real_ones():
+  g, h = np.random.default_rng(0).normal(size=(2, 12, 6)).astype(np.float32)
+  expected = of_pairs(g, h)
+  found = of_pairs(*(each[:, :3] + 1j * each[:, 3:] for each in (g, h)))
+  for name in found._fields:
+    np.testing.assert_allclose(
+      getattr(found, name), getattr(expected, name), rtol=1e-4, err_msg=name
+    )
+
+
+@pytest.mark.parametrize('shape', [(), (1,)])
+def test_gradients_of_two_shapes_are_refused(shape):
+  with pytest.raises(TypeError, match='reshape'):
+    of_pairs(np.ones((12, 5), np.float32), np.ones((12, *shape), np.float32))

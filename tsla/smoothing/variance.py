@@ -277,10 +277,10 @@ def _split(g: Any, h: Any) -> tuple[Any, Any]:
     jax.tree.map(lambda leaf: leaf.astype(_wide(leaf.dtype)), tree)
     for tree in (g, h)
   )
-  return g, jax.tree.map(jnp.subtract, h, g)
+  return g, jax.tree.map(lambda h, g: h.reshape(g.shape) - g, h, g)
 
 
 def _inner(a: Any, b: Any) -> jax.Array:
   # Not a dot product, whose factors an accelerator rounds to bfloat16 or TF32.
-  products = jax.tree.map(lambda x, y: jnp.sum(x * y), a, b)
+  products = jax.tree.map(lambda x, y: jnp.sum((x * y.conj()).real), a, b)
   return jax.tree.reduce(operator.add, products)
