@@ -193,6 +193,19 @@ def test_places_of_sequences_are_examples():
   agree(metrics.finalize(got), whole)
 
 
+def test_a_metric_of_ones_own_is_one_value_an_example():
+  logits, labels = example_set(8, 8)
+  mask, values = np.arange(8) < 2, np.arange(1.0, 9)
+
+  def summed(values):
+    return metrics.batch_sums(logits, labels, mask, lambda *_: {'own': values})
+
+  assert summed(values).own['own'] == 1 + 2
+  assert summed(values[:, None]).own['own'] == 1 + 2
+  with pytest.raises(ValueError, match=r'shape \(\)'):
+    summed(np.float64(3))
+
+
 def test_many_batches_are_added_in_float64():
   # A float32 total stands 3e-4 away here.
   value = np.float32(0.7)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tsla.smoothing.losses import hard_cross_entropy
+from tsla.smoothing.losses import hard_cross_entropy, zero_masked
 
 NUM_BINS = 15
 
@@ -118,7 +118,7 @@ def batch_sums(
       jnp.broadcast_to(confidence, in_bin.shape), lead, where=in_bin
     ),
     own={
-      name: jnp.sum(values, where=mask)
+      name: jnp.sum(zero_masked(values, mask))
       for name, values in (own(logits, labels) if own else {}).items()
     },
   )
