@@ -153,6 +153,14 @@ def test_a_sequence_has_the_mean_of_its_places_outer_products():
     )
 
 
+def test_a_sigmoids_gradients_are_those_of_its_questions():
+  rng = np.random.default_rng(0)
+  logits, labels = rng.normal(size=(5, 3)), rng.random((5, 3)).round()
+  found = logit_gradients(tsla.smoothed_sigmoid_cross_entropy, logits, labels)
+  p = scipy.special.expit(logits)
+  np.testing.assert_allclose(found, [p - labels, p - 0.5], atol=1e-6)
+
+
 def test_a_label_outside_the_classes_shows():
   arrays, _, _ = network(0, 0)
   picked = np.arange(60).reshape(3, 20)

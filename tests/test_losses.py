@@ -225,6 +225,40 @@ def test_a_label_on_a_masked_class_costs_infinity_unless_theta_is_1(soft):
   assert np.isfinite(found).all()
 
 
+@pytest.mark.parametrize('form', ['index', 'soft'])
+def test_a_masked_label_of_weight_zero_costs_what_the_others_cost(form):
+  logits, labels = np.array([[-np.inf, 1.0, 2.0]]), np.array([0])
+  y = labels if form == 'index' else one_hot(labels, 3)
+  weights = np.array([0.0, 1.0, 3.0])
+  log_p = scipy.special.log_softmax(logits, -1)[0]
+  for theta in (0.0, 0.2, 1.0):
+    loss = tsla.smoothed_cross_entropy(logits, y, theta, weights=weights)
+    expected = -theta * (log_p[1] + 3 * log_p[2]) / 2
+    np.testing.assert_allclose(loss, [expected], rtol=1e-6)
+
+
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize('form', ['index', 'soft', 'kl', 'max_suppression'])
+def test_without_smoothing_huge_logits_are_plain_cross_entropy(form, dtype):
+  # Many mask a class so, and the sum of two of them is −inf.
+  logits, labels = jnp.array([[1, 2, 0, 0], [0, 3, 0, 0]], dtype), [1, 0]
+  logits = logits.at[:, 2:].set(jnp.finfo(dtype).min)
+  y = one_hot(labels, 4) if form == 'soft' else np.array(labels)
+  function = {
+    'kl': tsla.smoothed_kl,
+    'max_suppression': tsla.METHODS['max_suppression']().loss,
+  }.get(form, tsla.smoothed_cross_entropy)
+  loss, gradient = compiled(logits, y, 0.0, of=function)
+  expected = cross_entropy(logits, one_hot(labels, 4))
+  np.testing.assert_allclose(loss, expected, rtol=1e-6)
+  p = scipy.special.softmax(float64(logits), -1)
+  expected, atol = (
+    p - one_hot(labels, 4),
+    2e-7 if dtype == jnp.float32 else 4e-3,
+  )
+  np.testing.assert_allclose(float64(gradient), expected, atol=atol)
+
+
 def test_a_smoothing_label_on_masked_classes_only_adds_nothing():
   logits = jnp.array([[0.0, 1.0, -jnp.inf]])
   y_hat = np.array([0.0, 0.0, 1.0])
@@ -276,6 +310,20 @@ def test_masked_examples_leave_every_other_gradient_clean_too():
     np.testing.assert_array_equal(gradient[~where], 0)
     assert np.isfinite(gradient).all()
     assert np.abs(gradient[where]).max() > 0.1
+
+
+def test_a_masked_theta_leaves_the_gradient_of_class_weights_clean():
+  logits, labels, _ = problem(6)
+  where, theta = np.array([True, False, True, False, True]), np.full(5, 0.3)
+  log_p = scipy.special.log_softmax(float64(logits), -1)
+  target = smoothed(labels, 6, 0.3)
+  theta[~where] = np.nan
+  found = jax.grad(
+    lambda w: tsla.smoothed_cross_entropy(
+      logits, labels, jnp.asarray(theta), where=where, weights=w
+    ).sum()
+  )(jnp.ones(6))
+  np.testing.assert_allclose(found, -(target * log_p)[where].sum(0), 1e-5)
 
 
 @pytest.mark.parametrize('label', [-1, -100, 6, 10**6])

@@ -259,7 +259,7 @@ def convert_theta(theta: ArrayLike, num_classes: int, *, to: str) -> ArrayLike:
 
 
 class _Batch(NamedTuple):
-  """Checked and cast arguments; masked examples hold harmless values but θ."""
+  """Checked and cast arguments; masked examples hold harmless values."""
 
   logits: jax.Array  # f[..., K], of the caller's dtype
   labels: jax.Array  # i32[...] or f32[..., K], weighted
@@ -300,9 +300,8 @@ def canonical(
 
   if where is not None:
     keep = _first('where', where, shape[:-1], shape).astype(bool)
-    # Before any arithmetic: a zero cotangent times NaN is NaN. θ may keep
-    # its NaN, for every factor it meets in a gradient is selected here.
-    z = jnp.where(keep[..., None], z, 0)
+    # Before any arithmetic: a zero cotangent times NaN is NaN.
+    z, theta = jnp.where(keep[..., None], z, 0), jnp.where(keep, theta, 0)
     y = jnp.where(keep if _is_index(y) else keep[..., None], y, 0)
     if y_hat is not None:
       y_hat = jnp.where(keep[..., None], y_hat, 0)
@@ -333,7 +332,7 @@ def _cross_entropies(batch: _Batch) -> tuple[jax.Array, jax.Array]:
   lse, s_y, total, count = reduced(z, index, top)
   if _is_index(y):
     hard = lse - s_y
-    hard = hard if batch.weight is None else batch.weight * hard
+    hard = hard if batch.weight is None else times(batch.weight, hard)
   else:
     # 0·(−inf) counts as 0; mass on a masked class makes the loss +inf.
     counted = jnp.where((y == 0) & ~allowed(z), 0, shifted(z, top))
@@ -348,9 +347,12 @@ def _cross_entropies(batch: _Batch) -> tuple[jax.Array, jax.Array]:
 
 def _smoothed(batch: _Batch) -> jax.Array:
   hard, smooth = _cross_entropies(batch)
-  theta = batch.theta
-  hard = jnp.where((theta == 1) & (hard == jnp.inf), 0, hard)
-  return (1 - theta) * hard + theta * smooth
+  return times(1 - batch.theta, hard) + times(batch.theta, smooth)
+
+
+def times(factor: jax.Array, loss: jax.Array) -> jax.Array:
+  """Their product, where 0·∞ is 0."""
+  return factor * jnp.where((factor == 0) & jnp.isinf(loss), 0, loss)
 
 
 def zero_masked(loss: jax.Array, where: ArrayLike | None) -> jax.Array:

@@ -154,7 +154,7 @@ def penalised(penalty: Penalty) -> Loss:
         f'The penalty is of shape {extra.shape} for logits of shape {z.shape}: '
         f'it must be {hard.shape}, one value an example.'
       )
-    return losses.zero_masked(hard + theta * extra, where)
+    return losses.zero_masked(hard + losses.times(theta, extra), where)
 
   return loss
 
@@ -182,8 +182,5 @@ def logit_gradients(
   """
   logits = jnp.asarray(logits)
   logits = logits.astype(losses.wide(logits))
-  hard = losses.hard_cross_entropy
-  return (
-    jax.grad(lambda z: hard(z, labels, where).sum())(logits),
-    jax.grad(lambda z: loss(z, labels, 1.0, y_hat, where).sum())(logits),
-  )
+  gradient = jax.grad(lambda z, t: loss(z, labels, t, y_hat, where).sum())
+  return gradient(logits, 0.0), gradient(logits, 1.0)
