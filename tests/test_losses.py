@@ -509,7 +509,11 @@ def test_both_conventions_describe_the_same_target(num_classes):
 
 @pytest.mark.parametrize(
   ('num_classes', 'to', 'message'),
-  [(1, 'all', 'num_classes = 1'), (10, 'optax', "to = 'optax'")],
+  [
+    (1, 'all', 'num_classes = 1'),
+    (2.5, 'all', 'num_classes = 2.5 must be an integer'),
+    (10, 'optax', "to = 'optax'"),
+  ],
 )
 def test_a_convention_that_does_not_exist_is_refused(num_classes, to, message):
   with pytest.raises(ValueError, match=message):
@@ -537,6 +541,12 @@ def test_a_convention_that_does_not_exist_is_refused(num_classes, to, message):
       r'float8_e4m3fn must be .*16 bits.*bfloat16',
     ),
     ({'logits': np.float32(0)}, r'logits .*\(\)'),
+    ({'y_hat': np.array([0, 1, 2])}, r'integers: jax.nn.one_hot\(y_hat, 3\)'),
+    ({'labels': np.zeros((4, 3), complex)}, 'soft labels .*complex.* be real'),
+    ({'y_hat': np.ones(3) * 1j}, 'y_hat of dtype complex'),
+    ({'where': np.ones(4) * 1j}, 'where of dtype complex'),
+    ({'weights': np.ones(3) * 1j}, 'weights of dtype complex'),
+    ({'theta': 0.1 + 1j}, 'theta of dtype complex'),
   ],
 )
 def test_shapes_that_do_not_fit_are_refused(change, message):
@@ -690,6 +700,39 @@ def test_a_sigmoids_questions():
   expected = -t * scipy.special.log_expit(z[:, 0])
   expected -= (1 - t) * scipy.special.log_expit(-z[:, 0])
   np.testing.assert_allclose(binary, expected, rtol=2e-6)
+
+
+def test_a_sigmoids_labels_are_between_0_and_1_and_real():
+  loss = tsla.smoothed_sigmoid_cross_entropy
+  z, y = np.float32([1, 1, 1, 1, 1]), np.float32([-0.1, 0, 0.25, 1, 1.1])
+  found = np.asarray(loss(z, y, 0.2))
+  t = 0.8 * y + 0.1
+  expected = -t * scipy.special.log_expit(z)
+  expected -= (1 - t) * scipy.special.log_expit(-z)
+  np.testing.assert_array_equal(np.isnan(found), [True, *[False] * 3, True])
+  np.testing.assert_allclose(found[1:4], expected[1:4], rtol=2e-6)
+  for name, args in (
+    ('labels', (y * 1j, 0.1)),
+    ('theta', (y, 1j)),
+    ('y_hat', (y, 0.1, 1j)),
+    ('where', (y, 0.1, None, y * 1j)),
+  ):
+    with pytest.raises(ValueError, match=f'{name} of dtype complex'):
+      loss(z, *args)
+
+
+def test_what_the_docstring_says_of_weights_of_0_and_of_huge_logits():
+  def total(where):
+    return tsla.smoothed_cross_entropy(
+      jnp.zeros((2, 4)), jnp.zeros(2, int), 0.1, where=where
+    ).sum()
+
+  slope = jax.grad(total)(jnp.array([0.0, 1e-6]))
+  np.testing.assert_allclose(slope, [0, np.log(4)], rtol=1e-6)
+  for low, expected in ((-np.inf, np.log(3)), (-3e30, 0.1 * 3e30 / 4)):
+    z = np.float32([[0, 0, 0, low]])
+    loss = tsla.smoothed_cross_entropy(z, np.array([0]), 0.1)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])

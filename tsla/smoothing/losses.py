@@ -7,10 +7,12 @@ every loss here combines them. Three rules hold throughout:
 - Sums over classes accumulate in float32 (float64 for float64 logits), whatever
   the logits' dtype.
 - A logit of −inf masks its class: ŷ puts no mass there, and value and gradient
-  stay free of NaN.
+  stay free of NaN. A huge negative number such as `finfo.min` masks none: it
+  counts in the mean, and with θ > 0 the loss is as huge.
 - `where`, bool, masks the examples where it is False: value 0 and gradient 0,
   whatever their logits, labels, θ and ŷ hold. Numbers weigh them, and 0 masks.
-  The mean is `loss.sum() / where.sum()` in either case.
+  The mean is `loss.sum() / where.sum()` in either case. The derivative to a
+  weight is the loss, but to one of exactly 0 it is 0: learn from above 0.
 
 θ counts the mass moved to ŷ over all K classes, the convention of optax,
 PyTorch, Keras and timm; `convert_theta` translates the other one. A loss is one
@@ -46,6 +48,7 @@ from jax.scipy.special import entr
 from jax.typing import ArrayLike
 
 from tsla.smoothing.reduction import allowed, picked, reduced, shifted
+from tsla.smoothing.schedules import check_step
 
 Shape = tuple[int, ...]
 
@@ -191,8 +194,8 @@ def smoothed_sigmoid_cross_entropy(
 
   Args:
     logits: z, f32[...] of any shape, finite; bf16, f16 and f64 as well.
-    labels: y, of the logits' shape: integers or bool, 0 and 1 (others give
-      NaN); or floats in 0 .. 1.
+    labels: y, of the logits' shape: integers or bool, 0 and 1, or floats in
+      0 .. 1. Others give NaN.
     theta: θ, f32[], or with first axes of the logits.
     y_hat: ŷ of 1: f32[], or with last axes of the logits. None is 1/2.
     where: which count, and how much; with first axes of the logits.
@@ -212,16 +215,17 @@ def smoothed_sigmoid_cross_entropy(
   """
   z, t = _floating(logits), jnp.asarray(labels)
   dtype, shape = wide(z), z.shape
-  _check_shape('labels', t, shape, [shape])
-  soft, t = jnp.issubdtype(t.dtype, jnp.floating), t.astype(dtype)
-  y_hat = jnp.asarray(0.5 if y_hat is None else y_hat, dtype)
-  y_hat = _last('y_hat', y_hat, shape, 0)
-  theta = _first('theta', jnp.asarray(theta, dtype), shape, shape)
+  soft = jnp.issubdtype(t.dtype, jnp.floating)
+  t = _checked('labels', t, shape, [shape]).astype(dtype)
+  y_hat = _last('y_hat', 0.5 if y_hat is None else y_hat, shape, 0)
+  theta = leading('theta', theta, shape, shape).astype(dtype)
   if where is not None:
-    keep = _first('where', where, shape, shape).astype(bool)
+    keep = leading('where', where, shape, shape).astype(bool)
     z, t, theta, y_hat = (jnp.where(keep, x, 0) for x in (z, t, theta, y_hat))
   z = z.astype(dtype)
-  t = jnp.where(soft | (t == 0) | (t == 1), t, jnp.nan)
+  y_hat = y_hat.astype(dtype)
+  valid = (t >= 0) & (t <= 1) if soft else (t == 0) | (t == 1)
+  t = jnp.where(valid, t, jnp.nan)
   t = (1 - theta) * t + theta * y_hat
   loss = t * jax.nn.softplus(-z) + (1 - t) * jax.nn.softplus(z)
   return zero_masked(loss, where)
@@ -236,12 +240,12 @@ def convert_theta(theta: ArrayLike, num_classes: int, *, to: str) -> ArrayLike:
 
   Args:
     theta: the strength to translate; an array or traced as well.
-    num_classes: K >= 2.
+    num_classes: K >= 2, an integer.
     to: 'all' turns α into θ (this project, optax, PyTorch, Keras, timm);
       'others' turns θ into α.
 
   Raises:
-    ValueError: num_classes is below 2, or `to` is neither of the two.
+    ValueError: num_classes is no integer >= 2, or `to` is neither of the two.
 
   Example:
     >>> round(convert_theta(0.09, 10, to='all'), 6)
@@ -249,8 +253,7 @@ def convert_theta(theta: ArrayLike, num_classes: int, *, to: str) -> ArrayLike:
     >>> round(convert_theta(0.1, 10, to='others'), 6)
     0.09
   """
-  if num_classes < 2:
-    raise ValueError(f'num_classes = {num_classes!r} must be at least 2.')
+  check_step('num_classes', num_classes, least=2)
   if to == 'all':
     return theta * (num_classes / (num_classes - 1))
   if to == 'others':
@@ -285,21 +288,23 @@ def canonical(
   y = jnp.asarray(labels)
   if _is_index(y):
     cure = ' One-hot: labels.astype(float).'
-    _check_shape('integer labels', y, shape, [shape[:-1]], cure)
+    _checked('integer labels', y, shape, [shape[:-1]], cure)
     if y.dtype.itemsize < 8:
       y = y.astype(jnp.int32)
     # jnp would count −1 from the end, and cut 2³² to 0.
     y = jnp.where((y < 0) | (y >= shape[-1]), shape[-1], y).astype(jnp.int32)
   else:
     cure = ' Class indices: labels.astype(int).'
-    _check_shape('soft labels', y, shape, [shape], cure)
-    y = y.astype(dtype)
-  theta = _first('theta', jnp.asarray(theta, dtype), shape[:-1], shape)
+    y = _checked('soft labels', y, shape, [shape], cure).astype(dtype)
+  theta = leading('theta', theta, shape[:-1], shape).astype(dtype)
   if y_hat is not None:
-    y_hat = _last('y_hat', jnp.asarray(y_hat, dtype), shape, 1)
+    if _is_index(jnp.asarray(y_hat)):
+      cure = f'jax.nn.one_hot(y_hat, {shape[-1]})'
+      raise ValueError(f'y_hat are no probabilities but integers: {cure}.')
+    y_hat = _last('y_hat', y_hat, shape, 1).astype(dtype)
 
   if where is not None:
-    keep = _first('where', where, shape[:-1], shape).astype(bool)
+    keep = leading('where', where, shape[:-1], shape).astype(bool)
     # Before any arithmetic: a zero cotangent times NaN is NaN.
     z, theta = jnp.where(keep[..., None], z, 0), jnp.where(keep, theta, 0)
     y = jnp.where(keep if _is_index(y) else keep[..., None], y, 0)
@@ -312,7 +317,7 @@ def canonical(
     kept = y_hat.sum(-1, keepdims=True)
     y_hat = y_hat * (mass / jnp.where(kept == 0, 1, kept))
   if weights is not None:
-    weights = _last('weights', jnp.asarray(weights, dtype), shape, 1)
+    weights = _last('weights', weights, shape, 1).astype(dtype)
     y_hat = weights * (_uniform(z, dtype) if y_hat is None else y_hat)
     if _is_index(y):
       weight = picked(weights, y)
@@ -359,7 +364,7 @@ def zero_masked(loss: jax.Array, where: ArrayLike | None) -> jax.Array:
   """0 for the examples that `where` masks, the others times their weight."""
   if where is None:
     return loss
-  weight = _first('where', where, loss.shape, loss.shape)
+  weight = leading('where', where, loss.shape, loss.shape)
   loss = jnp.where(weight.astype(bool), loss, 0)
   return loss if weight.dtype == jnp.bool_ else loss * weight.astype(loss.dtype)
 
@@ -389,28 +394,31 @@ def wide(z: jax.Array) -> jax.typing.DTypeLike:
   return z.dtype if z.dtype.itemsize == 8 else jnp.float32
 
 
-def _first(name: str, array: Any, shape: Shape, like: Shape) -> jax.Array:
+def leading(name: str, array: Any, shape: Shape, like: Shape) -> jax.Array:
   """Broadcasts to the shape what has its first axes, all or none."""
-  array = jnp.asarray(array)
   ends = range(len(shape) + 1)
-  _check_shape(name, array, like, [shape[:n] for n in ends])
+  array = _checked(name, array, like, [shape[:n] for n in ends])
   more = range(array.ndim, len(shape))
   return jnp.broadcast_to(jnp.expand_dims(array, more), shape)
 
 
-def _last(name: str, array: jax.Array, shape: Shape, least: int) -> jax.Array:
+def _last(name: str, array: Any, shape: Shape, least: int) -> jax.Array:
   """Broadcasts to the logits' shape what has its last axes, `least` or more."""
-  starts = range(len(shape) - least, -1, -1)
-  _check_shape(name, array, shape, [shape[n:] for n in starts])
+  starts = [shape[n:] for n in range(len(shape) - least, -1, -1)]
+  array = _checked(name, array, shape, starts)
   more = range(len(shape) - array.ndim)
   return jnp.broadcast_to(jnp.expand_dims(array, more), shape)
 
 
-def _check_shape(
-  name: str, array: jax.Array, like: Shape, shapes: list[Shape], cure: str = ''
-) -> None:
+def _checked(
+  name: str, array: Any, like: Shape, shapes: list[Shape], cure: str = ''
+) -> jax.Array:
+  array = jnp.asarray(array)
+  if jnp.iscomplexobj(array):
+    raise ValueError(f'{name} of dtype {array.dtype} must be real.')
   if array.shape not in shapes:
     raise ValueError(
       f'{name} of shape {array.shape} do not fit logits of shape {like}: '
       f'expected {" or ".join(map(str, shapes))}.{cure}'
     )
+  return array
