@@ -96,6 +96,21 @@ def test_products_are_those_of_the_outer_products():
     )
 
 
+@pytest.mark.parametrize(
+  ('features', 'logits'),
+  [((6,), (6, 3)), ((6, 4, 4, 2), (6, 3)), ((6, 2), (6, 5, 3)), ((6, 2), (6,))],
+)
+def test_features_that_do_not_fit_the_logits_are_refused(features, logits):
+  batch = np.zeros((3, *features)), np.zeros((3, *logits))
+  with pytest.raises(ValueError, match=r'features of shape .*reshape\(len'):
+    tsla.last_layer_statistics(
+      lambda batch: (*batch, jnp.zeros(batch[1].shape[:-1], int), None),
+      batch,
+      THETA,
+      at_batch_size=1,
+    )
+
+
 def test_devices_that_share_mini_batches_find_the_same():
   arrays, g, _ = network(0, 2)
   picked = np.random.default_rng(0).integers(0, len(g), (5, 8, 10))

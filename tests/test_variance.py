@@ -458,6 +458,8 @@ def test_theta_is_traced():
   [
     (2, {'batch_size': 1}, '2 mini-batches'),
     (9, {'batch_size': 0}, 'batch_size = 0'),
+    (9, {'batch_size': 2.5}, 'batch_size = 2.5 must be an integer'),
+    (9, {'batch_size': 1, 'at_batch_size': 2.5}, 'at_batch_size = 2.5 must'),
     (9, {'batch_size': 1, 'at_batch_size': 0}, 'at_batch_size = 0'),
     (9, {'batch_size': 2, 'num_examples': 17}, 'num_examples = 17'),
     (

@@ -61,7 +61,7 @@ def last_layer_statistics(
       all of them find the same.
 
   Raises:
-    ValueError: as `tsla.smoothing.variance.statistics`.
+    ValueError: as `variance.statistics`; features that do not fit the logits.
 
   Example:
     >>> import tsla
@@ -82,6 +82,12 @@ def last_layer_statistics(
 
   def outer_products(batch: Any) -> tuple[jax.Array, ...]:
     features, logits, labels, y_hat, *where = forward(batch)
+    shapes = features.shape, logits.shape
+    if len(shapes[0]) < 2 or shapes[0][:-1] != shapes[1][:-1]:
+      raise ValueError(
+        f'features of shape {shapes[0]} for logits of shape {shapes[1]}: for '
+        '[B, K] [B, D], features.reshape(len(features), -1), or [B, T, D].'
+      )
     both = logit_gradients(loss, logits, labels, y_hat, *where)
     three = _with_one(features), *both
     # [B, T, ...]; T = 1 of no sequence

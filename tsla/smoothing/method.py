@@ -169,16 +169,6 @@ def logit_gradients(
   """∂ℓ_0/∂z and ∂ℓ_1/∂z, f32[..., K]: at θ = 0 and θ = 1.
 
   For label smoothing these are `softmax(z) − y` and `softmax(z) − ŷ`.
-
-  Example:
-    >>> from tsla.smoothing.losses import smoothed_cross_entropy
-    >>> r, r_hat = logit_gradients(
-    ...   smoothed_cross_entropy, jnp.zeros((1, 2)), jnp.array([0])
-    ... )
-    >>> r
-    Array([[-0.5,  0.5]], dtype=float32)
-    >>> r_hat
-    Array([[0., 0.]], dtype=float32)
   """
   logits = jnp.asarray(logits)
   logits = logits.astype(losses.wide(logits))

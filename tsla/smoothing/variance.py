@@ -58,6 +58,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from tsla.smoothing.estimates import GradientStatistics, Products, estimate
+from tsla.smoothing.schedules import check_step
 
 
 class GradientMeans(NamedTuple):
@@ -239,18 +240,13 @@ def statistics(
     at_batch_size: B′, the mini-batch size to speak of; None is B.
 
   Raises:
-    ValueError: m < 3, a size below 1, mB > N or B′ >= N; or N without `before`.
-
-  Reference:
-    arXiv:2006.11653: δ and θ = 1/(1+δ).
+    ValueError: m < 3, a size that is no integer >= 1, mB > N or B′ >= N; or N
+      without `before`.
   """
   m = rows.gg.shape[0]
   size = batch_size if at_batch_size is None else at_batch_size
-  if batch_size < 1 or size < 1:
-    raise ValueError(
-      f'batch_size = {batch_size!r} and at_batch_size = {at_batch_size!r} must '
-      'be at least 1.'
-    )
+  for name, each in (('batch_size', batch_size), ('at_batch_size', size)):
+    check_step(name, each, least=1)
   sampled, scale = 0.0, batch_size / size
   if num_examples is not None:
     if m * batch_size > num_examples or size >= num_examples:
