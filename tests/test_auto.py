@@ -279,6 +279,17 @@ OPTIMISERS = {
   'sm3': optax.sm3,
   'rprop': optax.rprop,
   'muon': optax.contrib.muon,
+  'rmsprop, corrected': lambda rate: optax.rmsprop(rate, bias_correction=True),
+  'rmsprop, both': lambda rate: optax.rmsprop(
+    rate, centered=True, bias_correction=True
+  ),
+  'optimistic': optax.optimistic_adam_v2,
+  'ademamix': optax.contrib.ademamix,
+  'simplified ademamix': optax.contrib.simplified_ademamix,
+  'madgrad': optax.contrib.madgrad,
+  'prodigy': optax.contrib.prodigy,
+  'dadapt': optax.contrib.dadapt_adamw,
+  'cocob': optax.contrib.cocob,
 }
 
 
@@ -303,6 +314,51 @@ def test_every_momentum_begins_anew_as_a_new_optimiser_does(name):
   new = [*updates(optimiser, grads[2:])]
   np.testing.assert_allclose(reset, kept[:2] + new, rtol=1e-5, atol=1e-7)
   assert not np.allclose(kept[3:], new[1:], rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+  ('wrap', 'params', 'updated'),
+  [
+    (lambda tx: optax.MultiSteps(tx, 1), PARAMS, lambda u: u),
+    (
+      lambda tx: optax.lookahead(tx, 2, 0.5),
+      optax.LookaheadParams(PARAMS, PARAMS),
+      lambda u: u.fast,
+    ),
+  ],
+)
+def test_gradients_that_would_not_be_mixed_are_refused(wrap, params, updated):
+  smooth, sgd = tsla.label_smoothing(tsla.constant(0.25)), optax.sgd(1.0, 0.9)
+  tx = tsla.reset_momentum(wrap(optax.chain(smooth, sgd)))
+  state, other = tx.init(params), {'w': jnp.zeros(2)}
+  tx.update(PARAMS, state, params)
+  with pytest.raises(TypeError, match=r'smoothing_updates .*chain\(label_smo'):
+    tx.update(PARAMS, state, params, smoothing_updates=other)
+  tx = tsla.reset_momentum(optax.chain(smooth, wrap(sgd)))  # the cure
+  updates, _ = tx.update(
+    PARAMS, tx.init(params), params, smoothing_updates=other
+  )
+  np.testing.assert_allclose(updated(updates)['w'], -0.75)
+
+
+@pytest.mark.parametrize(
+  ('rules', 'shown', 'message'),
+  [
+    (['delta'], FIRES, r"rules = \['delta'\] must be functions by name"),
+    ({'delta': 1}, FIRES, 'must be functions by name'),
+    ({'own': tsla.RULES['delta']}, FIRES, r"\['own'\].*\['delta', 'floor'"),
+    (tsla.RULES, FIRES.statistics, r'A GradientStatistics .*tsla\.Observation'),
+  ],
+)
+def test_wrong_rules_and_bare_statistics_are_refused(rules, shown, message):
+  schedule = tsla.constant(0.4)
+  state = tsla.adaptive_smoothing(schedule).init(PARAMS)
+  rule = next(iter(rules))
+  with pytest.raises(ValueError, match=message):
+    tsla.observe(state, shown, schedule, rule=rule, rules=rules)
+  if 'functions' in message:
+    with pytest.raises(ValueError, match=message):
+      tsla.auto_two_stage(0.4, rule, rules=rules)
 
 
 def test_no_momentum_is_refused():

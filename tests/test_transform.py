@@ -172,6 +172,35 @@ def test_smoothing_updates_of_another_shape_are_refused():
     tx.update(jnp.zeros((2, 3)), state, smoothing_updates=jnp.zeros(3))
 
 
+@pytest.mark.parametrize(
+  'name', ['smoothing_update', 'smoothing_grads', 'smothing_updates']
+)
+def test_a_misspelt_argument_is_refused_and_others_pass(name):
+  tx = optax.chain(tsla.label_smoothing(SCHEDULE), optax.sgd(1.0))
+  g = jnp.ones(3)
+  with pytest.raises(TypeError, match=f'{name} is not .* smoothing_updates is'):
+    tx.update(g, tx.init(g), g, **{name: g})
+  others = {'value': 1.0, 'grad': g, 'value_fn': len, 'momentum_updates': g}
+  updates, _ = tx.update(g, tx.init(g), g, **others)
+  np.testing.assert_array_equal(updates, -g)
+
+
+@pytest.mark.parametrize(
+  ('theta', 'message'),
+  [(np.ones(1), r'\(1,\)'), (np.ones((2, 3)), r'\(2, 3\)'), (1j, 'complex')],
+)
+def test_a_schedule_gives_one_real_number(theta, message):
+  message = f'schedule\\(count\\) .*{message}'
+  with pytest.raises(ValueError, match=message):
+    tsla.label_smoothing(lambda count: theta).init(PARAMS)
+  late = tsla.label_smoothing(lambda count: theta)
+  state = tsla.label_smoothing(SCHEDULE).init(PARAMS)
+  with pytest.raises(ValueError, match=message):
+    jax.jit(late.update)(PARAMS, state)
+  with pytest.raises(ValueError, match=message):
+    tsla.with_schedule(state, lambda count: theta)
+
+
 def test_under_masked_only_the_chosen_leaves_are_mixed():
   params = {'a': jnp.zeros(2), 'rest': {'b': jnp.zeros(3), 'c': jnp.zeros(1)}}
   g, h = random_like(params, 1), random_like(params, 2)
@@ -341,14 +370,14 @@ def test_the_state_is_found_wherever_it_is_nested(wrap):
 
 
 def test_no_state_or_several_are_errors_that_say_what_to_do():
-  with pytest.raises(ValueError, match=r'No LabelSm.* in front of .*chain'):
+  with pytest.raises(ValueError, match=r'^0 LabelSm.*chain.* in front of'):
     tsla.current_theta(optax.adam(1e-3).init(PARAMS))
   smooth = functools.partial(tsla.label_smoothing, SCHEDULE)
   per_group = optax.partition(
     {'a': smooth(), 'b': smooth()}, {'w': 'a', 'b': 'b'}
   )
   for tx in (optax.chain(smooth(), smooth()), per_group):
-    with pytest.raises(ValueError, match=r'2 LabelSm.* keep one'):
+    with pytest.raises(ValueError, match=r'2 LabelSm.* put one'):
       tsla.current_theta(tx.init(PARAMS))
 
 

@@ -46,9 +46,10 @@ from tsla.smoothing.rules import RULES, Memory, Observation, Rule, rule_number
 from tsla.smoothing.transform import (
   LabelSmoothingState,
   label_smoothing,
+  only_state,
   replace_states,
   smoothing_state,
-  states_of,
+  theta_at,
 )
 
 _NEVER = 2**31 - 1
@@ -161,11 +162,9 @@ def adaptive_smoothing(
     updates: optax.Updates,
     state: AutoState,
     params: optax.Params | None = None,
-    **extra_args: Any,
+    **extra: Any,
   ) -> tuple[optax.Updates, AutoState]:
-    updates, moved = inner.update(
-      updates, state.smoothing, params, **extra_args
-    )
+    updates, moved = inner.update(updates, state.smoothing, params, **extra)
     moved = moved._replace(theta=_decided(moved, state.memory))
     return updates, state._replace(smoothing=moved)
 
@@ -204,13 +203,18 @@ def observe(
     highest: as there.
 
   Raises:
-    ValueError: opt_state holds no `AutoState`, or more than one; or an unknown
-      rule.
+    ValueError: opt_state holds no `AutoState`, or more than one; an unknown
+      rule, other `rules` than the transformation's, or no `Observation`.
   """
   state = auto_state(opt_state)
   number: ArrayLike | str = rule
   if not isinstance(rule, jax.Array | np.ndarray | np.integer):
     number = rule_number(rule, rules)
+  if set(rules) != set(state.memory.firings) or not hasattr(seen, 'statistics'):
+    raise ValueError(
+      f'A {type(seen).__name__} and rules {[*rules]}: observe takes tsla.'
+      f'Observation(statistics) and the rules {[*state.memory.firings]}.'
+    )
   # x64 or not, the state is of float32.
   seen = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), seen)
   count = state.smoothing.count
@@ -238,8 +242,7 @@ def observe(
       follows, jnp.clip(best, lowest, highest), before.followed
     ),
   )
-  theta = jnp.asarray(schedule(count), jnp.float32)
-  scheduled = state.smoothing._replace(theta=theta)
+  scheduled = state.smoothing._replace(theta=theta_at(schedule, count))
   moved = scheduled._replace(theta=_decided(scheduled, memory))
   state = AutoState(moved, memory, before, jnp.copy(count))
   return replace_states(opt_state, AutoState, lambda _: state)
@@ -274,7 +277,7 @@ def with_schedule(
       moved = move(node.smoothing)
       theta = _decided(moved, node.memory)
       return node._replace(smoothing=moved._replace(theta=theta))
-    return node._replace(theta=jnp.array(schedule(node.count), jnp.float32))
+    return node._replace(theta=theta_at(schedule, node.count))
 
   smoothing_state(opt_state)  # there is one
   return replace_states(opt_state, AutoState | LabelSmoothingState, move)
@@ -282,13 +285,7 @@ def with_schedule(
 
 def auto_state(opt_state: optax.OptState) -> AutoState:
   """The state of `adaptive_smoothing`, as `smoothing_state` finds its own."""
-  states = states_of(opt_state, AutoState)
-  if len(states) != 1:
-    raise ValueError(
-      f'{len(states)} AutoStates in the optimiser state: put the '
-      'transformation of one auto_two_stage in front of the optimiser.'
-    )
-  return states[0]
+  return only_state(opt_state, AutoState, 'auto_two_stage transformation')
 
 
 def _decided(scheduled: LabelSmoothingState, memory: Memory) -> jax.Array:

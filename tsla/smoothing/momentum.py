@@ -14,14 +14,11 @@ import optax
 
 from tsla.smoothing.transform import current_theta
 
-# What remembers gradients.
-_SCALES = (
-  'AdaDelta Adam Adan Amsgrad Belief Lion Novograd Rms Rprop Rss RStdDev'
-)
+# What remembers gradients, by name, for optax does not export all of it.
 _MOMENTUM = (
-  *(getattr(optax, f'ScaleBy{name}State') for name in _SCALES.split()),
-  *(optax.ScaleBySM3State, optax.FactoredState),
-  *(optax.EmaState, optax.TraceState, optax.contrib.MuonState),
+  'AdaDelta Adam Adan Ademamix Amsgrad Belief COCOB DAdaptAdamW Ema Factored '
+  'Lion Madgrad Muon Novograd OptimisticGradient Prodigy Rms Rprop Rss '
+  'RStdDev RStdDevWithCount RmsWithCount SM3 SimplifiedAdEMAMix Trace'
 )
 
 
@@ -39,7 +36,8 @@ def reset_momentum(
 
   All that remembers gradients is as `init` makes it: SGD's buffer, the moments
   of Adam and its kin, of RMSProp, Adagrad, Adafactor, Lion, Muon …, with the
-  count that corrects the bias of those; the learning rate's count goes on. An
+  count that corrects the bias of those; the learning rate's count goes on, and
+  so do states that are not of optax, or of parts such as Momo and L-BFGS. An
   update is without smoothing if its θ is exactly 0.
 
   Args:
@@ -47,6 +45,7 @@ def reset_momentum(
 
   Raises:
     ValueError: in `init`, where nothing of the kind is found.
+    TypeError: in `update`, smoothing_updates that `tx` does not pass on.
 
   Example:
     >>> import tsla
@@ -63,6 +62,7 @@ def reset_momentum(
     >>> updates
     [-1.0, -1.0, -1.5]
   """
+  passes = isinstance(tx, optax.GradientTransformationExtraArgs)
   tx = optax.with_extra_args_support(tx)
 
   def init_fn(params: optax.Params) -> ResetMomentumState:
@@ -80,6 +80,11 @@ def reset_momentum(
     params: optax.Params | None = None,
     **extra_args: Any,
   ) -> tuple[optax.Updates, ResetMomentumState]:
+    if 'smoothing_updates' in extra_args and not passes:
+      raise TypeError(
+        'smoothing_updates do not get through MultiSteps or lookahead: '
+        'reset_momentum(optax.chain(label_smoothing(schedule), tx)).'
+      )
     smoothed = current_theta(state.inner) != 0
     kept = ~state.smoothed | smoothed
 
@@ -97,4 +102,6 @@ def reset_momentum(
 
 
 def _remembers(node: Any) -> bool:
-  return isinstance(node, _MOMENTUM)
+  kind = type(node)
+  name = kind.__name__.removeprefix('ScaleBy').removesuffix('State')
+  return kind.__module__.startswith('optax.') and name in _MOMENTUM.split()

@@ -90,12 +90,14 @@ def rule_number(rule: str | None, rules: Mapping[str, Rule] = RULES) -> int:
   Its place in `rules`, one more than the last for 'optimal', −1 for ''.
 
   Raises:
-    ValueError: an unknown name, or no name.
+    ValueError: an unknown name, no name, or rules that are not by name.
 
   Example:
     >>> rule_number('mse'), rule_number('')
     (1, -1)
   """
+  if not isinstance(rules, Mapping) or not all(map(callable, rules.values())):
+    raise ValueError(f'rules = {rules!r} must be functions by name, as RULES.')
   names = ['', *rules, OPTIMAL]
   if not isinstance(rule, str) or rule not in names:
     raise ValueError(f'rule = {rule!r} must be one of {", ".join(names[1:])}.')

@@ -21,12 +21,16 @@ accumulates gradients but not extra arguments and inside would mix in the last
 mini-step's only; `count` then counts mini-steps, so a drop step is k times as
 large.
 
+`optax.lookahead` takes no extra arguments, and a chain that holds it drops
+them in silence: put `label_smoothing` in front of it, not inside.
+
 Under `optax.inject_hyperparams` inject numbers such as the learning rate and
 close over the schedule of θ: an injected schedule arrives one update late.
 """
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -51,16 +55,17 @@ def label_smoothing(
   updates untouched, for a loss that used `current_theta` already. Handed the
   gradient against ŷ on the same mini-batch it returns
   `(1−θ)·updates + θ·smoothing_updates`, in the dtypes of the updates. Other
-  extra arguments are ignored. In the state, `LabelSmoothingState`, `theta` is
-  `schedule(n)` after n updates.
+  extra arguments are ignored, unless they look like this one misspelt. In the
+  state, `LabelSmoothingState`, `theta` is `schedule(n)` after n updates.
 
   Args:
     schedule: an optax schedule, such as `two_stage(0.1, drop_step)`; called
       with count i32[].
 
   Raises:
-    TypeError: schedule is not callable.
-    ValueError: in `update`, smoothing_updates of another shape.
+    TypeError: schedule is not callable; in `update`, a misspelt argument.
+    ValueError: in `update`, smoothing_updates of another shape; in `init`, a
+      schedule that does not give one real number.
 
   Example:
     >>> import tsla
@@ -85,9 +90,7 @@ def label_smoothing(
     )
 
   def state_at(count: jax.Array) -> LabelSmoothingState:
-    # A copy: a schedule may return an array of the user's, not to be donated.
-    theta = jnp.array(schedule(count), jnp.float32)
-    return LabelSmoothingState(count, theta)
+    return LabelSmoothingState(count, theta_at(schedule, count))
 
   def init_fn(params: optax.Params) -> LabelSmoothingState:
     del params
@@ -101,11 +104,17 @@ def label_smoothing(
     smoothing_updates: optax.Updates | None = None,
     **extra_args: Any,
   ) -> tuple[optax.Updates, LabelSmoothingState]:
-    del params, extra_args
+    del params
+    name = 'smoothing_updates'
+    if near := difflib.get_close_matches(name, extra_args, cutoff=0.75):
+      raise TypeError(f'{near[0]} is not an argument of update: {name} is.')
     if smoothing_updates is not None:
 
+      def is_masked(node: Any) -> bool:
+        return isinstance(node, optax.MaskedNode)
+
       def mix(update: Any, smoothing_update: Any) -> Any:
-        if _is_masked_node(update):  # optax.masked leaves extra arguments whole
+        if is_masked(update):  # optax.masked leaves extra arguments whole
           return update
         shapes = jnp.shape(update), jnp.shape(smoothing_update)
         if shapes[0] != shapes[1]:
@@ -117,9 +126,7 @@ def label_smoothing(
           mixed = (1 - state.theta) * update + state.theta * smoothing_update
         return mixed.astype(jnp.result_type(update))
 
-      updates = jax.tree.map(
-        mix, updates, smoothing_updates, is_leaf=_is_masked_node
-      )
+      updates = jax.tree.map(mix, updates, smoothing_updates, is_leaf=is_masked)
     return updates, state_at(optax.safe_increment(state.count))
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -143,20 +150,7 @@ def smoothing_state(opt_state: optax.OptState) -> LabelSmoothingState:
     >>> int(smoothing_state(tx.init(jnp.zeros(3))).count)
     0
   """
-  states = states_of(opt_state, LabelSmoothingState)
-  if not states:
-    raise ValueError(
-      'No LabelSmoothingState in the optimiser state: put '
-      'label_smoothing(schedule) in front of the optimiser with optax.chain. '
-      'A state restored from a checkpoint needs tx.init(params) as its target.'
-    )
-  if len(states) > 1:
-    raise ValueError(
-      f'{len(states)} LabelSmoothingStates in the optimiser state: keep one '
-      'label_smoothing(schedule), in front of the whole optimiser rather than '
-      'once per group of parameters.'
-    )
-  return states[0]
+  return only_state(opt_state, LabelSmoothingState, 'label_smoothing(schedule)')
 
 
 def current_theta(opt_state: optax.OptState) -> jax.Array:
@@ -177,10 +171,29 @@ def current_theta(opt_state: optax.OptState) -> jax.Array:
   return smoothing_state(opt_state).theta
 
 
-def states_of(opt_state: optax.OptState, kind: type) -> list[Any]:
-  """The states of a kind, of arrays where those of nnx are variables."""
+def theta_at(schedule: optax.Schedule, count: jax.Array) -> jax.Array:
+  """θ of a schedule, f32[]."""
+  theta = jnp.asarray(schedule(count))
+  if theta.shape not in ((), jnp.shape(count)) or jnp.iscomplexobj(theta):
+    raise ValueError(
+      f'schedule(count) is of shape {theta.shape} and dtype {theta.dtype}: it '
+      'must be one real number.'
+    )
+  # A copy: a schedule may return an array of the user's, not to be donated.
+  return jnp.array(theta, jnp.float32)
+
+
+def only_state(opt_state: optax.OptState, kind: type, maker: str) -> Any:
+  """The state of a kind, of arrays where those of nnx are variables."""
   nodes = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, kind))
-  return [_arrays(node) for node in nodes if isinstance(node, kind)]
+  states = [_arrays(node) for node in nodes if isinstance(node, kind)]
+  if len(states) != 1:
+    raise ValueError(
+      f'{len(states)} {kind.__name__}s in the optimiser state: by optax.chain, '
+      f'put one {maker} in front of the whole optimiser. A state restored from '
+      'a checkpoint needs tx.init(params) as its target.'
+    )
+  return states[0]
 
 
 def replace_states(
@@ -212,7 +225,3 @@ def _arrays(tree: Any) -> Any:
 def _is_variable(leaf: Any) -> bool:
   # By what it can do: flax need not be installed.
   return hasattr(leaf, 'get_value') and hasattr(leaf, 'get_metadata')
-
-
-def _is_masked_node(node: Any) -> bool:
-  return isinstance(node, optax.MaskedNode)
