@@ -206,6 +206,42 @@ def test_a_metric_of_ones_own_is_one_value_an_example():
     summed(np.float64(3))
 
 
+def test_the_name_of_a_built_in_metric_is_refused():
+  logits, labels = example_set(8, 8)
+  mask = np.ones(8, bool)
+  for name in ('top1', 'top5', 'brier', 'ece', 'count'):
+    with pytest.raises(ValueError, match=f'may not be called {name!r}'):
+      metrics.batch_sums(logits, labels, mask, lambda *_, n=name: {n: mask})
+  sums = metrics.batch_sums(logits, labels, mask)._replace(own={'nll': 1.0})
+  with pytest.raises(ValueError, match="may not be called 'nll'"):
+    metrics.finalize(sums)
+
+
+@pytest.mark.parametrize('dtype', ['int32', 'float32', 'uint8', 'bfloat16'])
+def test_a_mask_of_numbers_holds_0_and_1(dtype):
+  logits, labels = example_set(8, 8)
+  kept = np.arange(8) % 3 > 0
+  mask = jnp.asarray(kept, dtype)
+  for sums in (metrics.batch_sums, batch_sums):
+    found = metrics.finalize(sums(logits, labels, mask))
+    agree(found, reference(logits[kept], labels[kept]))
+  weights = mask.at[1].set(2)
+  with pytest.raises(ValueError, match=r'mask holds 2.* must be bool'):
+    metrics.batch_sums(logits, labels, weights)
+  assert np.isnan(jax.jit(metrics.batch_sums)(logits, labels, weights).nll)
+
+
+def test_a_mask_may_be_of_sequences_and_fits():
+  logits, labels = example_set(12, 8)
+  kept = np.array([True, False, True, True])
+  one = logits.reshape(4, 3, 8), labels.reshape(4, 3)
+  rows = kept.repeat(3)
+  found = metrics.finalize(metrics.batch_sums(*one, kept))
+  agree(found, reference(logits[rows], labels[rows]))
+  with pytest.raises(ValueError, match=r'mask of shape \(3,\) .*\(4, 3, 8\)'):
+    metrics.batch_sums(*one, kept[:3])
+
+
 def test_many_batches_are_added_in_float64():
   # A float32 total stands 3e-4 away here.
   value = np.float32(0.7)

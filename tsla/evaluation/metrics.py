@@ -8,13 +8,13 @@ batches.)
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tsla.smoothing.losses import hard_cross_entropy, zero_masked
+from tsla.smoothing.losses import hard_cross_entropy, leading, zero_masked
 
 NUM_BINS = 15
 
@@ -67,11 +67,17 @@ def batch_sums(
     logits: `f32[B, K]`, before the softmax; `f32[B, T, K]` of sequences, whose
       places count as examples.
     labels: `i32[B]`, in 0 .. K - 1.
-    mask: `bool[B]`, false for padding, whose logits and labels may be anything.
+    mask: `bool[B]`, false for padding, whose logits and labels may be anything;
+      of sequences `[B, T]` or `[B]`. Numbers must be 0 and 1: others, which
+      would be weights, make `nll` NaN where they are traced.
     own: metrics of one's own, summed beside these.
 
   Returns:
     The sums over the examples with a true mask.
+
+  Raises:
+    ValueError: a mask of another shape, or that holds a weight; a metric of
+      one's own that is called as one of these.
 
   Example:
     >>> logits = jnp.array([[2.0, 0.0], [2.0, 0.0]])
@@ -88,6 +94,15 @@ def batch_sums(
   logits, lead = logits.astype(jnp.float32), tuple(range(logits.ndim - 1))
   classes = jnp.expand_dims(jnp.arange(logits.shape[-1]), lead)
   label = labels.astype(classes.dtype)[..., None]
+  mask = counted = leading('mask', mask, logits.shape[:-1], logits.shape)
+  if mask.dtype != jnp.bool_:
+    weighs = (mask != 0) & (mask != 1)
+    if not isinstance(weighs, jax.core.Tracer) and weighs.any():
+      raise ValueError(
+        f'mask holds {mask[weighs][0]}: batch_sums counts, so it must be bool.'
+      )
+    counted = jnp.where(weighs, jnp.nan, mask.astype(jnp.float32))
+    mask = mask.astype(bool)
   is_label = classes == label
   label_logit = jnp.sum(logits, -1, keepdims=True, where=is_label)
   ahead = (logits > label_logit) | ((logits == label_logit) & (classes < label))
@@ -110,7 +125,7 @@ def batch_sums(
     count=count(mask),
     top1=count(top1),
     top5=count(rankable & (rank < 5)),
-    nll=jnp.sum(hard_cross_entropy(logits, labels, where=mask)),
+    nll=jnp.sum(hard_cross_entropy(logits, labels, where=counted)),
     brier=jnp.sum(brier, where=mask),
     bin_count=count(in_bin),
     bin_correct=count(in_bin & top1[..., None]),
@@ -119,7 +134,7 @@ def batch_sums(
     ),
     own={
       name: jnp.sum(zero_masked(values, mask))
-      for name, values in (own(logits, labels) if own else {}).items()
+      for name, values in _own(own(logits, labels) if own else {}).items()
     },
   )
 
@@ -141,7 +156,8 @@ def finalize(sums: EvalSums) -> dict[str, float]:
     one's own.
 
   Raises:
-    ValueError: if no example was counted.
+    ValueError: if no example was counted, or a metric of one's own is called
+      as one of these.
 
   Example:
     >>> logits = jnp.array([[2.0, 0.0], [2.0, 0.0]])
@@ -167,5 +183,11 @@ def finalize(sums: EvalSums) -> dict[str, float]:
     'brier': float(host.brier / host.count),
     'ece': float(gaps.sum() / host.count),
     'count': float(host.count),
-    **{name: float(value / host.count) for name, value in host.own.items()},
+    **{n: float(value / host.count) for n, value in _own(host.own).items()},
   }
+
+
+def _own(metrics: Mapping[str, Any]) -> Mapping[str, Any]:
+  if taken := sorted({'ece', *EvalSums._fields[:5]} & set(metrics)):
+    raise ValueError(f"A metric of one's own may not be called {taken[0]!r}.")
+  return metrics
