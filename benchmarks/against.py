@@ -40,7 +40,9 @@ def saves() -> None:
       file = (home / 'metrics.jsonl').open('w')
       more['log'] = log.RunLog(file, log.Board(home / 'tensorboard', 0))
     seconds = []
-    with checkpoint.open_checkpoints(home / 'checkpoints') as checkpoints:
+    # Another checkout may be older than the class that is opened by itself.
+    opened = getattr(checkpoint, 'open_checkpoints', checkpoint.Checkpoints)
+    with opened(home / 'checkpoints') as checkpoints:
       for step in range(_SAVES):
         for log_ in more.values():
           log_.write('train', step, loss=1.0)

@@ -22,7 +22,7 @@ def variance(base: Base, drop: float) -> tuple[Row, ...]:
   """
 
   def probed() -> ml_collections.ConfigDict:
-    return bases.probed(bases.held_out(base()))
+    return bases.probed(base())
 
   taught = bases.lsr(probed(), _THETA)
   taught.smoothing.target = 'teacher'
@@ -38,34 +38,25 @@ def variance(base: Base, drop: float) -> tuple[Row, ...]:
 def rules(base: Base, fixed: tuple[float, ...], drop: float) -> tuple[Row, ...]:
   """When to drop the smoothing: fixed s, rules that find it, controls.
 
-  All leave the same tenth of the training set out, which the rule plateau
-  looks at.
-
   Args:
     base: what the experiments on the data set share.
     fixed: the s of TSLA(s), a row each.
     drop: the s whose area under θ(t) the controls have.
   """
-
-  def config() -> ml_collections.ConfigDict:
-    return bases.held_out(base())
-
-  reset = bases.tsla(config(), _THETA, None, drop)
+  reset = bases.tsla(base(), _THETA, None, drop)
   reset.smoothing.reset_momentum = True
   return (
-    Row('baseline', config()),
-    Row('LSR', bases.lsr(config(), _THETA)),
+    Row('baseline', base()),
+    Row('LSR', bases.lsr(base(), _THETA)),
+    *(Row(f'TSLA({s:g})', bases.tsla(base(), _THETA, None, s)) for s in fixed),
     *(
-      Row(f'TSLA({s:g})', bases.tsla(config(), _THETA, None, s)) for s in fixed
-    ),
-    *(
-      Row(f'auto: {rule}', bases.auto(bases.probed(config()), _THETA, rule))
+      Row(f'auto: {rule}', bases.auto(bases.probed(base()), _THETA, rule))
       for rule in NAMES
     ),
     *(
       Row(
         f'{schedule} of area {_THETA * drop:g}',
-        bases.control(config(), schedule, _THETA, drop),
+        bases.control(base(), schedule, _THETA, drop),
       )
       for schedule in ('linear', 'cosine', 'rising', 'reversed')
     ),

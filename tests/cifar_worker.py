@@ -15,7 +15,7 @@ from tsla.data.prepare import prepare
 def main():
   folder = pathlib.Path(sys.argv[1])
   path = folder / 'cifar-100-binary.tar.gz'
-  written = archives.write_cifar100(path, train=32, test=20)
+  written = archives.write_cifar100(path, train=100, test=20)
   Cifar100.ARCHIVES = (
     Archive(
       url='http://127.0.0.1:9/cifar-100-binary.tar.gz',
@@ -29,7 +29,7 @@ def main():
       '--config=configs/cifar100_tsla.py:1',
       f'--config.data.path={folder / "data"}',
       '--config.data.download=false',
-      '--config.batch_size=16',
+      '--config.batch_size=50',
       '--config.epochs=2',
       '--config.optimizer.milestone_epochs=(1,)',
       '--config.model.width=4',

@@ -74,7 +74,9 @@ def config(tmp_path_factory):
   from support import small_config, write_digits_npz
 
   folder = tmp_path_factory.mktemp('data')
-  return small_config(write_digits_npz(folder / 'digits.npz'))
+  config = small_config(write_digits_npz(folder / 'digits.npz'))
+  config.checkpoint_keep_epochs = (2,)  # the state at its switch
+  return config
 
 
 @pytest.fixture(scope='module')

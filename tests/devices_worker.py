@@ -7,7 +7,7 @@ import sys
 import jax
 import numpy as np
 
-from tsla.runs.checkpoint import open_checkpoints
+from tsla.runs.checkpoint import Checkpoints
 from tsla.training import parallel
 
 
@@ -16,7 +16,7 @@ def main():
   devices = parallel.choose('auto', 64)
   values = {'a': np.random.default_rng(0).normal(size=(64, 3))}
   state = devices.replicate(jax.tree.map(np.float32, values))
-  with open_checkpoints(folder / 'checkpoints') as checkpoints:
+  with Checkpoints(folder / 'checkpoints') as checkpoints:
     if what == 'save':
       checkpoints.save(1, state)
       print(json.dumps(True))

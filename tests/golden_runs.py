@@ -55,10 +55,14 @@ RUNS = {
     *('smoothing.target=prior', 'optimizer.warmup_epochs=1'),
   ),
   'auto': (
-    *('digits_auto.py:plateau', 'variance.num_batches=3', 'data.held_out=0.2'),
+    *(
+      'digits_auto.py:plateau',
+      'variance.num_batches=3',
+      'data.validation=0.2',
+    ),
     *('variance.mode=last_layer', 'smoothing.patience=1'),
     *('smoothing.min_epochs=1', 'smoothing.max_epochs=3'),
-    *('optimizer.learning_rate=0.3', 'smoothing.reset_momentum=true'),
+    *('optimizer.learning_rate=0.5', 'smoothing.reset_momentum=true'),
   ),
   'trunk': (
     *('digits_lsr.py', 'checkpoint_keep_epochs=(2,)', 'optimizer.name=adamw'),

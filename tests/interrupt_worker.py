@@ -67,7 +67,7 @@ def main():
     def evaluate(state):
       if place == 'evaluation' and int(state.step) == 8:
         reached()
-      return run.evaluate(state)
+      return run.evaluate['eval'](state)
 
     def probe(state):
       if int(state.step) == 8:
@@ -75,7 +75,7 @@ def main():
       return run.probe(state)
 
     return run._replace(
-      train_chunk=chunk, evaluate=evaluate, probe=run.probe and probe
+      train_chunk=chunk, evaluate={'eval': evaluate}, probe=run.probe and probe
     )
 
   with (

@@ -40,8 +40,8 @@ def configs(kind, folder):
     config.smoothing.schedule, config.smoothing.drop_epochs = 'auto', -1.0
     config.smoothing.rule, config.smoothing.patience = kind, 1
     config.smoothing.reset_momentum = True
-    config.data.held_out = 0.2
-    config.optimizer.learning_rate = 0.3
+    config.data.validation = 0.2
+    config.optimizer.learning_rate = 0.5
   if kind == 'online':
     config.smoothing.method, config.smoothing.theta = 'online', 0.5
   if kind == 'teacher':

@@ -47,7 +47,7 @@ def train(config, dataset, devices, updates):
   while len(losses) < updates:
     state, row = run.train_chunk(state, 1)
     losses.append(float(row.compute()['loss']))
-  test = run.evaluate(state)
+  test = run.evaluate['eval'](state)
   state = jax.tree.map(np.asarray, state)
   state = state.params, state.batch_stats, state.opt_state, state.target
   return state, losses, test, found
@@ -73,7 +73,7 @@ def main():
   path = pathlib.Path(sys.argv[1]) / 'digits.npz'
   npz = write_digits_npz(path, train=80, test=37)
   config = small_config(npz)
-  config.data.held_out = 0.2
+  config.data.validation = 0.2
   if sys.argv[2] == 'online':  # its state must be of the whole batch
     config.smoothing.method = 'online'
     config.smoothing.theta = 0.5

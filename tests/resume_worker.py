@@ -19,7 +19,7 @@ from support import small_config, write_digits_npz
 
 from tsla.config import durations
 from tsla.data import datasets
-from tsla.runs.checkpoint import open_checkpoints
+from tsla.runs.checkpoint import Checkpoints
 from tsla.runs.lifecycle import Interrupted
 from tsla.training import loop, parallel
 from tsla.training.build import build
@@ -74,10 +74,10 @@ def main():
   if kind == 'auto':
     config.smoothing.schedule, config.smoothing.drop_epochs = 'auto', -1.0
     config.smoothing.rule, config.smoothing.patience = 'plateau', 1
-    config.data.held_out = 0.2
+    config.data.validation = 0.2
     config.smoothing.min_epochs = 2.0
     config.smoothing.reset_momentum = True
-    config.optimizer.learning_rate = 0.3
+    config.optimizer.learning_rate = 0.5
   like = build(
     config,
     datasets.load_dataset(config.data),
@@ -86,7 +86,7 @@ def main():
   ).state
 
   def saved(workdir):
-    with open_checkpoints(workdir / 'checkpoints') as checkpoints:
+    with Checkpoints(workdir / 'checkpoints') as checkpoints:
       return [np.asarray(x) for x in jax.tree.leaves(checkpoints.restore(like))]
 
   def rows(workdir):

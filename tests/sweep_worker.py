@@ -66,7 +66,7 @@ def main():
     if run.probe:
       state, _ = run.probe(state)
     state, row = run.train_chunk(state, 4)
-    run.evaluate(state)
+    run.evaluate['eval'](state)
     assert row.bad_array == step.NONE
     row = {name: float(value) for name, value in row.compute().items()}
     rows.append({'seed': config.seed, 'kind': kind, **row})

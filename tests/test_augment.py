@@ -96,7 +96,7 @@ def test_everything_off_keeps_the_images():
   images = random_images(5, 6, 7, 3)
   kept = augment_train(images, keys_of(5), pad=0, crop=0, flip=False)
   np.testing.assert_array_equal(kept, images)
-  np.testing.assert_array_equal(augment.augment_eval(images, crop=0), images)
+  np.testing.assert_array_equal(augment.center_crop(images, 0), images)
 
 
 def test_an_example_is_augmented_alike_in_every_batch():
@@ -162,7 +162,7 @@ def test_center_crop_has_the_corner_of_torchvision(shape, size):
   images = random_images(2, *shape, 3)
   top, left = (CORNER[side - size] for side in shape)
   np.testing.assert_array_equal(
-    augment.augment_eval(images, crop=size),
+    augment.center_crop(images, size),
     images[:, top : top + size, left : left + size],
   )
 

@@ -23,7 +23,7 @@ from support import ROOT, Disk, mounted, run_worker
 from tsla.errors import InputError
 from tsla.files import NewerFormat
 from tsla.runs import checkpoint
-from tsla.runs.checkpoint import AnotherState, open_checkpoints
+from tsla.runs.checkpoint import AnotherState, Checkpoints
 
 
 class State(flax.struct.PyTreeNode):
@@ -51,7 +51,7 @@ def same(a, b):
 
 
 def save_all(directory, steps, keep_steps=(), scores=None):
-  with open_checkpoints(directory, keep_steps) as checkpoints:
+  with Checkpoints(directory, keep_steps) as checkpoints:
     for step in steps:
       checkpoints.save(step, make(step), scores)
 
@@ -107,7 +107,7 @@ def test_what_kills_left_is_cleared_and_nothing_of_the_users(tmp_path):
   save_all(tmp_path, [1, 2])
   for name in ('3.partial', '3.partial.orbax-checkpoint-tmp', '1.old', 'notes'):
     (tmp_path / name / 'd').mkdir(parents=True)
-  with open_checkpoints(tmp_path) as checkpoints:
+  with Checkpoints(tmp_path) as checkpoints:
     assert checkpoints.steps == [1, 2]
   assert len(names(tmp_path)) == 6
   save_all(tmp_path, [3])
@@ -122,18 +122,18 @@ def test_reading_changes_nothing(saved, tmp_path):
     }
 
   before = listing()
-  with open_checkpoints(saved) as checkpoints:
+  with Checkpoints(saved) as checkpoints:
     assert checkpoints.latest_step == 3
     assert same(checkpoints.restore(make(0)), make(3))
     assert same(checkpoints.restore(make(0), 2), make(2))
-  with open_checkpoints(tmp_path / 'none') as checkpoints:
+  with Checkpoints(tmp_path / 'none') as checkpoints:
     assert (checkpoints.steps, checkpoints.latest_step) == ([], None)
   assert listing() == before
   assert not (tmp_path / 'none').exists()
 
 
 def test_another_network_or_dtype_is_refused(saved):
-  with open_checkpoints(saved) as checkpoints:
+  with Checkpoints(saved) as checkpoints:
     with pytest.raises(AnotherState, match=r'kernel is float32\[4, 3\] there'):
       checkpoints.restore(make(0, width=5))
     state = make(0)
@@ -165,7 +165,7 @@ def damage_one(saved, tmp_path, seed):
   damage(path, kind, rng)
   hit = int(path.relative_to(directory).parts[0])
   newest = max({2, 3} - {hit})
-  with open_checkpoints(directory) as checkpoints:
+  with Checkpoints(directory) as checkpoints:
     step = checkpoints.latest_step
     assert same(checkpoints.restore(make(0)), make(step))
     if step != newest:
@@ -178,7 +178,7 @@ def damage_one(saved, tmp_path, seed):
       with pytest.raises(InputError, match='damaged'):
         checkpoints.restore(make(0), 3)
       checkpoints.save(3, make(3))  # the run comes by again
-  with open_checkpoints(directory) as checkpoints:
+  with Checkpoints(directory) as checkpoints:
     if hit == 3 or step != newest:
       assert same(checkpoints.restore(make(0)), make(3))
   shutil.rmtree(directory)
@@ -208,11 +208,11 @@ def test_a_manifest_says_of_which_format_it_is(saved, tmp_path):
     directory / '3',
     lambda content: [content.pop(key) for key in ('format', 'run')],
   )
-  with open_checkpoints(directory) as checkpoints:
+  with Checkpoints(directory) as checkpoints:
     assert same(checkpoints.restore(make(0), 3), make(3))
   rewrite_manifest(directory / '3', lambda content: content.update(format=3))
   with (
-    open_checkpoints(directory) as checkpoints,
+    Checkpoints(directory) as checkpoints,
     pytest.raises(NewerFormat, match=r'3/manifest\.json: format 3') as error,
   ):
     checkpoints.latest_step  # noqa: B018
@@ -229,7 +229,7 @@ def test_a_full_disk_that_orbax_tells_of_as_it_closes(tmp_path, monkeypatch):
     raise OSError(errno.ENOSPC, reason)
 
   monkeypatch.setattr(ocp.StandardCheckpointer, 'close', fail)
-  with pytest.raises(InputError, match=reason), open_checkpoints(tmp_path) as c:
+  with pytest.raises(InputError, match=reason), Checkpoints(tmp_path) as c:
     c.save(1, make(1))
 
 
@@ -246,7 +246,7 @@ def test_when_none_is_whole_the_run_does_not_begin_anew_by_itself(
   for step in ('2', '3'):
     (directory / step / '_METADATA').unlink()
   with (
-    open_checkpoints(directory) as checkpoints,
+    Checkpoints(directory) as checkpoints,
     pytest.raises(InputError, match='no checkpoint is whole') as error,
   ):
     checkpoints.latest_step  # noqa: B018
@@ -262,7 +262,7 @@ def test_a_manifest_that_lost_a_file_is_not_believed(saved, tmp_path):
   manifest = json.loads(path.read_text())
   del manifest['files']['_METADATA']
   path.write_text(json.dumps(manifest))
-  with open_checkpoints(directory) as checkpoints:
+  with Checkpoints(directory) as checkpoints:
     assert checkpoints.latest_step == 2
     (line,) = checkpoints.passed_over
     assert line.endswith('manifest.json: not as it was written')
@@ -271,14 +271,14 @@ def test_a_manifest_that_lost_a_file_is_not_believed(saved, tmp_path):
 def test_a_damaged_checkpoint_takes_no_place_of_the_newest_two(saved, tmp_path):
   directory = shutil.copytree(saved, tmp_path / 'checkpoints')
   (directory / '3/_METADATA').unlink()
-  with open_checkpoints(directory) as checkpoints:
+  with Checkpoints(directory) as checkpoints:
     assert checkpoints.latest_step == 2
     checkpoints.save(4, make(4))
   assert names(directory) == ['2', '4']
 
 
 def test_arrays_that_orbax_brings_back_otherwise_are_seen(saved, monkeypatch):
-  with open_checkpoints(saved) as checkpoints:
+  with Checkpoints(saved) as checkpoints:
     orbax = checkpoints._checkpointer.restore
 
     def other(*args):
@@ -350,12 +350,12 @@ def test_a_disk_that_fills_up_is_named_and_what_was_saved_stays(tmp_path):
     directory = tmp_path / 'disk/checkpoints'
     with (
       pytest.raises(InputError, match='No space left on device') as error,
-      open_checkpoints(directory) as checkpoints,
+      Checkpoints(directory) as checkpoints,
     ):
       for step in (1, 2, 3):
         checkpoints.save(step, state)
     assert len(str(error.value).splitlines()) <= 3
-    with open_checkpoints(directory) as checkpoints:
+    with Checkpoints(directory) as checkpoints:
       assert checkpoints.latest_step == 1
       np.testing.assert_array_equal(checkpoints.restore(state)['a'], state['a'])
 
@@ -371,7 +371,7 @@ def test_states_saved_on_4_devices_come_back_on_1_2_and_8(tmp_path):
 def test_a_thousand_saves_leave_files_memory_and_disk_flat(tmp_path):
   own = pathlib.Path('/proc/self')
   seen = []
-  with open_checkpoints(tmp_path) as checkpoints:
+  with Checkpoints(tmp_path) as checkpoints:
     for step in range(1, 1001):
       checkpoints.save(step, make(step))
       assert same(checkpoints.restore(make(0), step), make(step))
@@ -394,6 +394,6 @@ def test_a_hostile_manifest_is_damaged_at_once(saved, tmp_path, what):
     os.mkfifo(path)
   else:
     path.write_text('[' * 100_000)
-  with open_checkpoints(directory) as checkpoints:
+  with Checkpoints(directory) as checkpoints:
     assert checkpoints.latest_step == 2
     assert 'update 3 is damaged' in checkpoints.passed_over[0]

@@ -60,7 +60,7 @@ def test_experiment_loads_validates_and_is_a_lab_record(name):
 )
 def test_the_drop_epoch_is_an_argument(name, theta, drop):
   module = importlib.import_module(f'configs.{name}')
-  config = module.get_config()
+  config = validate(module.get_config())
   assert config.smoothing.theta == theta
   assert config.smoothing.drop_epochs == drop
   config = module.get_config('70')
@@ -72,6 +72,7 @@ def test_the_drop_epoch_is_an_argument(name, theta, drop):
 
 def test_the_paper_s_schedules_in_updates():
   config = importlib.import_module('configs.cifar100_tsla').get_config()
+  config = validate(config)
   steps = durations.resolve(config, steps_per_epoch=390)
   assert steps.total_steps == 78_000
   assert steps.steps == {
@@ -248,7 +249,7 @@ def test_no_hash_changes_with_a_version():
       found = config_lib.config_hash(config_lib.default_config())
     elif name in EXPERIMENTS:
       module = importlib.import_module(f'configs.{name}')
-      found = config_lib.config_hash(module.get_config())
+      found = config_lib.config_hash(validate(module.get_config()))
     else:
       rows = table.load_table(ROOT / f'configs/{name}.py')
       runs = plan.plan(rows, [0], 'runs')
@@ -319,7 +320,7 @@ def test_what_no_choice_uses_makes_no_other_run(choices, name, value, user):
       *('smoothing.target', 'prior'),
     ),
     ({'data.label_noise': 0.1}, 'data.label_noise_seed', 5),
-    ({}, 'data.held_out', 0.1),
+    ({}, 'data.validation', 0.1),
     ({}, 'variance.every_epochs', 1),
     ({}, 'optimizer.nesterov', True),
     ({'optimizer.schedule': 'step'}, 'optimizer.decay_factor', 0.5),
@@ -420,7 +421,7 @@ def test_the_rules_table_has_each_rule_and_loads():
   rows = table.load_table(ROOT / 'configs/sweeps/digits_rules.py').rows
   for row in rows:
     validate(row.config)
-    assert row.config.data.held_out == 0.1
+    assert row.config.data.validation == 0.1
     probed = row.config.variance.every_epochs == 1
     assert probed == row.name.startswith('auto')
   names = [row.name for row in rows]
@@ -428,3 +429,79 @@ def test_the_rules_table_has_each_rule_and_loads():
     f'auto: {rule}' for rule in ('delta', 'mse', 'floor', 'plateau', 'optimal')
   ]
   assert len(set(names)) == len(rows) == 16
+
+
+@pytest.mark.parametrize('name', EXPERIMENTS)
+@pytest.mark.parametrize('epochs', [1, 2, 5, 12, 15, 300])
+def test_every_experiment_has_another_length_with_one_flag(name, epochs):
+  config = importlib.import_module(f'configs.{name}').get_config()
+  whole = validate(config)
+  config.epochs = epochs
+  shorter = validate(config)
+  steps = [durations.resolve(c, 40).steps for c in (whole, shorter)]
+  assert steps[0].keys() == steps[1].keys()
+  for field in steps[0]:
+    for there, here in zip(steps[0][field], steps[1][field], strict=True):
+      scaled = there / whole.epochs * epochs
+      assert abs(here - scaled) <= 20.5
+      if epochs >= 12:  # room for whole epochs
+        assert here % 40 == 0
+
+
+@pytest.mark.filterwarnings('ignore:the load_module')
+def test_a_duration_that_is_given_replaces_that_of_the_experiment():
+  argv = ['main.py', '--config=configs/digits_tsla.py', '--config.epochs=15']
+  assert cli.parse(argv).config.smoothing.drop_epochs == 10  # 20 of 30
+  given = cli.parse([*argv, '--config.smoothing.drop_steps=7']).config.smoothing
+  assert given.drop_steps == 7
+  assert given.drop_epochs == given.drop_percent == -1
+  with pytest.raises(InputError, match='several units'):
+    both = (
+      '--config.smoothing.drop_steps=7',
+      '--config.smoothing.drop_epochs=2',
+    )
+    cli.parse([*argv, *both])
+
+
+@pytest.mark.filterwarnings('ignore:the load_module')
+def test_what_is_given_does_not_follow_from_the_data():
+  argv = ['main.py', '--config=configs/own_tsla.py', '--config.data.path=x']
+  follows = cli.parse(argv).config.from_data
+  given = cli.parse(
+    [*argv, '--config.batch_size=32', '--noconfig.augment.flip']
+  )
+  left = set(follows) - set(given.config.from_data)
+  assert left == {'batch_size', 'augment.flip'}
+
+
+def test_all_problems_are_told_at_once():
+  config = changed(
+    epochs=0, batch_size=0, seed=-1, optimizer__learning_rate=-1.0
+  )
+  with pytest.raises(InputError) as error:
+    validate(config)
+  first, second, third = str(error.value).splitlines()
+  assert 'config.batch_size = 0' in first and 'config.epochs = 0' in second
+  assert 'allowed: ' in third and third.endswith(' … and 1 more')
+  config = changed(smoothing__schedule='two_stage', optimizer__schedule='step')
+  config.model.options = 'depth=2'
+  with pytest.raises(InputError) as error:
+    validate(config)
+  first, second, third = str(error.value).splitlines()
+  assert 'theta is not set' in first and 'drop_epochs' in second
+  assert 'milestone_epochs' in third and third.endswith(' … and 1 more')
+  config = changed(optimizer__schedule='step', smoothing__schedule='two_stage')
+  config.smoothing.theta, config.smoothing.drop_epochs = 2.0, 40.0
+  config.optimizer.milestone_steps = (2**31 - 1,)
+  with pytest.raises(InputError) as error:
+    validate(config)
+  assert len(str(error.value).splitlines()) == 3
+
+
+def test_unknown_flags_are_told_at_once():
+  argv = ['main.py', '--config=configs/own_tsla.py', '--config.epoch=1']
+  with pytest.raises(InputError) as error:
+    cli.parse([*argv, '--config.data.held_out=0.1'])
+  first, second = str(error.value).splitlines()
+  assert 'config.epoch: ' in first
+  assert 'data.held_out' in second and 'data.validation' in second

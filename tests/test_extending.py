@@ -31,6 +31,7 @@ COMMANDS = [
 SHORT = [
   *('--config.epochs=2', '--config.batch_size=16', '--config.augment.pad=0'),
   *('--config.eval_batch_size=16', '--config.log_every_steps=1'),
+  '--config.eval_test_curve=true',
 ]
 LINEAR = """
 from flax import linen as nn
@@ -66,9 +67,11 @@ def shortened(argv):
     'network': [*DATA, *DROP, *VIT, *LAST_LAYER],
   }
   workdir = [f'--workdir=runs/{name}'] * ('--workdir' not in str(argv))
+  whole = ['--config.data.validation=0'] * (name != 'rule')
   return name, [
     *argv,
     *SHORT,
+    *whole,
     *more.get(name, [*DATA, *DROP, *NETWORK]),
     *workdir,
   ]
@@ -212,7 +215,8 @@ def test_the_data_set_is_read_with_its_names(page):
     for argv, (*_, e) in zip(fast(), outcomes, strict=True)
     if '--config.data.path=sums.npz' in argv
   )
-  assert '4,000 training images, 1,000 test images, 19 classes' in error
+  assert '4,000 training images, 0 to select by, 1,000 test' in error
+  assert ', 19 classes' in error
   digits = load_digits()
   pixels = np.round(digits.images * 255 / 16).astype(np.uint8)
   known = {

@@ -50,7 +50,7 @@ def config(name, path, image_size):
       'download': False,
       'skip_corrupt': False,
       'label_noise': 0.0,
-      'held_out': 0.0,
+      'validation': 0.0,
     }
   )
 
@@ -90,7 +90,8 @@ def test_images_keep_their_encoded_bytes(written, tmp_path, monkeypatch):
   register(monkeypatch, name, content['archives'])
   paths = [item['path'] for item in content['archives']]
   prepare.prepare(name, tmp_path, paths)
-  _, examples = sources.find_tfds(name, str(tmp_path), download=False).open()
+  source = sources.find_tfds(name, str(tmp_path), download=False)
+  examples = source.open().splits
   for split in ('train', 'test'):
     read = sorted((photo, label) for _, photo, label in examples[split].read())
     assert read == sorted(content[split])

@@ -31,7 +31,7 @@ from tsla.errors import InputError
 from tsla.models import pretrained
 from tsla.report.results import read_results
 from tsla.runs import directory
-from tsla.runs.checkpoint import open_checkpoints
+from tsla.runs.checkpoint import Checkpoints
 from tsla.training import loop
 
 pytestmark = pytest.mark.slow
@@ -43,6 +43,7 @@ SMALL = [
   *('--config=configs/digits_tsla.py', '--config.epochs=1'),
   *('--config.smoothing.drop_epochs=0.5', '--config.model.name=resnet8'),
   *('--config.model.width=4', '--config.data.name=npz'),
+  '--config.data.validation=0',
 ]
 VALUES = [
   *(-1, 0, 1, 2, 99, 2**31 - 1, 2**31, 2**63, 10**400, -(10**400)),
@@ -278,6 +279,7 @@ def run(tmp_path_factory):
   root = tmp_path_factory.mktemp('run')
   config = digits_tsla.get_config()  # as SMALL changes it
   config.epochs, config.smoothing.drop_epochs = 1, 0.5
+  config.smoothing.drop_percent, config.data.validation = -1.0, 0.0
   config.model.name, config.model.width = 'resnet8', 4
   config.data.name = 'npz'
   config.data.path = str(write_digits_npz(root / 'digits.npz'))
@@ -334,7 +336,7 @@ def test_run_directories(run, tmp_path):
     again = directory.RunDirectory(path, config)
     with (
       again.claim(directory.read_record(whole).fingerprint),
-      open_checkpoints(path / 'checkpoints') as checkpoints,
+      Checkpoints(path / 'checkpoints') as checkpoints,
     ):
       assert checkpoints.latest_step == 2
 

@@ -17,7 +17,7 @@ from tsla.data import augment, batches, datasets
 from tsla.errors import InputError
 from tsla.models import create_configured
 from tsla.runs import retention
-from tsla.runs.checkpoint import open_checkpoints
+from tsla.runs.checkpoint import Checkpoints
 from tsla.runs.directory import RunDirectory
 from tsla.training import loop, parallel
 from tsla.training.build import build
@@ -252,7 +252,7 @@ def test_logged_rows_are_recomputed_from_the_states(config, finished):
     durations.resolve(config, steps_per_epoch=4),
     parallel.choose('auto', config.batch_size),
   )
-  with open_checkpoints(finished[0] / 'checkpoints') as checkpoints:
+  with Checkpoints(finished[0] / 'checkpoints') as checkpoints:
     after_12, end = (checkpoints.restore(run.state, s) for s in (12, 16))
 
   @functools.partial(jax.jit, static_argnames='train')

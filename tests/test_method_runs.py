@@ -22,9 +22,9 @@ from tsla import models
 from tsla.config import durations
 from tsla.data import augment, batches, datasets
 from tsla.runs import manifest
-from tsla.runs.checkpoint import AnotherState, open_checkpoints
+from tsla.runs.checkpoint import AnotherState, Checkpoints
 from tsla.runs.log import RunLog
-from tsla.training import loop, parallel, start
+from tsla.training import loop, parallel
 from tsla.training.build import build, view_of
 from tsla.training.reporter import Reporter
 from tsla.training.step import TrainMetrics
@@ -325,7 +325,7 @@ def test_a_target_learns_from_the_logits_of_each_gradient(
   assert not np.array_equal(states[9].target[2], states[8].target[2])
   # The run itself, in chunks of two, says the same.
   _, workdir = wholes(method)
-  with open_checkpoints(workdir / 'checkpoints') as checkpoints:
+  with Checkpoints(workdir / 'checkpoints') as checkpoints:
     saved = checkpoints.restore(states[8], 8)
   assert_close(saved.target, states[8].target, atol=2e-6)
   assert_close(saved.params, states[8].params, atol=2e-6)
@@ -337,7 +337,7 @@ def test_a_probe_at_an_epoch_s_end_sees_what_was_learnt_in_it(
 ):
   _, run, states, seen = replayed(method)
   _, workdir = wholes(method)
-  with open_checkpoints(workdir / 'checkpoints') as checkpoints:
+  with Checkpoints(workdir / 'checkpoints') as checkpoints:
 
     def delta(target, step=4):
       state = checkpoints.restore(run.state, step)
@@ -561,15 +561,15 @@ def test_a_state_that_was_saved_without_a_target_is_read(replayed, tmp_path):
   _, run, states, _ = replayed('online')
   names = [f.name for f in dataclasses.fields(run.state) if f.name != 'target']
   older = {name: jax.device_put(getattr(states[8], name)) for name in names}
-  with open_checkpoints(tmp_path) as checkpoints:
+  with Checkpoints(tmp_path) as checkpoints:
     checkpoints.save(8, older)
     like = run.state.replace(target=())
-    read = checkpoints.restore(like, optional=start.OPTIONAL)
+    read = checkpoints.restore(like)
     assert read.target == ()
     for name in names:
       assert_close(getattr(read, name), getattr(states[8], name))
     with pytest.raises(AnotherState, match=r'^target/.* is missing there'):
-      checkpoints.restore(run.state, optional=start.OPTIONAL)
+      checkpoints.restore(run.state)
 
 
 @pytest.mark.slow

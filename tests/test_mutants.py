@@ -36,7 +36,7 @@ def test_an_entry_of_no_use_is_named(run, tmp_path):
   tests = "tests = ['tests/test_mutants.py::test_{}']"
   some, none = tests.format('an_entry_of_no_use_is_named'), tests.format('x')
   entries = (
-    f"{file}\nold = 'class '\nnew = 'klass '\n{some}",
+    f"{file}\nold = 'class InputError'\nnew = 'klass InputError'\n{some}",
     f"{file}\nold = '= '\nnew = '== '\n{some}",
     f"{file}\nold = 'no such line'\nnew = ''\n{none}",
     "file = 'tsla/none.py'\nold = 'a'\nnew = 'b'",

@@ -25,8 +25,9 @@ def durations(**changes):
 
 
 def create(config, steps):
-  schedules = optimizer.create_schedules(
-    config.smoothing, config.optimizer, steps
+  schedules = optimizer.Schedules(
+    tables.theta_schedule(config.smoothing, steps),
+    tables.learning_rate(config.optimizer, steps),
   )
   reset = config.smoothing.reset_momentum
   tx = optimizer.create(config.optimizer, schedules, reset_momentum=reset)

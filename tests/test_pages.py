@@ -16,9 +16,9 @@ from tsla.pages.blocks import (
   ParagraphBlock,
   Picture,
   TableBlock,
+  read_texts,
 )
 from tsla.pages.render import render_html, render_markdown
-from tsla.pages.texts import read_texts
 
 EVIL = '<img src=x onerror=alert(1)>"\'|`x`_*[a](b)&{{ 7 * 7 }}{% raw %}\x00'
 SHOWN = EVIL.replace('\x00', '\N{REPLACEMENT CHARACTER}')

@@ -75,7 +75,7 @@ def others(monkeypatch):
   def gather(text):
     return [text, *map(json.dumps, facts)]
 
-  monkeypatch.setattr(parallel, 'is_alone', lambda: False)
+  monkeypatch.setattr('jax.process_count', lambda: 2)
   monkeypatch.setattr(parallel, '_gather', gather)
   return facts
 
@@ -128,7 +128,7 @@ def test_a_folder_is_claimed_where_the_mark_of_process_0_is_seen(
   with parallel.claimed(tmp_path, claim()):
     assert claims == ['held']
   assert claims == ['held', 'free']
-  monkeypatch.setattr(parallel, 'is_first', lambda: False)
+  monkeypatch.setattr('jax.process_index', lambda: 1)
   (tmp_path / '.processes').write_text('of another start')
   answers = iter(['{}', 'mark', '{"workdir": "True"}'])
   monkeypatch.setattr(parallel, '_gather', lambda t: [next(answers), t])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tsla.sweep.placement import environment, find_devices
+from tsla.sweep.worker import environment, find_devices
 
 
 def test_each_slot_has_a_gpu_of_its_own():

@@ -11,7 +11,7 @@ from tsla.config import forms as config_lib
 from tsla.config.checks import validate
 from tsla.config.forms import default_config
 from tsla.errors import InputError
-from tsla.runs.checkpoint import open_checkpoints
+from tsla.runs.checkpoint import Checkpoints
 from tsla.sweep import outline, plan, table
 from tsla.sweep.table import Row, Table
 
@@ -212,7 +212,7 @@ def test_a_branch_begins_where_its_ended_trunk_lets_it(
   assert plan.resolve_fork(run, tmp_path) == run, 'the trunk will save epoch 7'
   trunk = tmp_path / run.trunk
   trunk.mkdir()
-  with open_checkpoints(trunk / 'checkpoints', range(100)) as checkpoints:
+  with Checkpoints(trunk / 'checkpoints', range(100)) as checkpoints:
     for epoch in saved:
       checkpoints.save(round(5 * epoch), {'step': jnp.zeros(1)})
   for epoch in damaged:
@@ -239,7 +239,7 @@ def test_a_branch_that_has_begun_goes_on_where_it_began(tmp_path):
     'nothing was saved: it begins anew'
   )
   folder = tmp_path / run.directory / 'checkpoints'
-  with open_checkpoints(folder) as checkpoints:
+  with Checkpoints(folder) as checkpoints:
     checkpoints.save(40, {'step': jnp.zeros(1)})
   resolved = plan.resolve_fork(run, tmp_path)
   assert (resolved.trunk, resolved.first_epoch) == (run.trunk, 5)
@@ -249,7 +249,8 @@ def test_a_rehearsal_scales_every_duration():
   adapted = table.adapt(table.load_table('configs/sweeps/cifar100.py'), {}, 10)
   configs = {row.name: row.config for row in adapted.rows}
   assert {config.epochs for config in configs.values()} == {10}
-  assert configs['LSR'].optimizer.milestone_epochs == (3, 6, 8)
+  milestones = validate(configs['LSR']).optimizer.milestone_epochs
+  assert milestones == (3, 6, 8)
   assert configs['TSLA(180)'].smoothing.drop_epochs == 9
   assert configs['LSR'].smoothing.drop_epochs == -1, 'unset stays unset'
   assert adapted.name != 'cifar100', 'no published figures beside it'

@@ -42,7 +42,7 @@ def config(path, name='cifar100', image_size=0, download=True):
       'download': download,
       'skip_corrupt': False,
       'label_noise': 0.0,
-      'held_out': 0.0,
+      'validation': 0.0,
     }
   )
 
@@ -344,7 +344,7 @@ def test_a_set_that_holds_another_number_of_examples_is_not_read(copied):
   shutil.copy(train, str(train).replace('train', 'test'))
   with pytest.raises(InputError) as error:
     datasets.load_dataset(config(copied))
-  assert_helps(error, "split 'test' holds 40 examples", '20', 'remove')
+  assert_helps(error, "split 'test' holds 120 examples", '20', 'remove')
 
 
 def test_a_set_without_its_description_is_not_trusted(copied):

@@ -216,7 +216,7 @@ def automatic(config, tmp_path_factory):
     config,
     epochs=4,
     batch_size=8,
-    data__held_out=0.25,
+    data__validation=0.2,
     data__label_noise=0.5,
     optimizer__learning_rate=1e-6,
     smoothing__schedule='auto',
@@ -288,7 +288,10 @@ AUTO = {'smoothing.schedule': 'auto', 'smoothing.rule': 'delta'}
   [
     ({'smoothing.schedule': 'auto'}, r"rule is not set, .* = 'auto' needs it"),
     (AUTO | {'variance.every_epochs': 0}, r'(?s)every_epochs is .*epochs=1'),
-    (AUTO | {'smoothing.rule': 'plateau'}, r'(?s)held_out is .*held_out=0.1'),
+    (
+      AUTO | {'smoothing.rule': 'plateau'},
+      r'(?s)validation is .*validation=0.1',
+    ),
     (
       AUTO | {'smoothing.method': 'max_suppression'},
       r"(?s)rule = 'delta' with max_suppression.*smoothing.rule=mse",

@@ -18,7 +18,7 @@ from tsla.config.forms import default_config, flatten, unflatten
 from tsla.errors import InputError
 from tsla.files import NewerFormat
 from tsla.runs import directory as runs
-from tsla.runs.checkpoint import open_checkpoints
+from tsla.runs.checkpoint import Checkpoints
 from tsla.runs.directory import (
   RunDirectory,
   note_failure,
@@ -64,7 +64,7 @@ def test_rows_are_on_the_disk_before_the_state_that_they_belong_to(
   with (
     directory.claim('f' * 64),
     directory.log(0) as log,
-    open_checkpoints(directory.checkpoints) as checkpoints,
+    Checkpoints(directory.checkpoints) as checkpoints,
   ):
     log.write('train', 8, loss=0.25)
     checkpoints.save(8, {'x': jnp.zeros(2)}, log=log)

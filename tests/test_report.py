@@ -256,7 +256,7 @@ def test_no_run_at_all_still_makes_a_report(tmp_path):
   folder = write_table(tmp_path, ['baseline', 'LSR'], (0, 1))
   markdown, page = report(folder)
   assert '0 of 4 runs are done' in markdown
-  assert cells(markdown, 1)['LSR'] == ['0', '–', '–', '–', '–']
+  assert cells(markdown, 1)['LSR'] == ['0', '–', '–', '–', '–', '–']
   assert '<svg' not in page.split('<main>')[1]
 
 
@@ -310,7 +310,7 @@ def test_curves_are_means_over_updates_and_over_seeds(tmp_path):
   np.testing.assert_allclose(curve.mean, [first + 1, second + 1])
   np.testing.assert_allclose(curve.low, [first, second])
   np.testing.assert_allclose(curve.high, [first + 2, second + 2])
-  curve = summary.test_curve(runs, 'top1')
+  curve = summary.evaluation_curve(runs, 'top1')
   np.testing.assert_allclose(curve.mean, [0.84, 0.85])
   np.testing.assert_allclose(curve.high, [0.89, 0.90])
 
@@ -601,8 +601,8 @@ def test_plain_runs_are_rows_by_config_and_tables_by_data(tmp_path):
   assert alike.rows == (str(paths[2]), str(tmp_path / 'other' / 'lsr'))
   single, _ = report(paths[4])
   assert cells(single, 1) == {
-    'Method': ['Seeds', 'Top-1 %', 'Top-5 %', 'NLL', 'ECE %'],
-    'elsewhere': ['1', '50.00', '99.50', '0.500', '2.00'],
+    'Method': ['Seeds', 'Top-1 %', 'Top-5 %', 'NLL', 'Brier', 'ECE %'],
+    'elsewhere': ['1', '50.00', '99.50', '0.500', '0.100', '2.00'],
   }
 
 
@@ -696,11 +696,11 @@ def test_a_metric_that_an_older_version_did_not_know_is_not_measured(table):
   markdown, page = report(table)
   assert 'damaged' not in markdown
   rows = cells(markdown, 1)
-  assert [rows[row][4] for row in ('baseline', 'LSR')] == 2 * ['not measured']
+  assert [rows[row][5] for row in ('baseline', 'LSR')] == 2 * ['not measured']
   assert rows['baseline'][2] == '99.50 ± 0.00'
   assert rows['LSR'][2].endswith('(of 2 seeds)')
   differences = cells(markdown, 2)['LSR']
-  assert differences[0] == '3' and differences[4] == 'not measured'
+  assert differences[0] == '3' and differences[5] == 'not measured'
   assert 'test images is' not in markdown
   assert page.count('not measured') == 3 + 8  # and of every run that is done
 

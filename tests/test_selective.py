@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 from support import RECORDED, recorded
 
-from tsla.evaluation.calibration import fit_temperature, scores
-from tsla.evaluation.card import card, figures
+from tsla.evaluation.calibration import scores
+from tsla.evaluation.card import figures, normalized
 from tsla.evaluation.per_class import class_accuracy, class_changes
 from tsla.evaluation.selective import normalized_confidence, selective_risk
 
@@ -185,10 +185,14 @@ def test_what_a_method_gave_and_took():
     np.testing.assert_allclose(found['gave'][k], (own & ~others).mean())
     np.testing.assert_allclose(found['took'][k], (others & ~own).mean())
     np.testing.assert_allclose(found['change'][k], change.mean(), 1e-12, 1e-15)
-    interval = stats.ttest_1samp(change, 0).confidence_interval(0.95)
+    np.testing.assert_allclose(found['accuracy'][k], own.mean())
+    assert found['count'][k] == own.shape[1]
+    # Three classes have images: 95 % of all three together.
+    interval = stats.ttest_1samp(change, 0).confidence_interval(1 - 0.05 / 3)
     np.testing.assert_allclose(
       [found['low'][k], found['high'][k]], [*interval], 1e-9
     )
+  assert found.pop('count')[3] == 0
   assert all(np.isnan(values[3]) for values in found.values())
   one = class_changes(method[:1], baseline[:1], labels, 3)
   assert np.isnan(one['low']).all()
@@ -196,42 +200,35 @@ def test_what_a_method_gave_and_took():
   assert np.isfinite(one['change']).all()
 
 
-def test_the_card():
+def test_the_figures_of_a_card():
+  logits, labels, values = recorded('seven')
+  own = scores(logits, labels)
+  found = figures(own)
+  for name in ('nll', 'brier', 'accuracy'):
+    np.testing.assert_allclose(found[name], values[name], 1e-12)
+  np.testing.assert_allclose(found['ece'], values['uncertainty']['ece'], 1e-6)
+  expected = plain_area(own.confidence, own.correct)
+  np.testing.assert_allclose(found['aurc'], expected, 1e-12)
+
+
+def test_the_norm_is_chosen_on_the_validation_images():
   logits, labels, _ = recorded('seven')
-  held, other = (logits[:80], labels[:80]), (logits[80:], labels[80:])
-  found = card(*other, held)
-  t = fit_temperature(*held)
-  assert found['temperature'] == t
-  for name, own in (
-    ('as_trained', scores(*other)),
-    ('calibrated', scores(*other, t)),
-  ):
-    expected = figures(own)
-    assert found[name].keys() == expected.keys()
-    for key, value in expected.items():
-      np.testing.assert_array_equal(found[name][key], value)
-    assert found[name]['nll'] == own.nll.mean()
-    assert found[name]['brier'] == own.brier.mean()
-    assert found[name]['accuracy'] == own.correct.mean()
-  areas = {
-    p: plain_area(normalized_confidence(held[0], p), scores(*held).correct)
-    for p in range(1, 9)
-  }
-  assert found['norm'] == min(areas, key=areas.get)
-  confidence = normalized_confidence(other[0], found['norm'])
-  expected = plain_area(confidence, scores(*other).correct)
-  assert found['normalized']['aurc'] == pytest.approx(expected, rel=1e-12)
+  held = {'logits': logits[50:], 'labels': labels[50:]}
+  other = {'logits': logits[:50], 'labels': labels[:50]}
+
+  def area(said, p):
+    c = said['logits'] - said['logits'].mean(1, keepdims=True)
+    confidence = c.max(1) / np.linalg.norm(c, p, axis=1)
+    return plain_area(confidence, said['logits'].argmax(1) == said['labels'])
+
+  best = min(range(1, 9), key=lambda p: area(held, p))
+  assert best not in (2, min(range(1, 9), key=lambda p: area(other, p)))
+  for validation, norm in ((held, best), (None, 2)):
+    found = normalized(other, validation)
+    assert found['norm'] == norm
+    np.testing.assert_allclose(found['aurc'], area(other, norm), 1e-12)
 
 
 def plain_area(confidence, correct):
   wrong = ~correct[np.argsort(-confidence)]
   return np.mean(np.cumsum(wrong) / np.arange(1, len(wrong) + 1))
-
-
-def test_the_card_without_validation():
-  logits, labels, _ = recorded('seven')
-  found = card(logits, labels, None)
-  assert found['calibrated'] is None
-  assert found['temperature'] is None
-  assert found['norm'] == 2
-  assert found['as_trained']['nll'] == scores(logits, labels).nll.mean()

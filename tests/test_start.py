@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 from support import WEIGHTS, bad_weights
 
-from tsla.config import durations
+from tsla.config import durations, tables
 from tsla.config.checks import validate
 from tsla.config.forms import default_config
 from tsla.errors import InputError
@@ -35,7 +35,10 @@ def first_state(num_classes):
     model,
     optimizer.create(
       config.optimizer,
-      optimizer.create_schedules(config.smoothing, config.optimizer, STEPS),
+      optimizer.Schedules(
+        tables.theta_schedule(config.smoothing, STEPS),
+        tables.learning_rate(config.optimizer, STEPS),
+      ),
     ),
     seed=0,
     image_shape=(32, 32, 3),

@@ -12,7 +12,7 @@ import pytest
 from support import small_config, write_digits_npz
 
 import tsla
-from tsla.config import durations
+from tsla.config import durations, tables
 from tsla.config.forms import default_config
 from tsla.data import batches, datasets
 from tsla.models import resnet
@@ -49,8 +49,9 @@ def setting(tmp_path_factory):
 
 def make_optimizer(config, steps):
   """The transformation, and the learning rate."""
-  schedules = optimizer.create_schedules(
-    config.smoothing, config.optimizer, steps
+  schedules = optimizer.Schedules(
+    tables.theta_schedule(config.smoothing, steps),
+    tables.learning_rate(config.optimizer, steps),
   )
   tx = optimizer.create(config.optimizer, schedules)
   return tx, schedules.learning_rate

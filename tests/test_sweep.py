@@ -272,7 +272,7 @@ def test_slurm_gets_one_array_a_stage(write_table, tmp_path):
     (['--dryrun'], 'next: --dry_run'),
     (['--config.epochs=3'], 'next: --epochs=3'),
     (['--config.epoch=3'], r'--config.epochs=…'),
-    (['--config.batch_size=1000000'], 'more than the 1437 training examples'),
+    (['--config.batch_size=1000000'], 'more than the 1294 training examples'),
     (['--config.model.weights=nowhere.pth'], 'nowhere.pth'),
     (['--config.data.name=no_such_set'], 'no_such_set'),
   ],

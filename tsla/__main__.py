@@ -13,6 +13,9 @@ from tsla.errors import InputError
 COMMANDS = {
   'sweep': 'train a whole table, with a report',
   'report': 'report.md and report.html of finished runs',
+  'evaluate': 'what a finished run is worth on a split, or on another set',
+  'predict': 'the classes of images, by a finished run',
+  'export': "a finished run as torchvision's weights, or as a program",
   'prepare': 'fetch and build a data set',
   'weights': "convert torchvision's or timm's weights to .safetensors",
   'check': "read a run's checkpoints back and say which are whole",
@@ -34,11 +37,9 @@ def main(argv: Sequence[str]) -> int:
     return 0
   if name not in COMMANDS:
     near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
-    raise InputError(
-      f'{name!r}: no such command',
-      allowed=', '.join(COMMANDS),
-      cure=f'python -m tsla {(near or ["--help"])[0]}',
-    )
+    problem, allowed = f'{name!r}: no such command', ', '.join(COMMANDS)
+    cure = f'python -m tsla {(near or ["--help"])[0]}'
+    raise InputError(problem, allowed=allowed, cure=cure)
   # As `python -m` does: a table's file imports from the folder it is run in.
   if not {'', os.getcwd()} & set(sys.path):
     sys.path.insert(0, os.getcwd())
@@ -49,11 +50,10 @@ def main(argv: Sequence[str]) -> int:
     missing = (error.name or 'tsla').split('.')[0]
     if missing in {'tsla', *sys.stdlib_module_names}:
       raise  # not a requirement, so a mistake of this package
-    raise InputError(
-      f'{name!r} needs {missing}, which is not installed',
-      allowed='tsla with the requirements of training',
-      cure="pip install 'tsla[train]', or pip install -r requirements.txt",
-    ) from error
+    problem = f'{name!r} needs {missing}, which is not installed'
+    allowed = 'tsla with the requirements of training'
+    cure = "pip install 'tsla[train]', or pip install -r requirements.txt"
+    raise InputError(problem, allowed=allowed, cure=cure) from error
 
 
 if __name__ == '__main__':

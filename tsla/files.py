@@ -101,11 +101,10 @@ def claimed(folder: pathlib.Path) -> Iterator[Callable[[], None]]:
       with contextlib.suppress(FileNotFoundError):
         if os.path.samestat(os.stat(path), held):
           return
-      raise InputError(
-        f'{where}: its .lock was deleted or replaced, so that this run ends',
-        allowed='one process in a directory, which stays until that ends',
-        cure='the same command again, once nothing else trains there',
-      )
+      why = 'its .lock was deleted or replaced, so that this run ends'
+      allowed = 'one process in a directory, which stays until that ends'
+      cure = 'the same command again, once nothing else trains there'
+      raise InputError(f'{where}: {why}', allowed=allowed, cure=cure)
 
     yield confirm
 
@@ -233,11 +232,10 @@ def check_format(path: pathlib.Path, version: Any, newest: int) -> None:
   if type(version) is not int or version < 1:
     raise DamagedFile(f'{path}: {FORMAT} = {version!r}')
   if version > newest:
-    raise NewerFormat(
-      f'{path}: format {version}, of a newer version of this program',
-      allowed=f'format {newest} or older',
-      cure='update this program, or use the version that wrote the file',
-    )
+    problem = f'{path}: format {version}, of a newer version of this program'
+    allowed = f'format {newest} or older'
+    cure = 'update this program, or use the version that wrote the file'
+    raise NewerFormat(problem, allowed=allowed, cure=cure)
 
 
 def parse(where: str, text: str, **fields: type) -> dict[str, Any]:

@@ -75,11 +75,9 @@ def load(text: str, where: str) -> Function:
     functions = {k: f for k, f in vars(module).items() if callable(f)}
     there = [k for k, f in functions.items() if f.__module__ == module.__name__]
     near = difflib.get_close_matches(name, there, n=1, cutoff=0) or [name]
-    raise InputError(
-      f'{where}: no function {name!r} in {path}',
-      allowed=', '.join(there) or 'a file that has one',
-      cure=f'{path}:{near[0]}',
-    )
+    problem = f'{where}: no function {name!r} in {path}'
+    allowed = ', '.join(there) or 'a file that has one'
+    raise InputError(problem, allowed=allowed, cure=f'{path}:{near[0]}')
   return found
 
 
@@ -119,21 +117,15 @@ def explained(where: str, name: str, cure: str = '') -> Iterator[None]:
 
 
 def make(
-  function: Function,
-  name: str,
-  where: str,
-  kind: Any,
-  *arguments: Any,
-  **options: Any,
+  function: Function, name: str, where: str, kind: Any, *args: Any, **named: Any
 ) -> Any:
   """What the function `name` returns; InputError unless it is a `kind`."""
   with explained(where, name):
-    made = function(*arguments, **options)
+    made = function(*args, **named)
   if not isinstance(made, kind):
-    raise InputError(
-      f'{where}: returned {type(made).__name__}',
-      allowed=f'a function that returns a {kind.__name__}',
-    )
+    problem = f'{where}: returned {type(made).__name__}'
+    allowed = f'a function that returns a {kind.__name__}'
+    raise InputError(problem, allowed=allowed)
   return made
 
 
@@ -168,10 +160,8 @@ def parse_options(text: str, where: str) -> Options:
     if call.args or call.func.id != '_' or not once:
       raise ValueError
   except (AttributeError, *NO_LITERAL):
-    raise InputError(
-      f'{where}: no list of options',
-      allowed="NAME=VALUE, NAME=VALUE: numbers, words, 'texts'; a name once",
-    ) from None
+    allowed = "NAME=VALUE, NAME=VALUE: numbers, words, 'texts'; a name once"
+    raise InputError(f'{where}: no list of options', allowed=allowed) from None
   return options
 
 
@@ -208,10 +198,9 @@ def dispatch(
       value = float(value)
     finite = type(value) is not float or math.isfinite(value)
     if not finite or not (default is None or type(value) is type(default)):
-      raise InputError(
-        f'{where}: {name} = {value!r} of {owners[0]}',
-        allowed=f'what its default is, {type(default).__name__} {default!r}',
-      )
+      problem = f'{where}: {name} = {value!r} of {owners[0]}'
+      allowed = f'what its default is, {type(default).__name__} {default!r}'
+      raise InputError(problem, allowed=allowed)
     if value != default:
       given[owners[0]][name] = value
   return given

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from tsla.commands.parser import Parser, command
 from tsla.errors import InputError
-from tsla.runs.checkpoint import open_checkpoints
+from tsla.runs.checkpoint import Checkpoints
 from tsla.runs.directory import read_record
 from tsla.runs.manifest import Damaged
 
@@ -21,7 +21,7 @@ def main(argv: Sequence[str]) -> int:
   run = read_record(parser.parse_args(argv).workdir)
   folder = run.checkpoints
   damaged = False
-  with open_checkpoints(folder) as checkpoints:
+  with Checkpoints(folder) as checkpoints:
     if not checkpoints.steps:
       raise InputError(f'{folder}: no checkpoints')
     print('run {} ({})'.format(*run.standing()).removesuffix(' ()'))

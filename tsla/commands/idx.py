@@ -16,8 +16,8 @@ from tsla.data import idx
 
 
 @command
-def main(argv: Sequence[str]) -> int:
-  """Runs the command line; returns the exit code."""
+def main(argv: Sequence[str]) -> None:
+  """Runs the command line."""
   parser = Parser('idx', __doc__)
   add = parser.add_argument
   add('--folder', required=True, type=pathlib.Path, help='of the .gz files')
@@ -26,4 +26,3 @@ def main(argv: Sequence[str]) -> int:
   args = parser.parse_args(argv)
   for name, array in idx.convert(args.folder, args.out, args.train).items():
     print(f'{name}: {array.dtype}{list(array.shape)}')
-  return 0

@@ -38,11 +38,9 @@ class Parser(argparse.ArgumentParser):
     """The error for it; `others` are flags that argparse does not know."""
     known = [f[2:] for f in self._option_string_actions if f.startswith('--')]
     near = difflib.get_close_matches(argument.strip('-').split('=')[0], known)
-    return InputError(
-      f'{argument!r}: not a flag',
-      allowed=', '.join([*others, *(f'--{flag}' for flag in known)]),
-      cure=f'--{(near or ["help"])[0]}',
-    )
+    allowed = ', '.join([*others, *(f'--{flag}' for flag in known)])
+    cure = f'--{(near or ["help"])[0]}'
+    return InputError(f'{argument!r}: not a flag', allowed=allowed, cure=cure)
 
 
 def hold_stderr() -> None:
@@ -50,21 +48,17 @@ def hold_stderr() -> None:
   if sys.stderr is None:  # else a file may become it
     sys.stderr = open(os.devnull, 'w')  # noqa: SIM115 (for good)
   # Orbax's threads log pages of what whoever waits for them raises again.
-  logging.getLogger('absl').addFilter(_is_no_traceback)
+  logging.getLogger('absl').addFilter(lambda record: not record.exc_info)
 
 
-def _is_no_traceback(record: logging.LogRecord) -> bool:
-  return not record.exc_info
-
-
-def command(main: Callable[[Sequence[str]], int]) -> Callable[..., int]:
-  """A main that prints an `InputError` and returns 2; argv may be left out."""
+def command(main: Callable[[Sequence[str]], int | None]) -> Callable[..., int]:
+  """A main that prints an `InputError` and returns 2, else 0 for None."""
 
   @functools.wraps(main)
   def wrapped(argv: Sequence[str] | None = None) -> int:
     hold_stderr()
     try:
-      return main(sys.argv[1:] if argv is None else argv)
+      return main(sys.argv[1:] if argv is None else argv) or 0
     except InputError as error:
       print(error, file=sys.stderr)
       return 2

@@ -13,8 +13,8 @@ from tsla.data.prepare import prepare
 
 
 @command
-def main(argv: Sequence[str]) -> int:
-  """Runs the command line; returns the exit code."""
+def main(argv: Sequence[str]) -> None:
+  """Runs the command line."""
   parser = Parser('prepare', __doc__)
   add = parser.add_argument
   add('name', help=', '.join(sorted(BUILDERS)))
@@ -22,4 +22,3 @@ def main(argv: Sequence[str]) -> int:
   add('--archive', action='append', help='one fetched by hand; once for each')
   args = parser.parse_args(argv)
   print(prepare(args.name, args.data_dir, args.archive))
-  return 0

@@ -10,8 +10,8 @@ from tsla.report.sections import write_report
 
 
 @command
-def main(argv: Sequence[str]) -> int:
-  """Runs the command line; returns the exit code."""
+def main(argv: Sequence[str]) -> None:
+  """Runs the command line."""
   parser = Parser('report', __doc__)
   add = parser.add_argument
   add('workdir', nargs='+', type=pathlib.Path, help="a sweep's, or a run's")
@@ -21,4 +21,3 @@ def main(argv: Sequence[str]) -> int:
   jax.config.update('jax_platforms', 'cpu')
   paths = write_report(args.workdir, args.out or args.workdir[0])
   print(*paths, sep='\n')
-  return 0

@@ -14,8 +14,8 @@ from tsla.models.weight_files import FORMATS
 
 
 @command
-def main(argv: Sequence[str]) -> int:
-  """Runs the command line; returns the exit code."""
+def main(argv: Sequence[str]) -> None:
+  """Runs the command line."""
   parser = Parser('weights', __doc__)
   parser.add_argument('--in', dest='source', required=True, help=FORMATS)
   parser.add_argument('--out', required=True, help='the file to write')
@@ -28,4 +28,3 @@ def main(argv: Sequence[str]) -> int:
     raise InputError(f'--out={args.out}: {error}') from error
   for row in rows:
     print(f'{row.name:43}{row.shape!s:20}{row.path or "-":44}{row.action}')
-  return 0

@@ -10,7 +10,7 @@ from tsla import models, programs
 from tsla.config import durations, forms, tables
 from tsla.config.forms import flatten
 from tsla.config.schema import FIELDS, Config, Section, check_value
-from tsla.errors import InputError
+from tsla.errors import InputError, Problems
 from tsla.smoothing import method_checks
 
 # Fields that no fork may set, and what it may do instead.
@@ -29,11 +29,9 @@ def check_file(path: pathlib.Path, flag: str, others: str) -> None:
   folder, _, pattern = others.rpartition('/')
   known = sorted(map(str, pathlib.Path(folder).glob(pattern)))
   near = difflib.get_close_matches(str(path), known, n=1, cutoff=0.0)
-  raise InputError(
-    f'--{flag}={path}: no such file',
-    allowed=', '.join(known),
-    cure=f'--{flag}={near[0]}' if near else 'run in the folder of main.py',
-  )
+  problem = f'--{flag}={path}: no such file'
+  cure = f'--{flag}={near[0]}' if near else 'run in the folder of main.py'
+  raise InputError(problem, allowed=', '.join(known), cure=cure)
 
 
 def validate(config: Config) -> Config:
@@ -42,47 +40,50 @@ def validate(config: Config) -> Config:
   There a field that nothing uses has its default, and options are spelt in the
   one way. `tsla.training.build.check_fits` checks what depends on the data.
   """
-  flat = flatten(config)
+  flat, problems = flatten(config), Problems()
   for name, value in flat.items():
-    check_value(name, value)
+    with problems:
+      check_value(name, value)
   for name in FIELDS:
     if name not in flat:
       problem = f'config.{name}: missing'
       raise InputError(problem, cure='start from default_config()')
+  problems.raise_all()
   for name in ('model.weights', 'teacher.weights'):
     if flat[f'{name}_sha256'] and not flat[name]:
-      raise InputError(
-        f'config.{name}_sha256 = {flat[f"{name}_sha256"]!r} without {name}',
-        allowed='the SHA-256 of a file that is named',
-        cure=f'--config.{name}=FILE',
-      )
+      problem = f'config.{name}_sha256 = {flat[f"{name}_sha256"]!r}'
+      allowed = 'the SHA-256 of a file that is named'
+      cure = f'--config.{name}=FILE'
+      raise InputError(f'{problem} without {name}', allowed=allowed, cure=cure)
   config = config.copy_and_resolve_references()
   reset = {name: FIELDS[name].default for name in forms.unused(flat)}
   config.update_from_flattened_dict(reset)
+  durations.round_percents(config)
   flat = flatten(config)
-  _check_needs(flat)
+  _check_needs(flat, problems)
   for name, allowed in _NOT_IN_A_FORK.items():
     if flat[name] and flat['init.fork_from']:
-      names = (name, 'init.fork_from')
-      raise InputError(
-        ' with '.join(f'config.{name} = {flat[name]!r}' for name in names),
-        allowed=allowed,
-        cure=' or '.join(f'--config.{name}=' for name in names),
-      )
-  own = {'': models.options_given(config.model)[1]}
-  config.model.options = programs.normal_form(own)
-  _, own = tables.options_given(config.smoothing)
-  config.smoothing.options = programs.normal_form(own)
-  _check_theta(config.smoothing)
-  steps = durations.resolve(config)
+      texts = [f'config.{n} = {flat[n]!r}' for n in (name, 'init.fork_from')]
+      cure = f'--config.{name}= or --config.init.fork_from='
+      problems.note(' with '.join(texts), allowed=allowed, cure=cure)
+  with problems:
+    own = {'': models.options_given(config.model)[1]}
+    config.model.options = programs.normal_form(own)
+  with problems:
+    _, own = tables.options_given(config.smoothing)
+    config.smoothing.options = programs.normal_form(own)
+    _check_theta(config.smoothing)
+  with problems:
+    steps = durations.resolve(config)
+  problems.raise_all()
   if not programs.is_own(config.smoothing.schedule):  # it may make an array
     tables.theta_schedule(config.smoothing, steps)
   tables.rules_of(config.smoothing)
   return config
 
 
-def _check_needs(flat: Mapping[str, Any]) -> None:
-  """Raises InputError for a field that is not set, and one chosen needs it."""
+def _check_needs(flat: Mapping[str, Any], problems: Problems) -> None:
+  """Finds fields that are not set, and one that is chosen needs them."""
   defaults = flatten(forms.default_config())
   for field, entry in tables.chosen(flat).items():
     for need in entry.needs:
@@ -97,7 +98,7 @@ def _check_needs(flat: Mapping[str, Any]) -> None:
       flags = [f'config.{name}' for name in fields]
       known = [FIELDS[name] for name in fields]
       cures = (f'--{n}={f.example}' for n, f in zip(flags, known, strict=True))
-      raise InputError(
+      problems.note(
         f'{" and ".join(flags)}{units} {are} {"" if given else "not "}set, '
         f'but {field} = {flat[field]!r} needs {them}',
         allowed='; '.join(f'{f.meaning} ({f.allowed})' for f in known),

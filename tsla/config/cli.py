@@ -11,9 +11,9 @@ from ml_collections import config_flags
 
 from tsla.config import tables
 from tsla.config.checks import check_file, notices, validate
-from tsla.config.forms import config_hash
+from tsla.config.forms import config_hash, keep_given
 from tsla.config.schema import FIELDS, Config, check_field_name
-from tsla.errors import InputError
+from tsla.errors import InputError, Problems
 
 _EXAMPLE = 'python main.py --config=configs/digits_tsla.py'
 _text = flags.DEFINE_string
@@ -30,7 +30,6 @@ _FLAGS = {
   'debug': (_switch, 'show where in the code bad input was found'),
 }
 _BY_HAND = ('coordinator', 'num_processes', 'process_index')
-
 
 # Arguments of `tsla.training.parallel.join`, () where a pod slice or Slurm
 # knows them; None: this process is alone.
@@ -54,8 +53,12 @@ def parse(argv: Sequence[str]) -> CommandLine:
     if file := re.match(r'--?config=([^:]+)', argument):
       check_file(pathlib.Path(file[1]), 'config', 'configs/[a-z]*_*.py')
     if field := re.match(r'--?(?:no)?config\.([\w.]+)', argument):
-      check_field_name(field[1])
       given.append(field[1])
+  problems = Problems()
+  for name in given:
+    with problems:
+      check_field_name(name)
+  problems.raise_all()
   values = flags.FlagValues()
   values.append_flag_values(flags.FLAGS)  # of libraries, such as --verbosity
   config_flags.DEFINE_config_file(
@@ -67,6 +70,7 @@ def parse(argv: Sequence[str]) -> CommandLine:
     rest = values(argv)[1:]
     config = values.config
     if config is not None:
+      keep_given(config, given)
       asked, config = config, validate(config)
   except Exception as error:  # a config file may raise anything
     raise _explain(error) from error
@@ -79,11 +83,10 @@ def parse(argv: Sequence[str]) -> CommandLine:
   name = pathlib.Path(values['config'].config_filename).stem
   workdir = values.workdir or f'runs/{name}-{config_hash(config)}'
   if '://' in workdir:
-    raise InputError(
-      f'--workdir={workdir}: an address',
-      allowed='a folder of a local or mounted disk',
-      cure='mount it, and --workdir=FOLDER',
-    )
+    problem = f'--workdir={workdir}: an address'
+    allowed = 'a folder of a local or mounted disk'
+    cure = 'mount it, and --workdir=FOLDER'
+    raise InputError(problem, allowed=allowed, cure=cure)
   for line in notices(given, [asked]):
     print(line, file=sys.stderr)
   seconds = 60 if values.join_seconds is None else values.join_seconds
@@ -114,11 +117,9 @@ def _processes(values: flags.FlagValues) -> _Processes:
     return () if values.distributed else None
   if missing:
     name = next(name for name in given if name not in missing)
-    raise InputError(
-      f'--{name}={given[name]} without --{missing[0]}',
-      allowed='--coordinator, --num_processes and --process_index together',
-      cure=f'--{missing[0]}=…',
-    )
+    problem = f'--{name}={given[name]} without --{missing[0]}'
+    allowed = '--coordinator, --num_processes and --process_index together'
+    raise InputError(problem, allowed=allowed, cure=f'--{missing[0]}=…')
   address, count, index = given.values()
   port = re.fullmatch(r'.+:(\d{1,5})', address)
   if not port or int(port[1]) >= 2**16:
@@ -146,13 +147,9 @@ def _explain(error: Exception) -> InputError:
   if isinstance(error, flags.Error) and not in_file:
     return InputError(str(error), cure='python main.py --help lists every flag')
   if 'get_config() takes 0 positional' in str(root):
-    return InputError(
-      '--config=FILE.py:ARGUMENT: this config takes no argument',
-      allowed='FILE.py without a colon',
-      cure='the same without what follows the colon',
-    )
-  return InputError(
-    f'--config: {type(root).__name__}: {root}',
-    allowed='FILE.py with a get_config() that takes what follows a colon',
-    cure=_EXAMPLE,
-  )
+    problem = '--config=FILE.py:ARGUMENT: this config takes no argument'
+    cure = 'the same without what follows the colon'
+    return InputError(problem, allowed='FILE.py without a colon', cure=cure)
+  problem = f'--config: {type(root).__name__}: {root}'
+  allowed = 'FILE.py with a get_config() that takes what follows a colon'
+  return InputError(problem, allowed=allowed, cure=_EXAMPLE)

@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from tsla.errors import InputError
+from tsla.errors import InputError, Problems
 
 if TYPE_CHECKING:  # else the standard library suffices for `Durations`
   from tsla.config.schema import Config
@@ -49,7 +49,11 @@ def resolve(config: 'Config', steps_per_epoch: int = 0) -> Durations:
     raise InputError(problem, allowed=f'at most {_MOST_STEPS} updates')
   scales = dict(zip(UNITS, (steps_per_epoch, 1, total / 100), strict=True))
   names = dict.fromkeys(f.duration for f in FIELDS.values() if f.duration)
-  steps = {name: _to_steps(config, name, total, scales) for name in names}
+  steps, problems = {}, Problems()
+  for name in names:
+    with problems:
+      steps[name] = _to_steps(config, name, total, scales)
+  problems.raise_all()
   kept = config.checkpoint_keep_epochs
   return Durations(
     steps_per_epoch=steps_per_epoch,
@@ -60,6 +64,26 @@ def resolve(config: 'Config', steps_per_epoch: int = 0) -> Durations:
     eval_every=config.eval_every_epochs * steps_per_epoch,
     probe_every=config.variance.every_epochs * steps_per_epoch,
   )
+
+
+def round_percents(config: 'Config') -> None:
+  """Gives the percents of a whole config in whole epochs instead.
+
+  Where a run is too short for that they stay, and are rounded to updates.
+  """
+  from tsla.config.schema import FIELDS
+
+  for name in (name for name in FIELDS if name.endswith('_percent')):
+    section, _, leaf = name.partition('.')
+    options, several = config[section], isinstance(config[section][leaf], tuple)
+    numbers = options[leaf] if several else (options[leaf],)
+    epochs = [round(config.epochs * number / 100) for number in numbers]
+    others = [leaf.replace('percent', unit) for unit in ('epochs', 'steps')]
+    places = [0, *epochs, config.epochs]
+    alone = all(options[other] in (-1, ()) for other in others)
+    if alone and places == sorted({*places}):
+      options[others[0]] = tuple(epochs) if several else float(epochs[0])
+      options[leaf] = FIELDS[name].default
 
 
 def _to_steps(
@@ -75,19 +99,16 @@ def _to_steps(
   unit, value = next(iter(given.items()))
   if len(given) > 1:
     unset = '()' if isinstance(value, tuple) else '-1'
-    raise InputError(
-      f'{", ".join(texts)}: several units for one duration',
-      allowed='exactly one of them',
-      cure=f'set the others to {unset}',
-    )
+    problem = f'{", ".join(texts)}: several units for one duration'
+    allowed, cure = 'exactly one of them', f'set the others to {unset}'
+    raise InputError(problem, allowed=allowed, cure=cure)
   numbers = value if isinstance(value, tuple) else (value,)
   steps = tuple(round(number * scales[unit]) for number in numbers)
   if max(steps, default=0) >= total:
-    raise InputError(
-      f'{texts[0]}: at or after the end of the run',
-      allowed=f'before epoch {config.epochs}',
-      cure=f'--config.{name}_{unit}=… or --config.epochs=…',
-    )
+    problem = f'{texts[0]}: at or after the end of the run'
+    allowed = f'before epoch {config.epochs}'
+    cure = f'--config.{name}_{unit}=… or --config.epochs=…'
+    raise InputError(problem, allowed=allowed, cure=cure)
   if any(a >= b for a, b in itertools.pairwise(steps)):
     problem = f'{texts[0]}: two of them fall on one update, as {steps}'
     raise InputError(problem, allowed='one update or more between them')

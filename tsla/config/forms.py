@@ -7,7 +7,7 @@ few fields that make its experiment.
 import ast
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from flax import traverse_util
@@ -39,6 +39,15 @@ def unflatten(flat: Mapping[str, Any]) -> Config:
     {n: tuple(v) if isinstance(v, list) else v for n, v in flat.items()}
   )
   return config
+
+
+def keep_given(config: Config, names: Collection[str]) -> None:
+  """Fields given by hand keep value and unit, whatever the data are."""
+  config.from_data = tuple(n for n in config.from_data if n not in names)
+  durations = {FIELDS[name].duration for name in names} - {''}
+  for name, field in FIELDS.items():
+    if field.duration in durations and name not in names:
+      config.update_from_flattened_dict({name: field.default})
 
 
 def unused(flat: Mapping[str, Any]) -> set[str]:
@@ -103,9 +112,7 @@ def parse_text(name: str, text: str) -> Any:
     if type(value) is not kind:
       raise ValueError
   except programs.NO_LITERAL:
-    raise InputError(
-      f'config.{name} = {text!r}: not of type {kind.__name__}',
-      allowed=FIELDS[name].allowed,
-      cure=f'--config.{name}=…',
-    ) from None
+    problem = f'config.{name} = {text!r}: not of type {kind.__name__}'
+    allowed, cure = FIELDS[name].allowed, f'--config.{name}=…'
+    raise InputError(problem, allowed=allowed, cure=cure) from None
   return value

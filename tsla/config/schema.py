@@ -116,13 +116,23 @@ def _channels(meaning: str, *, open_low: bool = False) -> Field:
   return Field((one.default,), meaning, words, check)
 
 
+_seed = partial(_number, 0, high=2**32 - 1)
 _switch = partial(Field, allowed='true or false', check=lambda v: True)
 _text = partial(Field, allowed='any text', check=lambda v: True)
 _disk = 'a path of a local or mounted disk'
 _path = partial(Field, '', allowed=_disk, check=lambda v: '://' not in v)
 
+# What may follow from a data set; see `tsla.config.from_data`.
+FOLLOWING = (
+  *('data.name', 'data.image_size', 'data.mean', 'data.std', 'batch_size'),
+  *('optimizer.learning_rate', 'model.stem'),
+  *('augment.pad', 'augment.crop', 'augment.flip'),
+)
+# What versions before called otherwise; what they had at its default is gone.
+RENAMED = {'data.held_out': ('data.validation', 0.0)}
+
 FIELDS: dict[str, Field] = {
-  'seed': _number(0, 'initialisation, batch order, augmentation', 0, 2**32 - 1),
+  'seed': _seed('initialisation, batch order, augmentation'),
   'epochs': _number(30, 'passes over the training set', 1),
   'batch_size': _number(32, 'examples an update, all devices', 1),
   'eval_batch_size': _number(
@@ -137,6 +147,9 @@ FIELDS: dict[str, Field] = {
     50, 'updates a log row; also the most updates a compiled call', 1
   ),
   'eval_every_epochs': _number(1, 'epochs between evaluations', 1),
+  'eval_test_curve': _switch(
+    True, 'each of them is of the test set too, else only the last one'
+  ),
   'eval_metrics': _choice(
     "metrics of one's own: (logits, labels) to {name: one value an example}",
     (programs.FORM,),
@@ -153,12 +166,18 @@ FIELDS: dict[str, Field] = {
     'a run that does nothing for so long dumps its stacks and ends; 0 = never',
     identity=False,
   ),
+  'from_data': Field(
+    (),
+    'fields that follow from the data set, unless they are given',
+    'names of ' + ', '.join(FOLLOWING),
+    lambda names: all(name in FOLLOWING for name in names),
+  ),
   'init.fork_from': _path('RUN@EPOCH: begin as that run was after that epoch'),
   'data.name': _text(
     'digits', 'digits, cifar100, any prepared TFDS set, folder or npz'
   ),
   'data.path': _path(
-    "TFDS data_dir ('' = ~/tensorflow_datasets), image folder, .npz",
+    "TFDS data_dir ('' = ~/tensorflow_datasets), image folder or CSV, .npz",
     identity=False,
   ),
   'data.image_size': _number(
@@ -175,12 +194,10 @@ FIELDS: dict[str, Field] = {
   'data.label_noise': _number(
     0.0, 'part of the training labels replaced, each by another class', 0, 1
   ),
-  'data.label_noise_seed': _number(
-    0, 'which labels, and by what', 0, 2**32 - 1
-  ),
-  'data.held_out': _number(
+  'data.label_noise_seed': _seed('which labels, and by what'),
+  'data.validation': _number(
     0.0,
-    'part of the training set not trained on, for the rule plateau',
+    'part of each training class not trained on, by which to select; 0 = none',
     high=0.9,
     example='0.1',
   ),
@@ -202,11 +219,9 @@ FIELDS: dict[str, Field] = {
     ('float32', 'bfloat16'),
   ),
   'model.weights': _path(
-    "torchvision's or timm's weights to start from, .safetensors or .pth"
+    "to start from: a run, or torchvision's or timm's .safetensors or .pth"
   ),
-  'model.weights_sha256': _text(
-    '', "that file's SHA-256, checked if it is given"
-  ),
+  'model.weights_sha256': _text('', "that file's SHA-256, checked if given"),
   'smoothing.method': _choice(
     'what is added to cross-entropy, theta times',
     tables.TABLES['smoothing.method'],
@@ -254,9 +269,7 @@ FIELDS: dict[str, Field] = {
   'variance.every_epochs': _number(
     0, "epochs between probes of the gradient's variance; 0 = off", example='1'
   ),
-  'variance.num_batches': _number(
-    32, 'mini-batches a probe, always the same', 3
-  ),
+  'variance.num_batches': _number(32, 'batches a probe, always the same', 3),
   'variance.augment': _switch(
     True, 'the probe sees augmented images, always the same'
   ),
@@ -273,7 +286,7 @@ FIELDS: dict[str, Field] = {
     'or a file of its weights, as model.weights', identity=False, example='FILE'
   ),
   'teacher.weights_sha256': _text(
-    '', "that file's SHA-256, checked if it is given", identity=False
+    '', "that file's SHA-256, checked if given", identity=False
   ),
   'teacher.view': _choice(
     'what it sees: each augmented image, or once each image as it is',
@@ -287,9 +300,7 @@ FIELDS: dict[str, Field] = {
   'optimizer.weight_decay': _number(
     0.0, 'sgd: L2 added to the gradient; else decoupled'
   ),
-  'optimizer.schedule': _choice(
-    'learning rate over time', tables.LEARNING_RATES
-  ),
+  'optimizer.schedule': _choice('the rate over time', tables.LEARNING_RATES),
   **_duration(
     'optimizer.milestone', 'step: multiplies the rate at these', several=True
   ),
@@ -304,18 +315,21 @@ def check_field_name(name: str) -> None:
   """Raises InputError, with the nearest known name, for an unknown field."""
   if name in FIELDS:
     return
+  if name in RENAMED:
+    now, default = RENAMED[name]
+    earlier = 'of an earlier version, whose parts were other ones'
+    allowed = f'{now}; a run of that version only with {name} = {default}'
+    cure = f'--config.{now}={FIELDS[now].example}, and train anew'
+    raise InputError(f'config.{name}: {earlier}', allowed=allowed, cure=cure)
   if inside := [known for known in FIELDS if known.startswith(name + '.')]:
-    raise InputError(
-      f'config.{name}: a section, not a field', allowed=', '.join(inside)
-    )
+    problem = f'config.{name}: a section, not a field'
+    raise InputError(problem, allowed=', '.join(inside))
   leaves = {known.split('.')[-1]: known for known in FIELDS}
   near = difflib.get_close_matches(name, FIELDS, n=1)
   if leaf := difflib.get_close_matches(name.split('.')[-1], leaves, n=1):
     near.append(leaves[leaf[0]])
-  raise InputError(
-    f'config.{name}: no such field',
-    cure=f'--config.{near[0]}=…' if near else 'python main.py --help lists all',
-  )
+  cure = f'--config.{near[0]}=…' if near else 'python main.py --help lists all'
+  raise InputError(f'config.{name}: no such field', cure=cure)
 
 
 def check_value(name: str, value: Any) -> None:
@@ -325,8 +339,6 @@ def check_value(name: str, value: Any) -> None:
   value = tuple(value) if isinstance(value, list) else value
   if type(value) is not type(field.default) or not field.check(value):
     own = programs.FORM in field.allowed and str(value).endswith('.py')
-    raise InputError(
-      f'config.{name} = {value!r}: {field.meaning}',
-      allowed=field.allowed,
-      cure=f'--config.{name}={value}:NAME' if own else f'--config.{name}=…',
-    )
+    problem = f'config.{name} = {value!r}: {field.meaning}'
+    cure = f'--config.{name}={value}:NAME' if own else f'--config.{name}=…'
+    raise InputError(problem, allowed=field.allowed, cure=cure)

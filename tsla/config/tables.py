@@ -103,7 +103,7 @@ TARGETS = {
 }
 # What ends the smoothing under schedule auto; optimal moves θ, and is no rule.
 RULES = {name: Entry(rules.RULES.get(name)) for name in rules.NAMES} | {
-  'plateau': Entry(rules.plateau, ('data.held_out',)),
+  'plateau': Entry(rules.plateau, ('data.validation',)),
   FORM: Entry(),
 }
 _NETWORK = {'stem': 'model.stem', 'width': 'model.width'}  # by parameter
@@ -156,7 +156,7 @@ TABLES: dict[str, Mapping[str, Entry]] = {
 }
 # Fields that always count, whoever else needs them.
 _CHOSEN = ('smoothing.method', 'smoothing.target', 'smoothing.rule')
-_ALWAYS = ('data.held_out', *(name for name in TABLES if name not in _CHOSEN))
+_ALWAYS = ('data.validation', *(name for name in TABLES if name not in _CHOSEN))
 # By each other field that has users the first of those who may be one.
 USERS: dict[str, str] = {
   name: field
@@ -233,11 +233,9 @@ def metrics_of(text: str, num_classes: int) -> Metrics | None:
   taken = {'kind', 'step', 'epoch', 'ece', *EvalSums._fields}
   for name, value in made.items():
     if name in taken or value.shape != (3,):
-      raise InputError(
-        f'{where}: gives {name!r} of shape {value.shape} for 3 examples',
-        allowed='one value an example, under a name that is not one of '
-        + ', '.join(sorted(taken)),
-      )
+      problem = f'{where}: gives {name!r} of shape {value.shape} for 3 examples'
+      allowed = 'one value an example, under a name that is not one of '
+      raise InputError(problem, allowed=allowed + ', '.join(sorted(taken)))
   return own
 
 

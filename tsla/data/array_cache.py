@@ -26,10 +26,7 @@ def cached_array(
 
   The facts are all that it follows from, to the bit, JSON-ready. Processes that
   ask at once wait for the first one; those that share no disk compute the same,
-  each for itself.
-
-  Raises:
-    InputError: the cache cannot be written.
+  each for itself. Raises InputError if the cache cannot be written.
   """
   text = json.dumps(facts, sort_keys=True)
   home = user_cache(kind)
@@ -49,11 +46,7 @@ def cached_array(
 
 @contextlib.contextmanager
 def writing(home: pathlib.Path, problem: str, cure: str) -> Iterator[None]:
-  """Holds the lock of a cache's folder, which is made if it is missing.
-
-  Raises:
-    InputError: the disk refuses; with `problem` and `cure`.
-  """
+  """Locks a cache's folder, made if missing; InputError if the disk refuses."""
   try:
     home.mkdir(parents=True, exist_ok=True)
     with locked(home / '.lock'):

@@ -19,20 +19,7 @@ _STREAM = int.from_bytes(b'augm')
 def example_keys(
   seed: int | jax.Array, epoch: int | jax.Array, indices: jax.Array
 ) -> jax.Array:
-  """Returns one random key per example.
-
-  Args:
-    seed: the run's seed; may be traced.
-    epoch: which pass over the data, from 0; may be traced.
-    indices: `i32[B]`, places in the data set.
-
-  Returns:
-    `key[B]`, typed PRNG keys.
-
-  Example:
-    >>> example_keys(seed=0, epoch=2, indices=jnp.array([7, 1])).shape
-    (2,)
-  """
+  """A key of each example, `key[B]`, by its place in the set, `i32[B]`."""
   # Named, because a key of 'rbg' draws other numbers under vmap.
   key = jax.random.key(seed, impl='threefry2x32')
   key = jax.random.fold_in(jax.random.fold_in(key, _STREAM), epoch)
@@ -44,22 +31,10 @@ def random_crop(
 ) -> jax.Array:
   """Pads one image with zeros, then cuts a window at a uniform random place.
 
-  `pad=4` is the usual recipe for CIFAR: as the zeros are added before
-  `normalize`, the border is black, not the data set's mean. `size=224` is the
-  one for larger images.
-
-  Args:
-    image: `u8[H, W, C]`.
-    key: a PRNG key.
-    pad: pixels added on each of the four sides, at least 0.
-    size: side of the square window, at most `H + 2 pad` and `W + 2 pad`; 0
-      keeps H x W.
-
-  Returns:
-    `u8[size, size, C]`, or `u8[H, W, C]` for size 0.
-
-  Raises:
-    TypeError: if the window is larger than the padded image.
+  As the zeros are added before `normalize`, the border is black, not the data
+  set's mean. `pad` pixels are added on each of the four sides of `u8[H, W, C]`;
+  a window of `size` 0 is of H x W, and TypeError is raised for one that is
+  larger than the padded image.
 
   Example:
     >>> image = jnp.ones((32, 32, 3), jnp.uint8)
@@ -86,23 +61,7 @@ def augment_train(
   """Crops and flips a batch, each example from its own key.
 
   Crop and flip draw independently; switching one off leaves the other's draws
-  as they were.
-
-  Args:
-    images: `u8[B, H, W, C]`.
-    keys: `key[B]`, from `example_keys`.
-    pad: zero padding before the crop, in pixels; 0 for none.
-    crop: side of the random window; 0 keeps H x W.
-    flip: whether to mirror half of the images.
-
-  Returns:
-    `u8[B, crop, crop, C]`, or `u8[B, H, W, C]` for crop 0.
-
-  Example:
-    >>> keys = example_keys(0, 0, jnp.arange(2))
-    >>> images = jnp.zeros((2, 32, 32, 3), jnp.uint8)
-    >>> augment_train(images, keys, pad=4, crop=0, flip=True).shape
-    (2, 32, 32, 3)
+  as they were. Pad and crop are those of `random_crop`, `u8[B, H, W, C]`.
   """
 
   def augment_one(image: jax.Array, key: jax.Array) -> jax.Array:
@@ -118,32 +77,20 @@ def center_crop(images: jax.Array, size: int) -> jax.Array:
   """Cuts the central square window out of every image.
 
   Where the window cannot be central to the pixel, its corner is
-  `round((H - size) / 2)`, half to even, as in torchvision.
-
-  Args:
-    images: `u8[B, H, W, C]`.
-    size: side of the window, 1 .. min(H, W).
-
-  Returns:
-    `u8[B, size, size, C]`.
-
-  Raises:
-    TypeError: if the window is larger than the image.
+  `round((H - size) / 2)`, half to even, as in torchvision. A size of 0 keeps
+  the images, `u8[B, H, W, C]`; TypeError is raised for one that is larger.
 
   Example:
     >>> center_crop(jnp.arange(5).reshape(1, 1, 5, 1), 1).item()
     2
   """
+  if not size:
+    return images
   batch, height, width, channels = images.shape
   top, left = round((height - size) / 2), round((width - size) / 2)
   return jax.lax.slice(
     images, (0, top, left, 0), (batch, top + size, left + size, channels)
   )
-
-
-def augment_eval(images: jax.Array, *, crop: int) -> jax.Array:
-  """Returns the central windows of side `crop`; 0 keeps the images."""
-  return center_crop(images, crop) if crop else images
 
 
 def normalize(
@@ -152,16 +99,7 @@ def normalize(
   std: Sequence[float] | jax.Array,
   dtype: DTypeLike = jnp.float32,
 ) -> jax.Array:
-  """Returns `(images / 255 - mean) / std`, computed in float32, then cast.
-
-  Args:
-    images: `u8[B, H, W, C]`, 0 .. 255.
-    mean: `f32[C]`, per channel, of pixels scaled to 0 .. 1.
-    std: `f32[C]`, per channel, of pixels scaled to 0 .. 1; positive.
-    dtype: what the model computes in, `float32` or `bfloat16`.
-
-  Returns:
-    `dtype[B, H, W, C]`.
+  """`(images / 255 - mean) / std`, by channel, in float32, then cast.
 
   Example:
     >>> white = jnp.full((1, 1, 1, 1), 255, jnp.uint8)

@@ -1,13 +1,10 @@
 """Decoded pixels on disk: an image is decoded once, not at every start.
 
-Below one of a source's homes a set lies in PLACE/STATE. PLACE stands for where
-the source is, for the image size and for the decoder; STATE for the source's
-content. A new state replaces the old one. A folder STATE is complete or not
-there, because it is renamed into its place, and nothing in it ever changes.
-
-What a fault of the disk changes there is noticed: all of it is read once a
-start and compared with its SHA-256; the set is decoded again where it differs.
-On all cores, each takes 1.5 GB/s if it has instructions for SHA-256.
+Below one of a source's homes a set lies in PLACE/STATE: where the source is,
+its image size and decoder; its content. A new state replaces the old one. It is
+complete or not there, because it is renamed into its place, and never changes:
+all of it is read once a start, 1.5 GB/s a core with instructions for SHA-256,
+and the set is decoded again where a fault of the disk made it differ.
 """
 
 import collections
@@ -19,19 +16,19 @@ import pathlib
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent import futures
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tsla.data import images
-from tsla.data.array_cache import writing
+from tsla.data.array_cache import cached_array, writing
 from tsla.data.sources import Examples, Source, Splits
 from tsla.errors import InputError
 from tsla.files import existing, read_object, sync, write_object, write_whole
 
-_FORMAT = 1  # of the files below
+_FORMAT = 2  # of the files below
 _PART = 2**26  # bytes of images that have a SHA-256
 _SPLITS = ('train', 'test')
 _ABOUT = 'about.json'
@@ -47,35 +44,32 @@ class Decoded(NamedTuple):
   splits: Splits  # train and test; the images are mapped read-only
   class_names: list[str]
   fingerprint: str
-  skipped: list[Sequence[str]]  # where a corrupt image was, and why
+  notes: list[str]  # what a person should know of them
+  left_out: list[tuple[str, str]]  # files, and why
 
 
 def load_decoded(source: Source, size: int, *, skip_corrupt: bool) -> Decoded:
   """Returns a source's decoded images; decodes them unless they are there.
 
-  Processes that ask at once wait for the first one. Corrupt images that are
-  skipped are named on stderr.
-
-  Raises:
-    InputError: the source cannot be used; an image is corrupt and
-      `skip_corrupt` is false, or has another shape than the others; the disk
-      is full.
+  Processes that ask at once wait for the first one. A size of -1 is the one
+  that fits. Raises InputError where the source cannot be used, the disk is
+  full, or an image is corrupt, unless `skip_corrupt`, or of another shape.
   """
-  place, state = _place(source, size), source.state()
-  found = (_open(home / place / state) for home in source.homes)
+  state = source.state()
+  if size < 0:
+    facts = {'location': source.location, 'state': state}
+    size = int(cached_array('side', facts, lambda: _side(source)))
+  place = _place(source, size)
+  found = (_open(home / place / state, skip_corrupt) for home in source.homes)
   decoded = next(filter(None, found), None)
   if not decoded:
-    home = next(filter(_is_writable, source.homes), source.homes[-1])
+    writable = (h for h in source.homes if os.access(existing(h), os.W_OK))
+    home = next(writable, source.homes[-1])
     with writing(home, 'no decoded images can be stored there', _MAKE_ROOM):
       folder = home / place / state
-      if not (decoded := _open(folder)):
+      if not (decoded := _open(folder, skip_corrupt)):
         _build(folder, source, size, skip_corrupt)
-        decoded = _open(folder)
-  if decoded.skipped:
-    if not skip_corrupt:
-      raise images.CorruptImage(*decoded.skipped[0])
-    text = f'{len(decoded.skipped)} corrupt images left out, the first is '
-    print(text + decoded.skipped[0][0], file=sys.stderr)
+        decoded = _open(folder, skip_corrupt)
   return decoded
 
 
@@ -91,20 +85,21 @@ def fingerprint(splits: Splits, class_names: list[str]) -> str:
   return digest.hexdigest()
 
 
+def _side(source: Source) -> np.ndarray:
+  splits = source.open().splits.values()
+  read = (example[:2] for split in splits for example in split.read())
+  return np.array(images.fitting_side(read))
+
+
 def _place(source: Source, size: int) -> str:
   import PIL
 
-  parts = [_FORMAT, source.location, size, PIL.__version__]
-  digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+  digest = _sha256([_FORMAT, source.location, size, PIL.__version__])
   readable = re.sub(r'[^\w.]+', '-', source.location).strip('-')[-40:]
   return f'{readable}-{size}-{digest[:12]}'
 
 
-def _is_writable(home: pathlib.Path) -> bool:
-  return os.access(existing(home), os.W_OK)
-
-
-def _open(folder: pathlib.Path) -> Decoded | None:
+def _open(folder: pathlib.Path, skip_corrupt: bool) -> Decoded | None:
   """Returns what the folder holds; None where that is not what was written."""
   if not folder.exists():
     return None
@@ -117,15 +112,24 @@ def _open(folder: pathlib.Path) -> Decoded | None:
     for split in _SPLITS:
       if about[split]['images_sha256'] != _digests(splits[split][0]):
         raise ValueError(f'{folder / split}.images: not what was written')
-    return Decoded(splits, names, about['fingerprint'], skipped)
+    notes, left_out = about['notes'], about['left_out']
   except (OSError, ValueError, KeyError) as error:
     text = getattr(error, 'problem', error)
     print(f'{text}; its set is decoded again', file=sys.stderr)
     return None
+  if skipped and not skip_corrupt:
+    raise images.CorruptImage(*skipped[0])
+  left_out += [(where, 'damaged') for where, _ in skipped]
+  if left_out:
+    reasons = collections.Counter(why for _, why in left_out).most_common()
+    counts = ', '.join(f'{count} {why}' for why, count in reasons[:5])
+    first = f"{left_out[0][0]}; data.json in the run's directory names all"
+    notes.append(f'{len(left_out)} files left out: {counts}; as {first}')
+  return Decoded(splits, names, about['fingerprint'], notes, left_out)
 
 
-def _sha256(about: dict[str, Any]) -> str:
-  return hashlib.sha256(json.dumps(about).encode()).hexdigest()
+def _sha256(value: Any) -> str:
+  return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def _digests(pixels: np.ndarray) -> list[str]:
@@ -162,17 +166,19 @@ def _build(
     shutil.rmtree(stale, ignore_errors=True)
   building.mkdir()
   try:
-    class_names, examples = source.open()
+    contents = source.open()
     about = {
-      split: _write_split(building / split, examples[split], size, skip_corrupt)
-      for split in _SPLITS
+      split: _write_split(building / split, examples, size, skip_corrupt)
+      for split, examples in contents.splits.items()
     }
     splits = _open_splits(building, about)
     for split in _SPLITS:
       about[split]['images_sha256'] = _digests(splits[split][0])
     about |= {
-      'class_names': class_names,
-      'fingerprint': fingerprint(splits, class_names),
+      'class_names': contents.class_names,
+      'left_out': contents.left_out,
+      'notes': contents.notes,
+      'fingerprint': fingerprint(splits, contents.class_names),
       'source': source.location,
       'image_size': size,
     }

@@ -1,11 +1,12 @@
 """A name becomes arrays: every source ends in the same two checked splits."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tsla.data import cache, label_noise, npz, sources
+from tsla.data import cache, folders, label_noise, npz, sources
 from tsla.errors import InputError
 from tsla.files import untrusted
 
@@ -31,7 +32,9 @@ class Dataset:
   class_names: tuple[str, ...]  # by label
   # SHA-256 over images, labels, shapes and class names, whatever they are from.
   fingerprint: str
-  held_out: Split | None = None  # what of `train` is not trained on
+  validation: Split | None = None  # of the training set, not trained on
+  notes: Sequence[str] = ()  # what a person should know of it
+  left_out: Sequence[tuple[str, str]] = ()  # its files that are not in it, why
 
   @property
   def num_classes(self) -> int:
@@ -48,35 +51,23 @@ def load_dataset(config: 'ml_collections.ConfigDict') -> Dataset:
   """Reads a data set and checks it against what it says of itself.
 
   Images are decoded once; a later call maps what `tsla.data.cache` keeps.
-
-  Args:
-    config: the `data` part of a run's configuration. Beside what
-      `tsla.config.schema` says, `name` may be a TFDS set, as name, name/config
-      or name/version, that lies prepared on disk as array_record and has the
-      features `image` and `label`.
-
-  Raises:
-    InputError: the set is unknown, missing, damaged, empty, of mixed sizes, or
-      not what it says it is.
+  `config` is the section `data`. Raises InputError for a set that is unknown,
+  missing, damaged, empty, of mixed sizes, or not what it says it is.
   """
-  where = f'data.name = {config.name!r}:'
-  if config.name in ('folder', 'npz') and not config.path:
-    kind = 'DIR' if config.name == 'folder' else 'FILE'
-    cure = f'--config.data.path={kind}'
+  name, path, where = config.name, config.path, f'data.name = {config.name!r}:'
+  cure = f'--config.data.path={"FILE" if name == "npz" else "DIR"}'
+  if name in ('folder', 'npz') and not path:
     raise InputError(f'{where} data.path is empty', cure=cure)
-  if config.name == 'npz':
-    raw, class_names = npz.read(config.path, config.image_size)
-    fingerprint = cache.fingerprint(raw, class_names)
+  if name == 'npz':
+    raw, class_names, notes = npz.read(path, config.image_size)
+    fingerprint, left_out = cache.fingerprint(raw, class_names), []
   else:
-    named = f'{where} data.path = {config.path!r}'
-    with untrusted(named, cure='--config.data.path=DIR'):
-      if config.name == 'folder':
-        source = sources.find_folder(config.path)
+    with untrusted(f'{where} data.path = {path!r}', cure=cure):
+      if name == 'folder':
+        source = folders.find_folder(path)
       else:
-        source = sources.find_tfds(
-          config.name, config.path, download=config.download
-        )
-      raw, class_names, fingerprint, _ = cache.load_decoded(
+        source = sources.find_tfds(name, path, download=config.download)
+      raw, class_names, fingerprint, notes, left_out = cache.load_decoded(
         source, config.image_size, skip_corrupt=config.skip_corrupt
       )
   train, test = (
@@ -91,21 +82,40 @@ def load_dataset(config: 'ml_collections.ConfigDict') -> Dataset:
     problem = f'{where} images of train are {shapes[0]}, of test {shapes[1]}'
     cure = '--config.data.image_size=256 resizes all images'
     raise InputError(problem, allowed='one shape', cure=cure)
-  held_out = None
-  if config.label_noise or config.held_out:
+  notes += _check_classes(where, train, test, class_names)
+  validation = None
+  if config.label_noise or config.validation:
     fraction, seed = config.label_noise, config.label_noise_seed
     labels = label_noise.add_label_noise(
       train.labels, len(class_names), fraction, seed
     )
-    mask = label_noise.held_out(len(labels), config.held_out)
+    mask = label_noise.set_apart(train.labels, config.validation)
     fingerprint = label_noise.fingerprint(fingerprint, labels, mask)
     train = Split(train.images, labels)
     if mask.any():
-      train, held_out = (
+      train, validation = (
         Split(train.images[part], labels[part]) for part in (~mask, mask)
       )
-  names = tuple(class_names)
-  return Dataset(config.name, train, test, names, fingerprint, held_out)
+  parts = train, test, tuple(class_names), fingerprint, validation
+  return Dataset(name, *parts, notes, left_out)
+
+
+def _check_classes(
+  where: str, train: Split, test: Split, class_names: list[str]
+) -> list[str]:
+  """A notice of classes that are not tested; InputError: not trained."""
+  lacking = []
+  for split in (train, test):
+    counts = np.bincount(split.labels, minlength=len(class_names))
+    names = [class_names[label] for label in np.flatnonzero(counts == 0)]
+    more = f' and {len(names) - 5} more' * (len(names) > 5)
+    lacking.append(', '.join(names[:5]) + more)
+  if lacking[0]:
+    problem = f'{where} no training example of {lacking[0]}'
+    allowed = 'one of each class, and one to test it where that can be'
+    cure = 'add one, or take what is of that class out of the test set'
+    raise InputError(problem, allowed=allowed, cure=cure)
+  return [f'no test example of {lacking[1]}'] * bool(lacking[1])
 
 
 def _checked(

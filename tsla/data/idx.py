@@ -63,13 +63,9 @@ def convert(
     raise InputError(f'--train={train}', allowed=allowed, cure=cure)
   for name in ('train_images', 'train_labels'):
     arrays[name] = arrays[name][:train]
-  try:
+  np.savez_compressed(buffer := io.BytesIO(), **arrays)
+  allowed, cure = 'a file that can be written', '--out=data/fashion_mnist.npz'
+  with untrusted(f'--out={out}', allowed=allowed, cure=cure):
     out.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(buffer := io.BytesIO(), **arrays)
     write_whole(out, buffer.getvalue())
-  except OSError as error:
-    allowed = 'a file that can be written'
-    cure = '--out=data/fashion_mnist.npz'
-    problem = f'--out={out}: {error}'
-    raise InputError(problem, allowed=allowed, cure=cure) from error
   return arrays

@@ -5,6 +5,7 @@ go through Pillow, converted to RGB first and resized afterwards.
 """
 
 import collections
+import contextlib
 import io
 import itertools
 import os
@@ -22,11 +23,14 @@ from tsla.files import open_regular
 if TYPE_CHECKING:
   from PIL import Image
 
-
 _PART = 32  # images that a thread decodes in one go
 # What data sets hold under the names of JPEG and PNG. Pillow knows others, and
 # runs a program for one of them.
-_FORMATS = ('JPEG', 'PNG', 'GIF', 'BMP', 'WEBP')
+_FORMATS = ('JPEG', 'PNG', 'GIF', 'BMP', 'WEBP', 'TIFF')
+LARGEST = 256  # pixels a side, where no size is given
+# What turns an image upright, as Pillow numbers it, by EXIF's orientation.
+_ORIENTATION = 0x0112
+_TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 MOST_PIXELS = 2**26  # of an image, in the file or resized: 8192 × 8192
 
 # What names an image in errors, and its encoded bytes or its file.
@@ -38,10 +42,8 @@ class CorruptImage(InputError):
 
   def __init__(self, where: str, reason: str):
     self.where, self.reason = where, reason
-    super().__init__(
-      f'{where}: not a readable image: {reason}',
-      cure='repair it, or --config.data.skip_corrupt=true leaves it out',
-    )
+    cure = 'repair it, or --config.data.skip_corrupt=true leaves it out'
+    super().__init__(f'{where}: not a readable image: {reason}', cure=cure)
 
 
 def decode_all(
@@ -50,11 +52,10 @@ def decode_all(
   """Decodes images on all cores, to `u8[H, W, C]` in the order of `sources`.
 
   C is 3 for RGB, 1 for grey; `size` is the side in pixels they are resized to,
-  antialiased bilinear, 0 = as stored. Transparency is dropped, EXIF rotation
-  ignored. What is damaged is yielded as such.
-
-  Raises:
-    InputError: an image cannot be opened or has more than 8 bits a channel.
+  antialiased bilinear, 0 = as stored. Transparency is dropped; of 16 bits a
+  channel the upper half is kept, rounded. A file is turned upright as its EXIF
+  says; the bytes of a prepared set stay as they were published. What is damaged
+  is yielded as such; InputError is raised if an image cannot be opened.
   """
 
   def decode(part: list[Encoded]) -> list[np.ndarray | CorruptImage]:
@@ -62,6 +63,8 @@ def decode_all(
 
   from PIL import Image
 
+  # Of metadata that nobody reads.
+  warnings.filterwarnings('ignore', category=UserWarning, module='PIL')
   # Pillow's own budget: beyond ours it warns, and far beyond it refuses.
   warnings.simplefilter('error', Image.DecompressionBombWarning)
   sources, waiting = iter(sources), collections.deque()
@@ -77,12 +80,37 @@ def decode_all(
       yield from waiting.popleft().result()
 
 
-def resize(image: np.ndarray, size: int) -> np.ndarray:
-  """Resizes `u8[H, W, C]`, C = 1 or 3, as `decode_all` does."""
+def convert(image: np.ndarray, channels: int, size: int) -> np.ndarray:
+  """Pixels, `u8[H, W, C]`, as `decode_all` gives those of a file."""
   from PIL import Image
 
-  grey = image.shape[-1] == 1
-  return _pixels(Image.fromarray(image[..., 0] if grey else image), size)
+  pixels = image[..., 0] if image.shape[-1] == 1 else image
+  return _pixels(Image.fromarray(pixels), channels, size)
+
+
+def fitting_side(sources: Iterable[Encoded]) -> int:
+  """The median of the shorter sides of images, at most `LARGEST`."""
+  sides = []
+  for _, source in sources:
+    with contextlib.suppress(Exception), _opened(source) as image:
+      sides.append(min(image.size))
+  return min(LARGEST, int(np.median(sides or [LARGEST])))
+
+
+@contextlib.contextmanager
+def _opened(source: bytes | pathlib.Path) -> Iterator['Image.Image']:
+  from PIL import Image
+
+  opened = io.BytesIO if isinstance(source, bytes) else open_regular
+  with opened(source) as file, Image.open(file, formats=_FORMATS) as image:
+    yield image
+
+
+def _upper_half(values: np.ndarray) -> np.ndarray:
+  """Whole numbers of 16 bits as `u8`, 65535 as 255."""
+  if values.dtype.kind not in 'iu' or values.min() < 0 or values.max() >= 2**16:
+    raise ValueError(f'{values.dtype} pixels beyond 16 bits')
+  return np.rint(values / 257).astype(np.uint8)
 
 
 def _decode(
@@ -92,28 +120,32 @@ def _decode(
 
   bombs = Image.DecompressionBombError, Image.DecompressionBombWarning
   try:
-    opened = io.BytesIO if isinstance(source, bytes) else open_regular
-    with opened(source) as file, Image.open(file, formats=_FORMATS) as image:
+    with _opened(source) as image:
       if image.width * image.height > MOST_PIXELS:
         found = f'{image.width} × {image.height} pixels'
         raise ValueError(f'{found}, more than {MOST_PIXELS:,}')
+      image.load()
+      turn = None
+      if not isinstance(source, bytes):
+        with contextlib.suppress(Exception):  # of EXIF that is damaged
+          turn = _TURNS.get(image.getexif().get(_ORIENTATION))
+      if turn is not None:
+        image = image.transpose(turn)
       if image.mode.startswith(('I', 'F')):
-        problem = f'{where}: an image of mode {image.mode}'
-        raise InputError(problem, allowed='8 bits a channel')
+        image = Image.fromarray(_upper_half(np.asarray(image)))
       if 'transparency' in image.info:  # Pillow warns about the direct way.
         image = image.convert('RGBA')
-      return _pixels(image.convert('L' if channels == 1 else 'RGB'), size)
-  except InputError:
-    raise
+      return _pixels(image, channels, size)
   except (OSError, SyntaxError, ValueError, *bombs) as error:
     if getattr(error, 'errno', None):  # the disk's error, not the image's
       raise InputError(f'{where}: {error.strerror}') from error
     return CorruptImage(where, str(error))
 
 
-def _pixels(image: 'Image.Image', size: int) -> np.ndarray:
+def _pixels(image: 'Image.Image', channels: int, size: int) -> np.ndarray:
   from PIL import Image
 
+  image = image.convert('L' if channels == 1 else 'RGB')
   if size:
     image = image.resize((size, size), Image.Resampling.BILINEAR)
   pixels = np.asarray(image)

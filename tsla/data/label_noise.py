@@ -1,4 +1,4 @@
-"""What an experiment changes of a training set: wrong labels, a part held out.
+"""What an experiment changes of a training set: wrong labels, a part set apart.
 
 Both are functions of the set's labels and the config, never of the run's seed,
 so that the runs of a comparison see the same set. The test set stays as it is.
@@ -10,8 +10,7 @@ import jax
 import numpy as np
 
 # Each separates its draws from others of the same seed.
-_NOISE = int.from_bytes(b'nois')
-_HELD_OUT = int.from_bytes(b'held')
+_NOISE, _VALIDATION, _TEST = map(int.from_bytes, (b'nois', b'vali', b'test'))
 
 
 def add_label_noise(
@@ -24,35 +23,44 @@ def add_label_noise(
     >>> int((noisy != 0).sum())
     4
   """
+  if not fraction:
+    return labels
   count = len(labels)
-  which, shift = jax.random.split(_key(seed, _NOISE))
-  picked = _picked(which, count, fraction)
+  # Named, so that `jax_default_prng_impl` cannot change a data set.
+  key = jax.random.key(seed, impl='threefry2x32')
+  which, shift = jax.random.split(jax.random.fold_in(key, _NOISE))
+  order = np.asarray(jax.random.permutation(which, count))
+  picked = order[: round(fraction * count)]
   shifts = np.asarray(jax.random.randint(shift, (count,), 1, num_classes))
   noisy = np.array(labels)
   noisy[picked] = (noisy[picked] + shifts[picked]) % num_classes
   return noisy
 
 
-def held_out(count: int, fraction: float) -> np.ndarray:
-  """Which `round(fraction · N)` examples are kept from training, `bool[N]`."""
-  mask = np.zeros(count, bool)
-  mask[_picked(_key(0, _HELD_OUT), count, fraction)] = True
+def set_apart(
+  labels: np.ndarray, fraction: float, *, test: bool = False
+) -> np.ndarray:
+  """Which examples the validation, or test, split takes, `bool[N]`.
+
+  Of the n of a class `round(fraction · n)`, but one at least, and one stays.
+
+  Example:
+    >>> mask = set_apart(np.array([0] * 10 + [1] * 4 + [2]), fraction=0.2)
+    >>> [int(mask[:10].sum()), int(mask[10:14].sum()), int(mask[14])]
+    [2, 1, 0]
+  """
+  mask = np.zeros(len(labels), bool)
+  # Raw numbers, which are those of every version of NumPy.
+  numbers = np.random.Philox(key=_TEST if test else _VALIDATION)
+  order = np.lexsort((numbers.random_raw(len(labels)), labels))
+  bounds = np.flatnonzero(np.diff(labels[order])) + 1
+  for own in np.split(order, bounds) if fraction else ():
+    count = max(1, round(fraction * len(own)))
+    mask[own[: min(count, len(own) - 1)]] = True
   return mask
 
 
-def _key(seed: int, stream: int) -> jax.Array:
-  # Named, so that `jax_default_prng_impl` cannot change a data set.
-  return jax.random.fold_in(jax.random.key(seed, impl='threefry2x32'), stream)
-
-
-def _picked(key: jax.Array, count: int, fraction: float) -> np.ndarray:
-  order = np.asarray(jax.random.permutation(key, count))
-  return order[: round(fraction * count)]
-
-
 def fingerprint(before: str, labels: np.ndarray, mask: np.ndarray) -> str:
-  """That of the set `before` with these training labels and held-out part."""
-  digest = hashlib.sha256(before.encode())
-  digest.update(labels.astype('<i4'))
-  digest.update(mask)
-  return digest.hexdigest()
+  """That of the set `before` with these training labels and part set apart."""
+  parts = before.encode(), labels.astype('<i4').tobytes(), mask.tobytes()
+  return hashlib.sha256(b''.join(parts)).hexdigest()

@@ -2,6 +2,7 @@
 
 import os
 import zipfile
+from collections.abc import Collection
 
 import numpy as np
 
@@ -19,18 +20,55 @@ _HEADERS = {
 _MOST_CLASSES = 1_000_000  # more is a marker, not a label
 
 
-def read(path: str, size: int) -> tuple[Splits, list[str]]:
-  """A file's splits, and its class names, else '0' to the largest label.
+def read(path: str, size: int) -> tuple[Splits, list[str], list[str]]:
+  """A file's splits, its class names, and what a person should know of it.
 
-  Raises:
-    InputError: the file is damaged, an array is missing or of the wrong type,
-      or all of them take more than half of the machine's memory.
+  Labels are texts, or numbers from 0 with `class_names`; without, any numbers:
+  those that occur are the classes, in order. A size of 0 is as stored, of -1
+  the shorter side, at most `images.LARGEST`. InputError: the file is damaged,
+  an array is missing or of the wrong type, or all take over half of the memory.
   """
+  where, notes = f'data.path = {path!r}', []
+  arrays = read_arrays(path, (*_NPZ, 'class_names'), where)
+  if missing := [key for key in _NPZ if key not in arrays]:
+    problem = f'{where}: it has no {", ".join(missing)}'
+    raise InputError(problem, allowed=', '.join(_NPZ))
+  for key in _NPZ:
+    _check_array(where, key, arrays[key])
+  labels = np.concatenate([arrays['train_labels'], arrays['test_labels']])
+  kinds, places = np.unique(labels, return_inverse=True)
+  class_names = arrays.get('class_names', kinds).astype(str).ravel().tolist()
+  if 'class_names' not in arrays:
+    labels = places
+    if class_names != [str(label) for label in range(len(kinds))]:
+      several = ', '.join(class_names[:5]) + ', …' * (len(kinds) > 5)
+      notes.append(f'labels 0 to {len(kinds) - 1} are {several}')
+  elif labels.dtype.kind == 'U':
+    if unknown := sorted({*kinds.tolist()} - {*class_names}):
+      problem = f'{where}: labels {unknown[:3]}'
+      raise InputError(problem, allowed=f'class_names: {class_names[:9]}')
+    labels = np.array([class_names.index(kind) for kind in kinds])[places]
+  cut, raw = len(arrays['train_labels']), {}
+  for split, part in (('train', labels[:cut]), ('test', labels[cut:])):
+    pixels = arrays[f'{split}_images']
+    if pixels.ndim == 3:
+      pixels = pixels[..., None]
+    size = min(*pixels.shape[1:3], images.LARGEST) if size < 0 else size
+    if len(pixels) and size and (size, size) != pixels.shape[1:3]:
+      pixels = np.stack(
+        [images.convert(image, pixels.shape[3], size) for image in pixels]
+      )
+    raw[split] = pixels, part
+  return raw, class_names, notes
+
+
+def read_arrays(
+  path: str | os.PathLike, keys: Collection[str], where: str
+) -> dict[str, np.ndarray]:
+  """Those arrays of a file that are there; raises as `read` does."""
+  allowed = 'plain arrays, as numpy.savez writes them; no objects'
   with (
-    files.untrusted(
-      f'data.path = {path!r}: not a readable .npz file',
-      allowed='plain arrays, as numpy.savez writes them; no objects',
-    ),
+    files.untrusted(f'{where}: not a readable .npz file', allowed=allowed),
     files.open_regular(path) as opened,
     zipfile.ZipFile(opened) as archive,
   ):
@@ -38,31 +76,25 @@ def read(path: str, size: int) -> tuple[Splits, list[str]]:
     files.check_archive(archive, memory // 2, _KINDS)
     there = {name.removesuffix('.npy'): name for name in archive.namelist()}
     arrays = {
-      key: _read_member(archive, there[key])
-      for key in (*_NPZ, 'class_names')
-      if key in there
+      key: _read_member(archive, there[key]) for key in keys if key in there
     }
-    if 'class_names' in arrays:
-      if arrays['class_names'].size > _MOST_CLASSES:
-        raise ValueError(f'class_names are more than {_MOST_CLASSES:,}')
-      class_names = arrays['class_names'].astype(str).ravel().tolist()
-  if missing := [key for key in _NPZ if key not in arrays]:
-    problem = f'data.path = {path!r}: it has no {", ".join(missing)}'
-    raise InputError(problem, allowed=', '.join(_NPZ))
-  for key in _NPZ:
-    _check_array(path, key, arrays[key])
-  if 'class_names' not in arrays:
-    labels = np.concatenate([arrays['train_labels'], arrays['test_labels']])
-    class_names = [str(k) for k in range(int(labels.max()) + 1)]
-  raw = {}
-  for split in ('train', 'test'):
-    pixels, labels = arrays[f'{split}_images'], arrays[f'{split}_labels']
-    if pixels.ndim == 3:
-      pixels = pixels[..., None]
-    if size and len(pixels):
-      pixels = np.stack([images.resize(image, size) for image in pixels])
-    raw[split] = pixels, labels
-  return raw, class_names
+    if len(arrays.get('class_names', ())) > _MOST_CLASSES:
+      raise ValueError(f'class_names are more than {_MOST_CLASSES:,}')
+    for key, array in arrays.items():
+      if array.dtype.kind == 'S':
+        arrays[key] = np.char.decode(array, 'utf-8')
+  return arrays
+
+
+def read_images(path: str | os.PathLike) -> np.ndarray:
+  """The `images` of a file, else its `test_images`, `u8[N, H, W, C]`."""
+  keys = 'images', 'test_images'
+  arrays = read_arrays(path, keys, str(path))
+  if not arrays:
+    raise InputError(f'{path}: it has no images', allowed=' or '.join(keys))
+  key = min(arrays)
+  _check_array(str(path), key, arrays[key])
+  return arrays[key].reshape(*arrays[key].shape[:3], -1)
 
 
 def _read_member(archive: zipfile.ZipFile, name: str) -> np.ndarray:
@@ -76,18 +108,18 @@ def _read_member(archive: zipfile.ZipFile, name: str) -> np.ndarray:
   return values.reshape(shape, order='F' if by_columns else 'C')
 
 
-def _check_array(path: str, key: str, array: np.ndarray) -> None:
+def _check_array(where: str, key: str, array: np.ndarray) -> None:
   found = f'{array.dtype} of shape {array.shape}'
   if 'labels' in key:
-    right = array.ndim == 1 and array.dtype.kind in 'iu' and len(array) > 0
-    if right:
-      found += f', up to {array.max()}'
-      right = array.max() < _MOST_CLASSES
-    allowed = f'at least one integer below {_MOST_CLASSES}, shape (N,)'
+    right = array.ndim == 1 and array.dtype.kind in 'iuU' and len(array) > 0
+    if right and array.dtype.kind != 'U':
+      found += f', from {array.min()} to {array.max()}'
+      right = 0 <= array.min() <= array.max() < _MOST_CLASSES
+    allowed = f'texts or integers, 0 to {_MOST_CLASSES - 1}, one or more: (N,)'
   else:
     grey_or_rgb = array.ndim == 4 and array.shape[-1] in (1, 3)
     right = array.dtype == np.uint8 and (array.ndim == 3 or grey_or_rgb)
     allowed = 'uint8 of shape (N, H, W), (N, H, W, 1) or (N, H, W, 3)'
   if not right:
-    problem = f'data.path = {path!r}: {key} is {found}'
+    problem = f'{where}: {key} is {found}'
     raise InputError(problem, allowed=allowed)

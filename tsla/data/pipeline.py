@@ -23,11 +23,9 @@ class View(NamedTuple):
   std: Sequence[float]
   dtype: str  # of the input, 'float32' or 'bfloat16'
 
-  def input_shape(
-    self, image_shape: tuple[int, int, int]
-  ) -> tuple[int, int, int]:
+  def input_shape(self, stored: Sequence[int]) -> tuple[int, int, int]:
     """(H, W, C) of a network's input, from that of stored images."""
-    height, width, channels = image_shape
+    height, width, channels = stored
     return self.crop or height, self.crop or width, channels
 
 
@@ -47,7 +45,7 @@ def train_view(
 
 def clean_view(view: View, images: jax.Array) -> jax.Array:
   """Cut from the centre and normalised."""
-  return _normalized(view, augment.augment_eval(images, crop=view.crop))
+  return _normalized(view, augment.center_crop(images, view.crop))
 
 
 def augmented(

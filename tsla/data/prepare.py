@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tsla.data.builders import BUILDERS, builder_class
 from tsla.errors import InputError
-from tsla.files import expand, locked, sha256_of
+from tsla.files import expand, locked, sha256_of, untrusted
 
 if TYPE_CHECKING:
   import tensorflow_datasets as tfds
@@ -27,7 +27,7 @@ def data_root(data_dir: AnyPath = '') -> pathlib.Path:
 
 def set_directory(name: str, data_dir: AnyPath = '') -> pathlib.Path:
   """Returns where one of the project's own sets lies or would lie."""
-  return data_root(data_dir) / name / BUILDERS[name].version
+  return data_root(data_dir) / name / BUILDERS[name]
 
 
 def command(name: str, data_dir: AnyPath = '', *, by_hand: bool = False) -> str:
@@ -73,20 +73,15 @@ def open_prepared(directory: pathlib.Path) -> 'tfds.core.DatasetBuilder':
   import tensorflow_datasets as tfds
   from array_record.python import array_record_data_source
 
-  try:
+  allowed = 'a set that TFDS prepared with file_format=array_record'
+  cure = f'{again(directory)}, or choose another --config.data.path'
+  with untrusted(f'{directory}: no readable set', allowed=allowed, cure=cure):
     builder = tfds.builder_from_directory(directory, file_format='array_record')
-  except Exception as error:  # TFDS has no type for a damaged description.
-    problem = f'{directory}: no readable set: {error}'
-    allowed = 'a set that TFDS prepared with file_format=array_record'
-    cure = f'{again(directory)}, or choose another --config.data.path'
-    raise InputError(problem, allowed=allowed, cure=cure) from error
   for split, info in builder.info.splits.items():
     where, cure = f'{directory}: split {split!r}', again(directory)
-    try:
+    with untrusted(f'{where} is damaged', cure=cure):
       files = [os.fspath(path) for path in info.filepaths]
       found = len(array_record_data_source.ArrayRecordDataSource(files))
-    except RuntimeError as error:
-      raise InputError(f'{where} is damaged: {error}', cure=cure) from error
     if found != info.num_examples:
       allowed = f'{info.num_examples}, as its dataset_info.json says'
       problem = f'{where} holds {found} examples'
@@ -114,10 +109,8 @@ def _match_archives(
   known = {item.sha256 for item in builder_class(name).ARCHIVES}
   found = {}
   for path in map(pathlib.Path, given or ()):
-    try:
+    with untrusted(f'--archive={path}'):
       digest = sha256_of(path)
-    except OSError as error:
-      raise InputError(f'--archive={path}: {error.strerror}') from error
     if digest not in known:
       problem = f'--archive={path}: its SHA-256 is {digest[:12]}…'
       cure = f'fetch it again, then {command(name, data_dir, by_hand=True)}'

@@ -1,12 +1,10 @@
-"""Where encoded images come from: TFDS, a folder."""
+"""Where encoded images come from; here TFDS."""
 
-import functools
 import hashlib
-import json
 import os
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
 # `u8[N, H, W, C]` and as many integers, by split.
 Splits = dict[str, tuple[np.ndarray, np.ndarray]]
 
-_SUFFIXES = ('.jpg', '.jpeg', '.png')
 _READ_AT_ONCE = 1024
 
 
@@ -38,6 +35,15 @@ class Examples(NamedTuple):
   read: Callable[[], Iterator[tuple[str, bytes | pathlib.Path, int]]]
 
 
+class Contents(NamedTuple):
+  """What a source holds."""
+
+  class_names: list[str]
+  splits: dict[str, Examples]  # train and test
+  left_out: Sequence[tuple[str, str]] = ()  # a file, and why
+  notes: Sequence[str] = ()  # what a person should know of it
+
+
 class Source(NamedTuple):
   """Encoded images on disk."""
 
@@ -46,45 +52,14 @@ class Source(NamedTuple):
   # A digest of the files' names, sizes and times of change. What changes a file
   # and none of the three, a fault of the disk, is not seen.
   state: Callable[[], str]
-  # Returns the class names, and the examples of train and of test.
-  open: Callable[[], tuple[list[str], dict[str, Examples]]]
-
-
-def find_folder(path: str) -> Source:
-  """Images in PATH/{train,test}/CLASS, in the order of class and file name.
-
-  Nothing is written into their folder: the user's cache is their home.
-  """
-
-  def state() -> str:
-    class_names, files = _list_folder(path)
-    listed = [file for split in files.values() for _, file, _ in split]
-    content = json.dumps(class_names).encode()
-    # The kernel's own time, which no program can put back.
-    return _digest(content, path, listed, lambda f: f.st_ctime_ns)
-
-  def examples() -> tuple[list[str], dict[str, Examples]]:
-    class_names, files = _list_folder(path)
-    splits = {}
-    for split, found in files.items():
-      where, read = os.path.join(path, split), functools.partial(iter, found)
-      splits[split] = Examples(where, len(found), 3, (), read)
-    return class_names, splits
-
-  location = os.fspath(pathlib.Path(path).resolve())
-  return Source(location, (user_cache('decoded'),), state, examples)
+  open: Callable[[], Contents]
 
 
 def find_tfds(name: str, path: str, *, download: bool) -> Source:
-  """One of the project's own sets, or another that TFDS prepared.
+  """One of the project's own sets, or NAME/CONFIG, NAME/VERSION of TFDS.
 
   Its homes are beside the sets, and the user's own cache where nothing can be
-  written.
-
-  Args:
-    name: the set, or set/config, or set/version.
-    path: the TFDS data_dir; '' = TFDS's default.
-    download: whether a missing set of the project's own may be prepared.
+  written. With `download` a missing set of the project's own is prepared.
   """
   root = prepare.data_root(path)
   directory = _find_prepared(name, path, root, download)
@@ -94,12 +69,11 @@ def find_tfds(name: str, path: str, *, download: bool) -> Source:
     content = info.read_bytes() if info.exists() else b''
     files = sorted(directory.iterdir())
     # A set may move with its decoded images; the time of its writing does.
-    return _digest(content, directory, files, lambda f: f.st_mtime_ns)
+    return digest(content, directory, files, lambda f: f.st_mtime_ns)
 
   location = os.fspath(directory.relative_to(root))
   homes = root / '.decoded', user_cache('decoded')
-  examples = functools.partial(_open_tfds, name, directory)
-  return Source(location, homes, state, examples)
+  return Source(location, homes, state, lambda: _open_tfds(name, directory))
 
 
 def _find_prepared(
@@ -131,9 +105,7 @@ def _find_prepared(
   raise InputError(where, allowed=', '.join([*known, another]), cure=cure)
 
 
-def _open_tfds(
-  name: str, directory: pathlib.Path
-) -> tuple[list[str], dict[str, Examples]]:
+def _open_tfds(name: str, directory: pathlib.Path) -> Contents:
   """As of `Source.open`; `validation` serves where there is no `test`."""
   builder = prepare.open_prepared(directory)
   features, splits = builder.info.features, builder.info.splits
@@ -142,10 +114,9 @@ def _open_tfds(
     shape, dtype = features['image'].shape, features['image'].np_dtype
     class_names = features['label'].names
   except (KeyError, TypeError, AttributeError) as error:
-    raise InputError(
-      f'{where}: its features are {list(features or ())}',
-      allowed='an image-classification set with features image and label',
-    ) from error
+    problem = f'{where}: its features are {list(features or ())}'
+    allowed = 'an image-classification set with features image and label'
+    raise InputError(problem, allowed=allowed) from error
   if dtype != np.uint8 or len(shape) != 3 or shape[-1] not in (1, 3):
     problem = f'{where}: its images are {dtype} of shape {shape}'
     allowed = 'uint8 of shape (H, W, 1) or (H, W, 3)'
@@ -155,16 +126,17 @@ def _open_tfds(
     problem = f'{where}: its splits are {", ".join(splits)}'
     raise InputError(problem, allowed='train, and test or validation')
   found = {'train': 'train', 'test': test}
-  return class_names, {k: _tfds_examples(builder, found[k]) for k in found}
+  examples = {k: _tfds_examples(builder, found[k]) for k in found}
+  return Contents(class_names, examples)
 
 
 def _tfds_examples(builder: 'tfds.core.DatasetBuilder', split: str) -> Examples:
   import tensorflow_datasets as tfds
 
   where = f'{builder.data_path}: split {split!r}'
-  source = builder.as_data_source(
-    split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
-  )
+  again = prepare.again(builder.data_path)
+  raw_bytes = tfds.decode.DeserializeMethod.RAW_BYTES
+  source = builder.as_data_source(split, deserialize_method=raw_bytes)
   # TFDS's own PartialDecoding needs TensorFlow.
   features = tfds.features.FeaturesDict(
     {key: builder.info.features[key] for key in ('image', 'label')}
@@ -177,7 +149,6 @@ def _tfds_examples(builder: 'tfds.core.DatasetBuilder', split: str) -> Examples:
       try:
         records = source.__getitems__(keys)
       except RuntimeError as error:
-        again = prepare.again(builder.data_path)
         raise InputError(f'{where} is damaged: {error}', cure=again) from error
       for key, record in zip(keys, records, strict=True):
         example = features.deserialize_example_np(record, decoders=decoders)
@@ -188,46 +159,7 @@ def _tfds_examples(builder: 'tfds.core.DatasetBuilder', split: str) -> Examples:
   return Examples(where, len(source), shape[-1], fixed, read)
 
 
-def _list_folder(path: str) -> tuple[list[str], dict[str, list]]:
-  """The class names, and what `Examples.read` yields of each split."""
-  folders = [pathlib.Path(path, split) for split in ('train', 'test')]
-  train, test = (_class_folders(path, folder) for folder in folders)
-  if odd := sorted(set(train) ^ set(test)):
-    raise InputError(
-      f'data.path = {path!r}: {", ".join(odd)} not in both train and test',
-      allowed='the same class folders in both',
-    )
-  return train, {
-    folder.name: [
-      (str(file), file, label)
-      for label, name in enumerate(train)
-      for file in _image_files(folder / name)
-    ]
-    for folder in folders
-  }
-
-
-def _class_folders(path: str, folder: pathlib.Path) -> list[str]:
-  if not folder.is_dir():
-    raise InputError(
-      f'data.path = {path!r}: there is no folder {folder}',
-      allowed='images in PATH/train/CLASS and PATH/test/CLASS',
-    )
-  return [item.name for item in _visible(folder) if item.is_dir()]
-
-
-def _image_files(folder: pathlib.Path) -> list[pathlib.Path]:
-  found = [i for i in _visible(folder) if i.suffix.lower() in _SUFFIXES]
-  if not found:
-    raise InputError(f'{folder}: no images', allowed=', '.join(_SUFFIXES))
-  return found
-
-
-def _visible(folder: pathlib.Path) -> list[pathlib.Path]:
-  return sorted(i for i in folder.iterdir() if not i.name.startswith('.'))
-
-
-def _digest(
+def digest(
   content: bytes,
   root: str | os.PathLike,
   files: Iterable[pathlib.Path],

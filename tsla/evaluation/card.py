@@ -1,8 +1,8 @@
-"""All figures of a network's card in a report."""
+"""The figures of a network's card in a report."""
 
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from tsla.evaluation import calibration, selective
@@ -19,50 +19,31 @@ def figures(own: calibration.Scores) -> dict[str, Any]:
   }
 
 
-def card(
-  logits: ArrayLike,
-  labels: ArrayLike,
-  validation: tuple[ArrayLike, ArrayLike] | None,
+def normalized(
+  test: Mapping[str, ArrayLike], validation: Mapping[str, ArrayLike] | None
 ) -> dict[str, Any]:
-  """All figures of a network on its test images, as trained and calibrated.
-
-  Temperature, and p of the normalised logits (1 .. 8, by AURC), are chosen on
-  the validation images alone.
+  """Selective prediction with normalised logits.
 
   Args:
-    logits: `[N, K]`, of the test images.
-    labels: integers `[N]`, in 0 .. K - 1.
-    validation: logits `[V, K]` and labels `[V]`; None: no calibration, p = 2.
+    test: `logits`, `[N, K]`, and `labels`, integers `[N]` in 0 .. K - 1.
+    validation: the same of validation images; None: p = 2.
 
   Returns:
-    `as_trained`, `calibrated` (None without validation): as of `figures`;
-    `temperature` (None likewise); `norm`; `normalized`: as of `selective_risk`.
-
-  Raises:
-    ValueError: as `calibration.scores`.
+    `norm`, the p of 1 .. 8 with the least AURC on the validation images alone,
+    and what `selective_risk` finds with it.
 
   Example:
-    >>> found = card([[0.0, 2.0]], [1], ([[0.0, 2.0]] * 4, [1, 1, 1, 0]))
-    >>> [round(found[x]['nll'], 3) for x in ('as_trained', 'calibrated')]
-    [0.127, 0.288]
+    >>> data = {'logits': [[0.0, 2.0], [1.0, 0.0]], 'labels': [1, 1]}
+    >>> normalized(data, None)['aurc']
+    0.5
   """
-  own = calibration.scores(logits, labels)
-  temperature, calibrated, norm = None, None, 2
+
+  def by(norm: int, said: Mapping[str, ArrayLike]) -> dict[str, Any]:
+    right = calibration.scores(said['logits'], said['labels']).correct
+    confidence = selective.normalized_confidence(said['logits'], norm)
+    return selective.selective_risk(confidence, right)
+
+  norm = 2
   if validation is not None:
-    temperature = calibration.fit_temperature(*validation)
-    calibrated = figures(calibration.scores(logits, labels, temperature))
-    right = calibration.scores(*validation).correct
-    areas = [_by_norm(validation[0], right, p)['aurc'] for p in range(1, 9)]
-    norm = 1 + int(np.argmin(areas))
-  return {
-    'as_trained': figures(own),
-    'calibrated': calibrated,
-    'temperature': temperature,
-    'norm': norm,
-    'normalized': _by_norm(logits, own.correct, norm),
-  }
-
-
-def _by_norm(logits: ArrayLike, right: np.ndarray, norm: int) -> dict[str, Any]:
-  confidence = selective.normalized_confidence(logits, norm)
-  return selective.selective_risk(confidence, right)
+    norm = min(range(1, 9), key=lambda p: by(p, validation)['aurc'])
+  return {'norm': norm, **by(norm, test)}

@@ -118,6 +118,8 @@ def batch_sums(
   in_bin &= mask[..., None]  # bool[B, NUM_BINS]
   brier = jnp.sum((probabilities - is_label.astype(jnp.float32)) ** 2, -1)
 
+  found = _own(own(logits, labels) if own else {})
+
   def count(hits: jax.Array) -> jax.Array:
     return jnp.sum(hits, lead, dtype=jnp.int32)
 
@@ -129,13 +131,8 @@ def batch_sums(
     brier=jnp.sum(brier, where=mask),
     bin_count=count(in_bin),
     bin_correct=count(in_bin & top1[..., None]),
-    bin_confidence=jnp.sum(
-      jnp.broadcast_to(confidence, in_bin.shape), lead, where=in_bin
-    ),
-    own={
-      name: jnp.sum(zero_masked(values, mask))
-      for name, values in _own(own(logits, labels) if own else {}).items()
-    },
+    bin_confidence=jnp.sum(jnp.where(in_bin, confidence, 0.0), lead),
+    own={n: jnp.sum(zero_masked(x, mask)) for n, x in found.items()},
   )
 
 
@@ -170,9 +167,7 @@ def finalize(sums: EvalSums) -> dict[str, float]:
     equation 3.
   """
   batches = tuple(range(np.ndim(sums.count)))
-  host = jax.tree.map(
-    lambda leaf: np.asarray(leaf, np.float64).sum(batches), sums
-  )
+  host = jax.tree.map(lambda x: np.asarray(x, np.float64).sum(batches), sums)
   if host.count == 0:
     raise ValueError('EvalSums.count = 0: no example was evaluated')
   gaps = np.abs(host.bin_correct - host.bin_confidence)

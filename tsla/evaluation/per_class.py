@@ -7,17 +7,20 @@ from scipy import stats
 CONFIDENCE = 0.95
 
 
-def student_interval(differences: ArrayLike) -> tuple[np.ndarray, ...]:
-  """Mean and ends of `mean(d) ± t(0.975, S - 1) std(d) / sqrt(S)`, over axis 0.
+def student_interval(
+  differences: ArrayLike, comparisons: int = 1
+) -> tuple[np.ndarray, ...]:
+  """Mean and ends of `mean(d) ± t(q, S - 1) std(d) / sqrt(S)`, over axis 0.
 
-  It speaks of other seeds on these test images, not of other test images. The
+  It speaks of other seeds on these test images, not of other test images. With
+  `q = 1 - 0.025 / comparisons` so many of them hold at once (Bonferroni). The
   ends are NaN for one seed.
   """
   values = np.asarray(differences, np.float64)
   n, mean = len(values), values.mean(0)
   if n == 1:
     return mean, mean * np.nan, mean * np.nan
-  t = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)
+  t = stats.t.ppf(1 - (1 - CONFIDENCE) / 2 / comparisons, n - 1)
   half = t * values.std(0, ddof=1) / np.sqrt(n)
   return mean, mean - half, mean + half
 
@@ -44,10 +47,10 @@ def class_changes(
     num_classes: K.
 
   Returns:
-    `f64[K]`: `gave` and `took`, shares of the class that only the method or
-    only the baseline has right, 0 .. 1; `change`, gave - took; `low`, `high` of
-    its `student_interval`, each class by itself: where nothing changes, that of
-    1 class of 20 leaves out 0.
+    `i64[K]` `count`, the images; `f64[K]`: `accuracy` of the method, 0 .. 1;
+    `gave` and `took`, shares of the class that only the method or only the
+    baseline has right; `change`, gave - took; `low`, `high` of its
+    `student_interval`, of all classes that have an image at once.
 
   Example:
     >>> class_changes([[1, 1, 0]], [[0, 1, 1]], [0, 0, 1], 2)['took'].tolist()
@@ -56,6 +59,8 @@ def class_changes(
   own, others = np.asarray(method, bool), np.asarray(baseline, bool)
   gave = class_accuracy(own & ~others, labels, num_classes)
   took = class_accuracy(others & ~own, labels, num_classes)
-  change, low, high = student_interval(gave - took)
-  found = {'gave': gave.mean(0), 'took': took.mean(0)}
-  return {**found, 'change': change, 'low': low, 'high': high}
+  count = np.bincount(labels, minlength=num_classes)
+  interval = student_interval(gave - took, np.count_nonzero(count))
+  found = {'count': count, 'gave': gave.mean(0), 'took': took.mean(0)}
+  found['accuracy'] = class_accuracy(own, labels, num_classes).mean(0)
+  return found | dict(zip(('change', 'low', 'high'), interval, strict=True))

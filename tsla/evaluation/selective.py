@@ -30,9 +30,8 @@ def selective_risk(confidence: ArrayLike, correct: ArrayLike) -> dict[str, Any]:
   """
   wrong = ~np.asarray(correct, bool)
   n, k = len(wrong), np.arange(1, len(wrong) + 1)
-  _, tie, sizes = np.unique(
-    np.negative(confidence), return_inverse=True, return_counts=True
-  )
+  doubt = np.negative(confidence)
+  _, tie, sizes = np.unique(doubt, return_inverse=True, return_counts=True)
   ends, errors = np.cumsum(sizes), np.bincount(tie, wrong)
   upto = np.append(0, np.cumsum(errors))
   found = np.interp(k, np.append(0, ends), upto)
@@ -41,9 +40,8 @@ def selective_risk(confidence: ArrayLike, correct: ArrayLike) -> dict[str, Any]:
   # less, the others move up by one.
   before, others, end = upto[tie], errors[tie] - wrong, ends[tie]
   size, start = sizes[tie], end - sizes[tie]
-  harmonic, area, moved = (
-    np.append(0, np.cumsum(x)) for x in (1 / k, found / k, found[1:] / k[:-1])
-  )
+  parts = 1 / k, found / k, found[1:] / k[:-1]
+  harmonic, area, moved = (np.append(0, np.cumsum(x)) for x in parts)
   rest = harmonic[end - 1] - harmonic[start]
   areas = area[start] + before * rest + moved[-1] - moved[end - 1]
   areas += others * (1 - start * rest / np.maximum(size - 1, 1)) * (size > 1)
@@ -79,6 +77,5 @@ def normalized_confidence(logits: ArrayLike, norm: int) -> np.ndarray:
   rows = rows - rows.mean(1, keepdims=True, where=finite)
   rows = np.where(finite, rows, 0.0)
   rows /= np.abs(rows).max(1, keepdims=True, initial=1e-300)
-  return rows.max(1) / np.maximum((np.abs(rows) ** norm).sum(1), 1) ** (
-    1 / norm
-  )
+  powers = np.maximum((np.abs(rows) ** norm).sum(1), 1)
+  return rows.max(1) / powers ** (1 / norm)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from tsla import programs
 from tsla.models.resnet import ARCHITECTURES, ResNet, create
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the benchmarks run without it
   import ml_collections
 
 __all__ = ['NETWORKS', 'ResNet', 'create', 'create_configured']
@@ -32,30 +32,22 @@ def create_configured(
   *,
   axis_name: str | None = None,
 ) -> nn.Module:
-  """The network that the section `model` of a config names.
-
-  Raises:
-    InputError: it is `FILE.py:name`, and there is no such function.
-  """
+  """The network that the section `model` of a config names."""
   function, own = options_given(options)
-  given = {name: options[name] for name in ('stem', 'width')}
+  given = {'stem': options.stem, 'width': options.width}
   given |= {'dtype': jnp.dtype(options.dtype), 'axis_name': axis_name}
   known = inspect.signature(function).parameters
-  own = own | {name: given[name] for name in given if name in known}
-  where = f'config.model.name = {options.name!r}'
-  return programs.make(
-    function, options.name, where, nn.Module, num_classes, **own
-  )
+  own |= {name: given[name] for name in given if name in known}
+  name, where = options.name, f'config.model.name = {options.name!r}'
+  return programs.make(function, name, where, nn.Module, num_classes, **own)
 
 
 def options_given(
   options: 'ml_collections.ConfigDict',
 ) -> tuple[programs.Function, dict[str, Any]]:
   """What makes a network, and the options that `model.options` gives it."""
-  name = options.name
-  own = programs.is_own(name) and programs.load(
-    name, f'config.model.name = {name!r}'
-  )
+  name, where = options.name, f'config.model.name = {options.name!r}'
+  own = programs.is_own(name) and programs.load(name, where)
   function = own or NETWORKS[name]
   known = {name: programs.options_of(function, GIVEN)}
   where = f'config.model.options = {options.options!r}'

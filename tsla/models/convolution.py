@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
@@ -35,34 +35,28 @@ class _Window(NamedTuple):
 
 
 def conv_general_dilated(
-  lhs: jax.Array,
-  rhs: jax.Array,
+  lhs: Array,
+  rhs: Array,
   window_strides: Sequence[int],
   padding: str | Sequence[tuple[int, int]],
   *,
   dimension_numbers: lax.ConvGeneralDilatedDimensionNumbers = None,
   precision: lax.PrecisionLike = None,
   **others: Any,
-) -> jax.Array:
+) -> Array:
   """`jax.lax.conv_general_dilated` with a CPU gradient that is fast in loops.
 
-  With `x[n, i, j, c]` padded, `y[n, i, j, o] = Σ w[a, b, c, o] x[n, si+a,
-  sj+b, c]`, so both gradients are convolutions again:
-  `dw[a, b, c, o] = Σ x[n, si+a, sj+b, c] g[n, i, j, o]` (channels play the
-  batch, the batch plays the channels, `g` is the kernel with dilation `s`) and
-  `dx` is `g`, dilated by `s`, convolved with `w` turned by 180°.
+  Both gradients are convolutions again. In `dw[a, b, c, o] =
+  Σ x[n, si+a, sj+b, c] g[n, i, j, o]` the channels play the batch, the batch
+  plays the channels, and `g` is the kernel with dilation `s`; `dx` is `g`,
+  dilated by `s`, convolved with `w` turned by 180°.
 
   A plain call has NHWC images, HWIO kernels, no dilation, no groups and no
-  `preferred_element_type`; any other call is `lax`'s own, and so is a plain
-  one on every platform but the CPU, which is settled when the program is
-  lowered. Plain calls can be differentiated any number of times in reverse
-  mode, but not in forward mode (`jax.jvp`).
-
-  On a CPU a plain call and its gradients differ from `lax`'s by no more than
-  the order of summation, and only in two cases: images or outputs with fewer
-  pixels than the kernel (padded beforehand), and the weight gradient of a batch
-  with more than 4,096 output positions N·H'·W' (summed over parts of the batch,
-  several times faster).
+  `preferred_element_type`; it has no forward mode (`jax.jvp`). Any other call
+  is `lax`'s own, as are all where the program is lowered for another platform.
+  On a CPU the order of summation may differ from `lax`'s: of images or outputs
+  with fewer pixels than the kernel (padded beforehand), and of the weight
+  gradient of a large batch (summed over parts, several times faster).
   """
   plain = (
     lhs.ndim == 4
@@ -83,38 +77,28 @@ def conv_general_dilated(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _plain(x: jax.Array, w: jax.Array, window: _Window) -> jax.Array:
-  own, canonical = (
-    functools.partial(way, window=window) for way in (_lax, _canonical)
-  )
+def _plain(x: Array, w: Array, window: _Window) -> Array:
+  own = functools.partial(_lax, window=window)
+  canonical = functools.partial(_canonical, window=window)
   return lax.platform_dependent(x, w, cpu=canonical, default=own)
 
 
-def _forward(
-  x: jax.Array, w: jax.Array, window: _Window
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-  return _plain(x, w, window), (x, w)
-
-
 def _backward(
-  window: _Window, saved: tuple[jax.Array, jax.Array], g: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-  def own(*args: jax.Array) -> tuple[jax.Array, jax.Array]:
-    *primals, g = args
-    return jax.vjp(functools.partial(_lax, window=window), *primals)[1](g)
+  window: _Window, saved: tuple[Array, Array], g: Array
+) -> tuple[Array, Array]:
+  def own(x: Array, w: Array, g: Array) -> tuple[Array, Array]:
+    return jax.vjp(functools.partial(_lax, window=window), x, w)[1](g)
 
-  def canonical(*args: jax.Array) -> tuple[jax.Array, jax.Array]:
+  def canonical(*args: Array) -> tuple[Array, Array]:
     return _image_gradient(*args, window), _kernel_gradient(*args, window)
 
   return lax.platform_dependent(*saved, g, cpu=canonical, default=own)
 
 
-_plain.defvjp(_forward, _backward)
+_plain.defvjp(lambda x, w, window: (_plain(x, w, window), (x, w)), _backward)
 
 
-def _image_gradient(
-  x: jax.Array, w: jax.Array, g: jax.Array, window: _Window
-) -> jax.Array:
+def _image_gradient(x: Array, w: Array, g: Array, window: _Window) -> Array:
   pads = []
   for i in range(2):
     low = w.shape[i] - 1 - window.padding[i][0]
@@ -125,16 +109,14 @@ def _image_gradient(
   return _canonical(g, turned, dense, lhs_dilation=window.strides)
 
 
-def _kernel_gradient(
-  x: jax.Array, w: jax.Array, g: jax.Array, window: _Window
-) -> jax.Array:
+def _kernel_gradient(x: Array, w: Array, g: Array, window: _Window) -> Array:
   pads = []
   for i in range(2):
     low = window.padding[i][0]
     reach = (g.shape[1 + i] - 1) * window.strides[i] + 1
     pads.append((low, reach + w.shape[i] - 1 - x.shape[1 + i] - low))
 
-  def of_part(x: jax.Array, g: jax.Array) -> jax.Array:
+  def of_part(x: Array, g: Array) -> Array:
     x, g = x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)
     dense = _Window((1, 1), pads, window.precision)
     dw = _canonical(x, g, dense, rhs_dilation=window.strides)
@@ -146,7 +128,7 @@ def _kernel_gradient(
   if size == n:
     return of_part(x, g)
 
-  def add(total: jax.Array, part: list[jax.Array]) -> tuple[jax.Array, None]:
+  def add(total: Array, part: list[Array]) -> tuple[Array, None]:
     return total + of_part(*part), None
 
   # Every n/size-th example, so that a batch split over devices stays split.
@@ -158,12 +140,12 @@ def _kernel_gradient(
 
 
 def _canonical(
-  x: jax.Array,
-  w: jax.Array,
+  x: Array,
+  w: Array,
   window: _Window,
   lhs_dilation: tuple[int, int] = (1, 1),
   rhs_dilation: tuple[int, int] = (1, 1),
-) -> jax.Array:
+) -> Array:
   if x.shape[1] * x.shape[2] < w.shape[0] * w.shape[1]:
     # XLA would exchange the operands, and leave the layout, for an image that
     # is smaller than its kernel: it must see the padded image.
@@ -176,9 +158,7 @@ def _canonical(
   return _lax(x, w, window, **dilations)
 
 
-def _lax(
-  x: jax.Array, w: jax.Array, window: _Window, **dilations: tuple[int, int]
-) -> jax.Array:
+def _lax(x: Array, w: Array, window: _Window, **dilations: Any) -> Array:
   strides, padding, precision = window
   options = {'dimension_numbers': _LAYOUT, 'precision': precision, **dilations}
   return lax.conv_general_dilated(x, w, strides, padding, **options)

@@ -15,28 +15,15 @@ from flax import traverse_util
 
 from tsla.errors import InputError
 from tsla.models import resnet
-from tsla.models.weight_files import (
-  another_file,
-  read_state_dict,
-  write_safetensors,
-)
-
-__all__ = [
-  'TensorRow',
-  'load_network',
-  'read_state_dict',
-  'to_state_dict',
-  'to_variables',
-  'write_safetensors',
-]
+from tsla.models.weight_files import another_file, read_state_dict
+from tsla.models.weight_files import write_safetensors as write_safetensors
 
 # Axes by rank: vectors; out, in ↔ in, out; OIHW ↔ HWIO.
-_TO_TORCH = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
-_TO_FLAX = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}
+_TO_TORCH = {0: (), 1: (0,), 2: (1, 0), 3: (0, 1, 2), 4: (3, 2, 0, 1)}
+_TO_FLAX = {0: (), 1: (0,), 2: (1, 0), 3: (0, 1, 2), 4: (2, 3, 1, 0)}
 _LEAVES = {
   'kernel': 'weight',
   'scale': 'weight',
-  'bias': 'bias',
   'mean': 'running_mean',
   'var': 'running_var',
 }
@@ -60,11 +47,9 @@ def to_variables(
   """Fills a flax ResNet's variables from what `read_state_dict` returns.
 
   Returns the tree `like` with the file's weights as NumPy arrays, and a row for
-  every tensor of the file. Floating-point numbers of any width become `like`'s
-  dtype, of which shapes suffice but for a head `fc` that is kept: where the
-  file's has another number of classes. The counters `num_batches_tracked` are
-  not used. `field` is the flag that named the file, for errors: InputError for
-  names, shapes or dtypes that do not fit, NaN or infinity.
+  every tensor of the file. Of `like` shapes suffice, but for a head `fc` that
+  is kept: where the file's has another number of classes. `field` is the flag
+  that named the file, for errors.
   """
   flat = traverse_util.flatten_dict(dict(like))
   wanted = {_torch_name(path): leaf for path, leaf in flat.items()}
@@ -101,7 +86,7 @@ def to_variables(
 def _torch_name(path: Sequence[str]) -> str:
   """Turns `params/layer1_0/bn1/scale` into `layer1.0.bn1.weight`."""
   modules = re.sub(r'_(?=\d)', '.', '.'.join(path[1:-1]))
-  return f'{modules}.{_LEAVES[path[-1]]}'
+  return f'{modules}.{_LEAVES.get(path[-1], path[-1])}'
 
 
 def _convert(array: np.ndarray, leaf: Any) -> tuple[np.ndarray, str]:
@@ -115,7 +100,8 @@ def _convert(array: np.ndarray, leaf: Any) -> tuple[np.ndarray, str]:
     result = array.transpose(_TO_FLAX[array.ndim]).astype(leaf.dtype, order='C')
   if not np.isfinite(result).all():
     raise ValueError('holds NaN or infinity')
-  action = {1: 'copied', 2: 'transposed', 4: 'OIHW → HWIO'}[array.ndim]
+  actions = {2: 'transposed', 4: 'OIHW → HWIO'}
+  action = actions.get(array.ndim, 'copied')
   if array.dtype != leaf.dtype:
     action += f', {array.dtype} → {leaf.dtype}'
   return result, action
@@ -184,9 +170,8 @@ def load_network(
 ) -> tuple[nn.Module, dict[str, Any], list[TensorRow]]:
   """The whole network that a file was saved from, by its names and shapes.
 
-  `path`, `sha256` and `field` are as of `read_state_dict`, `dtype` is that of
-  the activations. Returns the network, its variables, and a row for every
-  tensor of the file.
+  The arguments are as of `read_state_dict` and `create`. Returns the network,
+  its variables, and a row for every tensor of the file.
   """
   state_dict = read_state_dict(path, sha256, field)
   name = _architecture(state_dict)

@@ -145,9 +145,8 @@ class ResNet(nn.Module):
     x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
     self.sow('intermediates', 'features', x)
     init = functools.partial(_torch_linear, fan_in=x.shape[-1])
-    return nn.Dense(
-      self.num_classes, kernel_init=init, bias_init=init, name='fc'
-    )(x)
+    fc = nn.Dense(self.num_classes, kernel_init=init, bias_init=init, name='fc')
+    return fc(x)
 
 
 def _conv(
@@ -184,13 +183,11 @@ def create(
   dtype: DTypeLike = jnp.float32,
   axis_name: str | None = None,
 ) -> nn.Module:
-  """A network by its name.
+  """A network by its name; the arguments are those of `ResNet`.
 
   'resnet18', 'resnet34' and 'resnet50' are torchvision's at `width` 64 with
-  the 'imagenet' stem; with the 'cifar' stem they keep the full resolution of
-  small images in the first stage. 'resnet8' has three stages of one basic
-  block each and is meant for 8×8 digits, with a `width` of 16 or so. The
-  arguments are those of `ResNet`.
+  the 'imagenet' stem; the 'cifar' stem keeps the full resolution of small
+  images in the first stage. 'resnet8' is meant for 8×8 digits.
 
   Example:
     >>> model = create('resnet8', num_classes=10, stem='cifar', width=16)

@@ -54,12 +54,9 @@ def read_tensors(data: bytes) -> Any:
   """The objects that `torch.save` put into a file, tensors as NumPy arrays.
 
   Arrays may be read-only and may share memory, as the tensors did. What they
-  hold together is at most as large as the file.
-
-  Raises:
-    ForeignNameError: the pickle names anything but the tensors' own classes
-      and functions; the text is that name.
-    ValueError: the archive is damaged or not torch's.
+  hold together is at most as large as the file. ForeignNameError is raised for
+  the name of anything but the tensors' own classes and functions, ValueError
+  for an archive that is damaged or not torch's.
   """
   try:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -90,9 +87,7 @@ def _read_archive(archive: zipfile.ZipFile, size: int) -> Any:
   return _follow(archive.read(root + 'data.pkl'), storage)
 
 
-def _follow(
-  pickled: bytes, storage: Callable[[str, str, int], np.ndarray]
-) -> Any:
+def _follow(pickled: bytes, storage: Callable[..., np.ndarray]) -> Any:
   """The object that a pickle describes; `storage` finds its numbers.
 
   A tuple of tuples may be exponentially larger than its description: nothing
@@ -129,7 +124,9 @@ def _follow(
         stacks[-1].append(tuple(stack))
       case 'APPEND' | 'APPENDS' as name:
         items = stacks.pop() if name == 'APPENDS' else [stack.pop()]
-        _extend(stacks[-1][-1], items)
+        if not isinstance(target := stacks[-1][-1], list):
+          raise ValueError('items for what is no list')
+        target.extend(items)
       case 'SETITEM' | 'SETITEMS' as name:
         one = name == 'SETITEM'
         items = [stack.pop(-2), stack.pop()] if one else stacks.pop()
@@ -165,12 +162,6 @@ def _known(text: str) -> _Name:
   return _Name(text)
 
 
-def _extend(target: Any, items: list) -> None:
-  if not isinstance(target, list):
-    raise ValueError('items for what is no list')
-  target.extend(items)
-
-
 def _update(target: Any, items: list) -> None:
   if not isinstance(target, dict):
     raise ValueError('items for what is no dict')
@@ -182,14 +173,13 @@ def _update(target: Any, items: list) -> None:
 
 def _rebuild(function: _Name, args: tuple) -> Any:
   """What the three known functions return for `args`."""
-  match function.text:
-    case 'collections.OrderedDict' if args == ():
-      return {}
-    case 'torch._utils._rebuild_tensor_v2':
-      return _tensor(*args[:4])
-    case 'torch._utils._rebuild_parameter' if isinstance(args[0], np.ndarray):
-      return args[0]
   name = function.text
+  if name == _DICT and args == ():
+    return {}
+  if name == _TENSOR:
+    return _tensor(*args[:4])
+  if name == _PARAMETER and isinstance(args[0], np.ndarray):
+    return args[0]
   raise ValueError(f'{name} with other arguments than torch.save gives')
 
 

@@ -64,11 +64,10 @@ def _load(data: bytes, where: str, cure: str) -> Any:
       try:
         return torch_zip.read_tensors(data)
       except torch_zip.ForeignNameError as error:
-        raise InputError(
-          f'{where}: refused, its pickle names {str(error)!r}; nothing was run',
-          allowed='tensors in dicts and lists, numbers and texts',
-          cure=_ALONE,
-        ) from error
+        why = f'refused, its pickle names {str(error)!r}; nothing was run'
+        allowed = 'tensors in dicts and lists, numbers and texts'
+        problem = f'{where}: {why}'
+        raise InputError(problem, allowed=allowed, cure=_ALONE) from error
   if data.startswith(b'\x80') or data[257:262] == b'ustar':
     raise InputError(
       f'{where}: a .pth file in the form from before torch 1.6',

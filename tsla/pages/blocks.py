@@ -1,8 +1,10 @@
 """What a page is made of; all text is plain, the templates escape it."""
 
 import base64
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+import pathlib
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 
 class Cell(NamedTuple):
@@ -40,6 +42,7 @@ class HeadingBlock(NamedTuple):
 
   text: str
   level: int = 2
+  page: bool = False  # whether it begins one in print
 
 
 class ParagraphBlock(NamedTuple):
@@ -67,11 +70,12 @@ class TableBlock(NamedTuple):
   caption: str
   header: Sequence[str | Cell]
   rows: Sequence[Sequence[str | Cell]]
-  align: str  # a letter a column, l or r
+  align: str = ''  # a letter a column, l or r; '': all but the first r
 
   def cells(self, row: Sequence[str | Cell]) -> Iterator[tuple[Cell, str]]:
     """The cells of a row, or of the header, with the sides they align to."""
-    for cell, side in zip(row, self.align, strict=True):
+    sides = self.align or 'l' + 'r' * (len(self.header) - 1)
+    for cell, side in zip(row, sides, strict=True):
       yield Cell(cell) if isinstance(cell, str) else cell, side
 
 
@@ -85,3 +89,17 @@ class FigureBlock(NamedTuple):
 
 _TextBlock = HeadingBlock | ParagraphBlock | NoticeBlock | CodeBlock
 Block = _TextBlock | TableBlock | FigureBlock
+
+
+def read_texts(module: str) -> Callable[..., str]:
+  """What gives a text of `X.toml`, beside `X.py`, by its name.
+
+  A text is one line, with values in place of its {fields}.
+  """
+  path = pathlib.Path(module).with_suffix('.toml')
+  texts = tomllib.loads(path.read_text('utf-8'))
+
+  def text(name: str, **values: Any) -> str:
+    return texts[name].strip().replace('\n', ' ').format(**values)
+
+  return text

@@ -6,12 +6,18 @@ Their captions are in `comparison.toml`.
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from tsla.config import forms as config_lib
-from tsla.pages.blocks import Block, Cell, ParagraphBlock, TableBlock
-from tsla.pages.texts import read_texts
+from tsla.pages.blocks import (
+  Block,
+  Cell,
+  ParagraphBlock,
+  TableBlock,
+  read_texts,
+)
 from tsla.report import published, summary
 from tsla.report.results import Results, RunResult
-from tsla.runs.log import is_number
 
 
 class Metric(NamedTuple):
@@ -33,17 +39,16 @@ METRICS = (
   Metric('top1', 'Top-1 %', 100, 2, counts=True),
   Metric('top5', 'Top-5 %', 100, 2, counts=True),
   Metric('nll', 'NLL', 1, 3),
+  Metric('brier', 'Brier', 1, 3),
   Metric('ece', 'ECE %', 100, 2),
 )
 # What a run with a rule and one with a fixed s may differ in.
-_WHEN = (
-  *('seed', 'init.', 'variance.', 'smoothing.schedule', 'smoothing.drop_'),
-  *('smoothing.rule', 'smoothing.patience', 'smoothing.min_', 'smoothing.max_'),
-)
+_WHEN = ('schedule', 'drop_', 'rule', 'patience', 'min_', 'max_')
+_FREE = ('seed', 'init.', 'variance.', *(f'smoothing.{x}' for x in _WHEN))
 # Of an evaluation's row; what else is there is a metric of one's own.
-_KNOWN = {'kind', 'step', 'epoch', 'count', 'brier', *(m.name for m in METRICS)}
-_NOTHING = Cell('–', faint=True)
-_NOT_MEASURED = Cell('not measured', faint=True)
+_KNOWN = {'kind', 'step', 'epoch', 'count', *(m.name for m in METRICS)}
+NOTHING = Cell('–', faint=True)
+NOT_MEASURED = Cell('not measured', faint=True)
 Blocks = Iterator[Block]
 _text = read_texts(__file__)
 
@@ -67,9 +72,9 @@ def of_results(results: Results) -> Blocks:
     caption += ' ' + _text('published', paper=published)
   for row in results.rows:
     runs = results.done(row)
-    cells = [row, str(len(runs)), *(_mean(m, runs) for m in metrics)]
+    cells = [row, str(len(runs)), *(mean_cell(m, runs) for m in metrics)]
     rows.append(cells + (_published(paper.get(row)) if paper else []))
-  yield TableBlock(caption, header, rows, 'l' + 'r' * (len(header) - 1))
+  yield TableBlock(caption, header, rows)
   yield from _differences(results, metrics)
   yield from _hindsight(results)
 
@@ -78,30 +83,26 @@ def _differences(results: Results, metrics: Sequence[Metric]) -> Blocks:
   """The rows against the first, and which of that is more than noise."""
   baseline = results.rows[0]
   others = results.done(baseline)
-  images = _images(others)
-  rows, clear = [], {metric: [] for metric in metrics}
+  images, rows, clear = _images(others), [], {metric: [] for metric in metrics}
   for row in results.rows[1:]:
     runs = results.done(row)
     found = [summary.difference(runs, others, m.name) for m in metrics]
     cells, pairs = [], max(d.n if d else 0 for d in found)
     for metric, difference in zip(metrics, found, strict=True):
-      if pairs and difference is None:
-        cells.append(_NOT_MEASURED)
-        continue
-      cells.append(_difference(metric, difference, images))
-      if difference and not cells[-1].note:
+      cell = difference_cell(metric, difference, images)
+      cells.append(cell if difference or not pairs else NOT_MEASURED)
+      if not cell.note:
         clear[metric].append(f'{row} ({metric.text(difference.mean, "+")})')
     rows.append([row, str(pairs), *cells])
   if all(row[1] == '0' for row in rows):
     if rows:
       yield ParagraphBlock(_text('no_pair', baseline=baseline))
     return
-  image = ''
-  if images:
-    image = _text('image', images=images, points=f'{100 / images:.2f}')
+  points = f'{100 / images:.2f}' if images else ''
+  image = _text('image', images=images, points=points) if images else ''
   caption = _text('differences', baseline=baseline, image=image)
   header = ['Method', 'Pairs', *(metric.label for metric in metrics)]
-  yield TableBlock(caption, header, rows, 'l' + 'r' * (len(header) - 1))
+  yield TableBlock(caption, header, rows)
   told = '; '.join(
     f'{metric.label.removesuffix(" %")}: {", ".join(names) or "none"}'
     for metric, names in clear.items()
@@ -124,14 +125,14 @@ def _hindsight(results: Results) -> Blocks:
     cells: list[str | Cell] = []
     for metric in metrics:
       sign = 1 if metric.name == 'nll' else -1
-      found = {name: summary.mean(done[name], metric.name) for name in fixed}
-      means = {name: sign * found[name].mean for name in fixed if found[name]}
+      found = {x: summary.measured(done[x], metric.name) for x in fixed}
+      means = {x: sign * np.mean([*v.values()]) for x, v in found.items() if v}
       if not means:
-        cells += [_NOTHING, _NOT_MEASURED]
+        cells += [NOTHING, NOT_MEASURED]
         continue
       best = min(means, key=means.get)
       difference = summary.difference(done[row], done[best], metric.name)
-      cells += [best, _difference(metric, difference, _images(done[best]))]
+      cells += [best, difference_cell(metric, difference, _images(done[best]))]
     switches = (r.switches for r in done[row])
     ends = ', '.join(f'{s[0]:g}' if s else 'never' for s in switches)
     rows.append([row, ends, *cells])
@@ -146,21 +147,11 @@ def _hindsight(results: Results) -> Blocks:
 def _is_fixed(run: RunResult, like: RunResult) -> bool:
   """Whether a run is TSLA(s), s from 0 to the end, of the same experiment."""
   schedule = run.record.fields.get('smoothing.schedule', 'none')
-  free = _WHEN + (('smoothing.theta',) if schedule == 'none' else ())
-  fields = (config_lib.identity(each.record.fields) for each in (run, like))
-  here, there = (
-    {name: part[name] for name in part if not name.startswith(free)}
-    for part in fields
-  )
-  return here == there and schedule in ('none', 'constant', 'two_stage')
-
-
-def cells_of_run(run: RunResult, metrics: Sequence[Metric]) -> list[str | Cell]:
-  """Its metrics."""
-  if not run.done:
-    return [_NOTHING] * len(metrics)
-  found = ((metric, run.test.get(metric.name)) for metric in metrics)
-  return [m.text(x) if is_number(x) else _NOT_MEASURED for m, x in found]
+  free = _FREE + (('smoothing.theta',) if schedule == 'none' else ())
+  here, there = (config_lib.identity(r.record.fields) for r in (run, like))
+  others = (n for n in {*here, *there} if here.get(n) != there.get(n))
+  fixed = schedule in ('none', 'constant', 'two_stage')
+  return fixed and all(name.startswith(free) for name in others)
 
 
 def _images(runs: list[RunResult]) -> int:
@@ -169,33 +160,33 @@ def _images(runs: list[RunResult]) -> int:
   return round(next(iter(counts), 0))
 
 
-def _mean(metric: Metric, runs: list[RunResult]) -> str | Cell:
-  """The cell of a row; its note says how many of the seeds measured it."""
-  mean = summary.mean(runs, metric.name)
-  if mean is None:
-    return _NOT_MEASURED if runs else _NOTHING
-  text = metric.text(mean.mean)
-  if mean.std is not None:
-    text += f' ± {metric.text(mean.std)}'
-  return text if mean.n == len(runs) else Cell(text, f'of {mean.n} seeds')
+def mean_cell(metric: Metric, runs: list[RunResult]) -> str | Cell:
+  """Of finished runs; its note says how many of the seeds measured it."""
+  values = [*summary.measured(runs, metric.name).values()]
+  if not values:
+    return NOT_MEASURED if runs else NOTHING
+  n, text = len(values), metric.text(float(np.mean(values)))
+  if n > 1:
+    text += f' ± {metric.text(float(np.std(values, ddof=1)))}'
+  return text if n == len(runs) else Cell(text, f'of {n} seeds')
 
 
 def _published(row: published.Published | None) -> list[Cell]:
   if row is None:
-    return [_NOTHING, _NOTHING]
+    return [NOTHING, NOTHING]
   figures = (row.top1, row.top1_std), (row.top5, row.top5_std)
   return [Cell(f'{mean:.2f} ± {std:.2f}', faint=True) for mean, std in figures]
 
 
-def _difference(
+def difference_cell(
   metric: Metric, difference: summary.Difference | None, images: int
 ) -> Cell:
   """The cell; its note says why the difference may mean nothing."""
   if difference is None:
     return Cell('–', 'no pair', faint=True)
-  _, mean, low, high = difference
+  n, mean, low, high = difference
   text, note = metric.text(mean, '+'), ''
-  if low is None:
+  if n == 1:
     return Cell(text, 'one pair: no interval', faint=True)
   text += f' [{metric.text(low, "+")}, {metric.text(high, "+")}]'
   if low <= 0 <= high:

@@ -14,6 +14,13 @@ from tsla.report.results import Results
 
 # For the rows after the seventh, in line widths.
 _DASHES = ((), (4, 1.5), (1, 1.2), (5, 1.5, 1, 1.5))
+# Panels of logs: what, and in which unit; those in nats have a log axis.
+_CURVES = (
+  ('hard_loss', 'Training: hard loss, nats', 1),
+  ('nll', 'Evaluation: NLL, nats', 1),
+  ('top1', 'Evaluation: top-1, %', 100),
+  ('ece', 'Evaluation: ECE, %', 100),
+)
 # Panels of probes: the title, and whether the axis is logarithmic.
 _PANELS = {
   'delta': ('δ', True),
@@ -45,20 +52,14 @@ def over_epochs(figure: Figure, name: str) -> Picture:
 
 @figures.styled
 def learning_curves(results: Results) -> Picture:
-  """Training loss, and the test's NLL, top-1 and ECE, over the epochs."""
+  """Training loss, and NLL, top-1 and ECE of evaluations, over the epochs."""
   figure, panels = figures.panels(2, 2, 6.2, sharex=True)
-  titles = (
-    ('hard_loss', 'Training: hard loss, nats', 1, True),
-    ('nll', 'Test: NLL, nats', 1, True),
-    ('top1', 'Test: top-1, %', 100, False),
-    ('ece', 'Test: ECE, %', 100, False),
-  )
-  for axes, (name, title, scale, log) in zip(panels, titles, strict=True):
+  for axes, (name, title, scale) in zip(panels, _CURVES, strict=True):
     axes.set_title(title)
     rows = reversed(keys(results))  # the first one last, on top
     means = [_draw_row(axes, results, key, name, scale) for key in rows]
     drawn = [points for points in means if len(points)]
-    if log and all((points > 0).all() for points in drawn):
+    if scale == 1 and all((points > 0).all() for points in drawn):
       axes.set_yscale('log')
       figures.plain_log_ticks(axes)
     elif name == 'top1' and drawn:
@@ -73,13 +74,12 @@ def _draw_row(
   axes: Axes, results: Results, key: Key, name: str, scale: float
 ) -> np.ndarray:
   """Draws a row, and returns its means."""
-  runs = results.done(key.label)
-  of_log = summary.training_curve if name == 'hard_loss' else summary.test_curve
-  curve = of_log(runs, name)
-  if not len(curve.epochs):
+  runs, training = results.done(key.label), name == 'hard_loss'
+  read = summary.training_curve if training else summary.evaluation_curve
+  epochs, *values = read(runs, name)
+  curve = summary.Curve(epochs, *(scale * value for value in values))
+  if not len(epochs):
     return curve.mean
-  scaled = (scale * part for part in (curve.mean, curve.low, curve.high))
-  curve = summary.Curve(curve.epochs, *scaled)
   # The band begins where a row leaves the one it began in, if that is drawn.
   drawn = {run.record.path.name for run in results.runs if run.done}
   begins = min(r.first_epoch if r.trunk in drawn else 0 for r in runs)
@@ -87,7 +87,7 @@ def _draw_row(
   ring = {'mec': key.colour, 'mew': 1.4, 'mfc': 'white', 'ms': 5.5}
   for epoch in sorted({epoch for run in runs for epoch in run.switches}):
     axes.axvline(epoch, color=key.colour, linewidth=0.9, linestyle=':')
-    mean = np.interp(epoch, curve.epochs, curve.mean)
+    mean = np.interp(epoch, epochs, curve.mean)
     axes.plot([epoch], [mean], marker='o', zorder=3, **ring)
   return curve.mean
 
@@ -107,8 +107,8 @@ def schedules(results: Results) -> Picture:
   """θ and the learning rate over the epochs, of the first seed of each row."""
   figure, (left, right) = figures.panels(1, 2, 2.7)
   left.set_title('Smoothing strength θ')
-  _draw_schedules(left, results, 'theta')
   right.set_title('Learning rate')
+  _draw_schedules(left, results, 'theta')
   _draw_schedules(right, results, 'learning_rate')
   return over_epochs(figure, 'schedules')
 
@@ -116,9 +116,7 @@ def schedules(results: Results) -> Picture:
 def _draw_schedules(axes: Axes, results: Results, name: str) -> None:
   """A line a row; rows that share one lie below each other, wider and wider."""
   firsts = [(key, results.done(key.label)[:1]) for key in keys(results)]
-  lines = [
-    (k, *summary.schedule(run, name)) for k, runs in firsts for run in runs
-  ]
+  lines = [(k, *summary.schedule(r, name)) for k, runs in firsts for r in runs]
   lines = [line for line in lines if len(line[1])]
   seen = [values.tobytes() for _, _, values in lines]
   if len(lines) > 1 and len(set(seen)) == 1:
@@ -145,12 +143,10 @@ def probes(results: Results) -> Picture:
   return over_epochs(figure, 'probes')
 
 
-def draw_panel(
-  panel: Axes, results: Results, name: str, label: str = ''
-) -> None:
+def draw_panel(axes: Axes, results: Results, name: str, lead: str = '') -> None:
   """Draws the rows in which a probe found the number, the first on top."""
   title, log = _PANELS[name]
-  panel.set_title(label + title)
+  axes.set_title(lead + title)
   means = []
   for key in reversed(keys(results)):
     runs = results.done(key.label)
@@ -158,18 +154,18 @@ def draw_panel(
     if not len(curve.epochs):
       continue
     means.append(curve.mean)
-    draw_curve(panel, curve, key)
+    draw_curve(axes, curve, key)
     if name == 'theta_star':
       # The value of a row is that of its last update.
       look = {'lw': 1, 'ls': ':', 'drawstyle': 'steps-pre'}
       epochs, theta = summary.schedule(runs[0], 'theta')
-      panel.plot(epochs, theta, color=key.colour, **look)
+      axes.plot(epochs, theta, color=key.colour, **look)
   every = np.concatenate(means) if means else np.zeros(1)
   if name == 'theta_star':  # its band, and some means, go far beyond
     low, high = np.clip([every.min() - 0.05, every.max() + 0.05], -1, 2)
-    panel.set_ylim(min(-0.05, low), max(1.05, high))
+    axes.set_ylim(min(-0.05, low), max(1.05, high))
   elif log and every.min() > 0:
     # An axis that fits the means: a band may reach below 0.
-    panel.set_yscale('log', nonpositive='clip')
-    panel.set_ylim(every.min() / 1.5, every.max() * 1.5)
-    figures.plain_log_ticks(panel)
+    axes.set_yscale('log', nonpositive='clip')
+    axes.set_ylim(every.min() / 1.5, every.max() * 1.5)
+    figures.plain_log_ticks(axes)

@@ -6,6 +6,7 @@ a run that is done, and whose log says so too, is `done` here.
 """
 
 import dataclasses
+import functools
 import itertools
 import json
 import pathlib
@@ -15,6 +16,8 @@ from typing import Any
 from tsla import files
 from tsla.config import forms as config_lib
 from tsla.errors import InputError
+from tsla.evaluation import card
+from tsla.runs import predictions
 from tsla.runs.directory import CONFIG, RunRecord, read_record
 from tsla.runs.log import LogRow, is_number
 from tsla.sweep import outline
@@ -49,6 +52,29 @@ class RunResult:
     """The last evaluation; only a run that is done has one for certain."""
     return self.rows('eval')[-1]
 
+  @functools.cached_property
+  def card(self) -> dict[str, Any]:
+    """What its predictions on the test set are worth; {} without any.
+
+    `labels`, `correct`, `class_names`, the figures of `evaluation.card`; with a
+    validation split `calibrated_NAME`, with logits `normalized_NAME`.
+    """
+    said, held = map(self.record.predictions, ('test', 'validation'))
+    if said is None:
+      return {}
+    where = f'{self.record.path}: predictions'
+    with files.untrusted(where, allowed='as a run writes them'):
+      about, own = self.record.network(where), predictions.scores(said)
+      by, parts = about['temperature'], {'': card.figures(own)}
+      if held:
+        scores = predictions.scores(said, by)
+        parts['calibrated_'] = card.figures(scores) | {'temperature': by}
+      if 'logits' in said:
+        parts['normalized_'] = card.normalized(said, held)
+      found = {f'{way}{n}': v for way in parts for n, v in parts[way].items()}
+      found |= {'labels': said['labels'], 'correct': own.correct}
+      return found | {'class_names': about['class_names']}
+
   @property
   def switches(self) -> list[float]:
     """Epochs where its smoothing ended."""
@@ -60,10 +86,13 @@ class RunResult:
     """Updates an epoch, from an evaluation; None before the first one."""
     if self.done:
       return self.test['step'] // self.epochs
-    for row in self.rows('eval'):
+    for row in self.rows('validation') or self.rows('eval'):
       every = self.record.fields['eval_every_epochs']
       return row['step'] // min(every, self.epochs) or None
     return None
+
+
+Runs = Sequence[RunResult]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +103,7 @@ class Results:
   title: str
   command: str  # what makes it again, '' if unknown
   rows: tuple[str, ...]  # the methods; the others are compared with the first
-  runs: Sequence[RunResult]  # every run that is asked for
+  runs: Runs  # every run that is asked for
 
   def done(self, row: str) -> list[RunResult]:
     """The runs of a row whose numbers count, by seed."""
@@ -95,23 +124,21 @@ def read_results(paths: Sequence[pathlib.Path]) -> list[Results]:
   """
   found, plain = [], []
   for path in dict.fromkeys(paths):
-    if outline.is_written(path):
+    if (path / outline.NAME).is_file():
       found.append(_of_sweep(path))
     elif (path / CONFIG).is_file():
       plain.append(path)
     else:
-      empty = 'no table and no run in it'
-      raise InputError(
-        f'WORKDIR = {path}: {empty if path.is_dir() else "no such folder"}',
-        allowed='a folder with a table.json, or with the config.json of a run',
-        cure='the --workdir of a sweep or of main.py',
-      )
+      why = 'no table and no run in it' if path.is_dir() else 'no such folder'
+      allowed = 'a folder with a table.json, or with the config.json of a run'
+      cure = 'the --workdir of a sweep or of main.py'
+      raise InputError(f'WORKDIR = {path}: {why}', allowed=allowed, cure=cure)
   return found + _tables_of_runs(plain)
 
 
 def _of_sweep(folder: pathlib.Path) -> Results:
-  table = outline.read(folder)
-  runs = []
+  table, runs = outline.read(folder), []
+  firsts: dict[str, RunRecord] = {}  # on each data set
   for planned in table['runs']:
     path = folder / planned['directory']
     try:
@@ -119,13 +146,18 @@ def _of_sweep(folder: pathlib.Path) -> Results:
       standing = record.standing()
     except files.NewerFormat as error:
       record, standing = RunRecord(path), ('not readable', error.problem)
+    if standing[0] == 'done':
+      fields = config_lib.identity(record.fields).items()
+      asked = str([field for field in fields if field[0].startswith('data.')])
+      first = firsts.setdefault(asked, record)
+      if record.fingerprint != first.fingerprint:  # the files were changed
+        standing = 'damaged', f'on other data than {first.path.name}'
     method = planned['row'], planned['seed'], record, *standing
     trunk = planned.get('trunk') or ''
     lengths = planned['epochs'], planned['first_epoch']
     runs.append(RunResult(*method, *lengths, trunk))
   named = {name: table[name] for name in ('name', 'title', 'command')}
-  rows, runs = tuple(table['rows']), _on_one_data_set(runs)
-  return Results(**named, rows=rows, runs=runs)
+  return Results(**named, rows=tuple(table['rows']), runs=runs)
 
 
 def _read(path: pathlib.Path) -> RunRecord:
@@ -135,21 +167,6 @@ def _read(path: pathlib.Path) -> RunRecord:
     fields = dict.fromkeys(_FIELDS, int)
     files.check_fields(f'{path / CONFIG}: ', record.fields, **fields)
   return record
-
-
-def _on_one_data_set(runs: list[RunResult]) -> list[RunResult]:
-  """The runs; damaged if their data changed under an unchanged config."""
-  firsts: dict[str, RunResult] = {}
-  checked = []
-  for run in runs:
-    fields = config_lib.identity(run.record.fields).items()
-    asked = str([field for field in fields if field[0].startswith('data.')])
-    first = firsts.setdefault(asked, run) if run.done else run
-    if run.record.fingerprint != first.record.fingerprint:
-      why = f'on other data than {first.record.path.name}'
-      run = dataclasses.replace(run, state='damaged', reason=why)
-    checked.append(run)
-  return checked
 
 
 def _tables_of_runs(paths: Iterable[pathlib.Path]) -> list[Results]:
@@ -186,14 +203,12 @@ def _method(config: dict[str, Any]) -> str:
 def _table_of_rows(rows: list[list[RunResult]]) -> Results:
   # The shortest names that are one of a kind: what the directories of a row
   # begin with, the first one's name, its path.
-  first = [runs[0] for runs in rows]
-  for names in (
-    tuple(_common_name(runs) for runs in rows),
-    tuple(run.record.path.name for run in first),
-    tuple(run.row for run in first),
-  ):
-    if len(set(names)) == len(names):
-      break
+  ways = (
+    [_common_name(runs) for runs in rows],
+    [runs[0].record.path.name for runs in rows],
+    [runs[0].row for runs in rows],
+  )
+  names = next(tuple(way) for way in ways if len(set(way)) == len(rows))
   named = zip(names, rows, strict=True)
   runs = [dataclasses.replace(r, row=name) for name, row in named for r in row]
   commands = [run.record.environment.get('command') for run in runs]

@@ -13,15 +13,21 @@ from tsla.config import forms as config_lib
 from tsla.errors import InputError
 from tsla.files import untrusted
 from tsla.pages import blocks
-from tsla.pages.blocks import Block, FigureBlock, ParagraphBlock, TableBlock
+from tsla.pages.blocks import (
+  Block,
+  FigureBlock,
+  ParagraphBlock,
+  TableBlock,
+  read_texts,
+)
 from tsla.pages.render import render_html, render_markdown
-from tsla.pages.texts import read_texts
-from tsla.report import comparison, figures, samples, summary
+from tsla.report import cards, comparison, figures, samples, summary
 from tsla.report.results import Results, RunResult, read_results
 from tsla.smoothing import rules
 
 # Other values of these make no other method.
 _NO_METHOD = ('seed', 'init.fork_from')
+_EQUALS = '\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}'
 _AUGMENT = ('pad', 'crop', 'flip')
 _text = read_texts(__file__)
 
@@ -56,6 +62,7 @@ def of_results(results: Results, level: int) -> list[Block]:
     ('Results', comparison.of_results),
     ('Learning curves', _curves),
     ('The gradient’s error', _probes),
+    ('Cards', lambda found: cards.of_results(found, level + 1)),
     ('Training images', _images),
     ('Epochs and time', _costs),
     ('Configuration', _configs),
@@ -66,7 +73,7 @@ def of_results(results: Results, level: int) -> list[Block]:
   content = [*_standing(results)]
   for title, section in sections:
     if found := list(section(results)):
-      content += [blocks.HeadingBlock(title, level), *found]
+      content += [blocks.HeadingBlock(title, level, title == 'Cards'), *found]
   return content
 
 
@@ -114,8 +121,7 @@ def _probes(results: Results) -> Iterator[Block]:
   asked = {name[5:] for name in logged if name.startswith('rule_')}
   names = (*rules.RULES, *sorted(asked - {*rules.RULES}))
   rows = [[k.label, *(firings(k.label, rule) for rule in names)] for k in keys]
-  header, align = ['Method', *names], 'l' + 'r' * len(names)
-  yield TableBlock(_text('firings'), header, rows, align)
+  yield TableBlock(_text('firings'), ['Method', *names], rows)
 
 
 def _images(results: Results) -> Iterator[Block]:
@@ -138,16 +144,16 @@ def _costs(results: Results) -> Iterator[Block]:
   rows = []
   for row in (*results.rows, None):
     runs = [run for run in results.runs if row in (run.row, None)]
-    cost = summary.cost(runs)
-    spent = f'{cost.epochs:,.0f}', _clock(cost.seconds)
-    saved = f'{cost.shared_epochs:,.0f}', _clock(cost.shared_seconds)
-    rows.append(['all' if row is None else row, *spent, *saved])
+    spent, saved, seconds, saved_seconds = summary.cost(runs)
+    epochs = f'{spent:,.0f}', _clock(seconds), f'{saved:,.0f}'
+    name = 'all' if row is None else row
+    rows.append([name, *epochs, _clock(saved_seconds)])
   header = ['Method', 'Epochs', 'Time', 'Epochs saved', 'Time saved']
-  yield TableBlock(_text('costs'), header, rows, 'lrrrr')
-  if cost.shared_epochs:
-    whole = cost.epochs + cost.shared_epochs
-    share = 100 * cost.shared_epochs / whole
-    yield ParagraphBlock(_text('saved', cost=cost, whole=whole, share=share))
+  yield TableBlock(_text('costs'), header, rows)
+  if saved:
+    whole = spent + saved
+    numbers = {'spent': spent, 'whole': whole, 'share': 100 * saved / whole}
+    yield ParagraphBlock(_text('saved', **numbers))
 
 
 def _configs(results: Results) -> Iterator[Block]:
@@ -162,11 +168,8 @@ def _configs(results: Results) -> Iterator[Block]:
     fields = _differing_fields(run, base)
     if row == first:
       fields = config_lib.identity(base)
-    text = ', '.join(
-      f'{name}\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{value}'
-      for name, value in fields.items()
-      if name not in _NO_METHOD
-    )
+    shown = (name for name in fields if name not in _NO_METHOD)
+    text = ', '.join(f'{name}{_EQUALS}{fields[name]}' for name in shown)
     begins = f'{run.trunk}, epoch {run.first_epoch}' if run.trunk else 'epoch 0'
     rows.append([row, text or 'none', begins])
   header = ['Method', 'Config', 'Begins at']
@@ -175,16 +178,12 @@ def _configs(results: Results) -> Iterator[Block]:
 
 def _differing_fields(run: RunResult, base: dict[str, Any]) -> dict[str, Any]:
   """The fields that make a run another method than that of `base`."""
-  config = run.record.fields
-  # A fork began with the weights that its trunk began with.
-  hidden = ('model.weights', 'model.weights_sha256') if run.trunk else ()
-  return {
-    name: config.get(name)
-    for name in sorted(base.keys() | config.keys())
-    if config.get(name) != base.get(name)
-    and name not in hidden
-    and (name not in config_lib.FIELDS or config_lib.FIELDS[name].identity)
-  }
+  config, known = run.record.fields, config_lib.FIELDS.items()
+  hidden = {name for name, field in known if not field.identity}
+  if run.trunk:  # whose weights are those that its trunk began with
+    hidden |= {'model.weights', 'model.weights_sha256'}
+  names = sorted({*base, *config} - hidden)
+  return {n: config.get(n) for n in names if config.get(n) != base.get(n)}
 
 
 def _environment(results: Results) -> Iterator[Block]:
@@ -215,7 +214,8 @@ def _command(results: Results) -> Iterator[Block]:
 def _runs(results: Results) -> Iterator[Block]:
   metrics, rows = comparison.metrics_of(results), []
   for run in results.runs:
-    cells, name = comparison.cells_of_run(run, metrics), run.record.path.name
+    done, name = [run] if run.done else [], run.record.path.name
+    cells = [comparison.mean_cell(metric, done) for metric in metrics]
     rows.append([run.row, str(run.seed), run.state, *cells, name])
   labels = [metric.label for metric in metrics]
   header = ['Method', 'Seed', 'State', *labels, 'Directory']

@@ -2,22 +2,14 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tsla.evaluation.per_class import student_interval
-from tsla.report.results import RunResult
+from tsla.report.results import RunResult, Runs
 from tsla.runs.log import is_number
-
-
-class Mean(NamedTuple):
-  """Of a metric over the seeds of a row."""
-
-  n: int
-  mean: float
-  std: float | None  # with n - 1 in the denominator; None for n = 1
 
 
 class Difference(NamedTuple):
@@ -25,8 +17,8 @@ class Difference(NamedTuple):
 
   n: int
   mean: float
-  low: float | None  # ends of the confidence interval; None for n = 1
-  high: float | None
+  low: float  # ends of the confidence interval; NaN for n = 1
+  high: float
 
 
 class Curve(NamedTuple):
@@ -38,51 +30,46 @@ class Curve(NamedTuple):
   high: np.ndarray  # f64[T]
 
 
-class Cost(NamedTuple):
-  """What runs took, and what they took over from their trunks."""
-
-  epochs: float
-  shared_epochs: float
-  seconds: float  # NaN where a log does not tell
-  shared_seconds: float
-
-
-def mean(runs: Sequence[RunResult], metric: str) -> Mean | None:
-  """Over the seeds of a row's finished runs; None where none measured it."""
-  values = np.array([*measured(runs, metric).values()], np.float64)
-  if not len(values):
-    return None
-  std = float(values.std(ddof=1)) if len(values) > 1 else None
-  return Mean(len(values), float(values.mean()), std)
-
-
 def measured(runs: Iterable[RunResult], metric: str) -> dict[int, float]:
   """By seed, of the last evaluation; an older version has not every metric."""
-  values = {run.seed: run.test.get(metric) for run in runs}
+  values = {r.seed: r.test.get(metric, r.card.get(metric)) for r in runs}
   return {seed: v for seed, v in values.items() if is_number(v)}
 
 
 def difference(
-  runs: Sequence[RunResult], baseline: Sequence[RunResult], metric: str
+  runs: Runs, baseline: Runs, metric: str, comparisons: int = 1
 ) -> Difference | None:
   """Mean of the paired differences d_i to the baseline; None without a pair.
 
-  The interval is `student_interval`'s.
+  The interval is `student_interval`'s of so many comparisons.
   """
   own, others = measured(runs, metric), measured(baseline, metric)
   pairs = np.array([own[seed] - others[seed] for seed in own if seed in others])
-  n = len(pairs)
-  if n < 2:
-    return Difference(n, float(pairs[0]), None, None) if n else None
-  return Difference(n, *map(float, student_interval(pairs)))
+  if not len(pairs):
+    return None
+  interval = student_interval(pairs, comparisons)
+  return Difference(len(pairs), *map(float, interval))
 
 
-def test_curve(runs: Iterable[RunResult], metric: str) -> Curve:
-  """A metric of the evaluations, at the epochs that every run evaluated."""
-  return _curve(_points(run, 'eval', metric) for run in runs)
+def evaluation_curve(runs: Runs, metric: str) -> Curve:
+  """A metric of the evaluations, at the epochs that every run evaluated.
+
+  They are on the validation split where the test set has no curve.
+  """
+  split = all(r.rows('validation') and len(r.rows('eval')) < 2 for r in runs)
+  kind = 'validation' if split else 'eval'
+  return _curve(_points(run, kind, metric) for run in runs)
 
 
-def probe_curve(runs: Sequence[RunResult], name: str) -> Curve:
+def risk_curve(runs: Runs, name: str) -> Curve:
+  """A card's risk over coverage, both in %, at 200 points from 5 % on."""
+  risks = [run.card[name] for run in runs if name in run.card]
+  n = len(risks[0]) if risks else 0
+  at = np.unique(np.linspace(n // 20, n - 1, 200).astype(int)) if n else ()
+  return _curve({100 * (k + 1) / n: 100 * r[k] for k in at} for r in risks)
+
+
+def probe_curve(runs: Runs, name: str) -> Curve:
   """A number of the probes; the band holds one standard error to each side."""
 
   def shifted(run: RunResult, by: int) -> dict[float, float]:
@@ -90,10 +77,8 @@ def probe_curve(runs: Sequence[RunResult], name: str) -> Curve:
     errors = _points(run, 'probe', f'{name}_error')
     return {at: values[at] + by * errors[at] for at in values if at in errors}
 
-  least, middle, most = (
-    _curve(shifted(run, by) for run in runs) for by in (-1, 0, 1)
-  )
-  return middle._replace(low=least.low, high=most.high)
+  low, mean, high = (_curve(shifted(r, by) for r in runs) for by in (-1, 0, 1))
+  return mean._replace(low=low.low, high=high.high)
 
 
 def first_firing(run: RunResult, rule: str) -> float | None:
@@ -128,8 +113,7 @@ def _points(run: RunResult, kind: str, name: str) -> dict[float, float]:
 
 
 def _epoch_means(run: RunResult, name: str) -> dict[float, float]:
-  sums: dict[int, float] = defaultdict(float)
-  weights: dict[int, int] = defaultdict(int)
+  sums, weights = defaultdict(float), defaultdict(int)
   before = 0
   for row in run.rows('train'):
     updates, before = row['step'] - before, row['step']
@@ -149,10 +133,11 @@ def _curve(by_run: Iterable[dict[float, float]]) -> Curve:
   return Curve(np.array(epochs), values.mean(0), values.min(0), values.max(0))
 
 
-def cost(runs: Iterable[RunResult]) -> Cost:
-  """Epochs and training time of runs, done or not, their own and taken over.
+def cost(runs: Iterable[RunResult]) -> list[float]:
+  """Of runs, done or not: epochs, epochs taken over, seconds, those taken over.
 
-  Compilation, evaluation and saving are not in the time.
+  The time is without compilation, evaluation and saving; NaN if a log does not
+  tell.
   """
   total = np.zeros(4)
   for run in runs:
@@ -165,7 +150,7 @@ def cost(runs: Iterable[RunResult]) -> Cost:
     shared = [row for row in rows if row['step'] <= begin]
     epochs = own[-1]['step'] / per_epoch - run.first_epoch, run.first_epoch
     total += (*epochs, _seconds(own, begin, size), _seconds(shared, 0, size))
-  return Cost(*total.tolist())
+  return total.tolist()
 
 
 def _seconds(rows: list[dict[str, Any]], begin: int, batch_size: int) -> float:

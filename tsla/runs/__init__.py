@@ -1,4 +1,4 @@
 """A run on disk and as a process: its directory, log, checkpoints and end.
 
-Nothing here computes: no network, no loss, no data set.
+Nothing here trains: no network, no loss, no data set.
 """

@@ -25,6 +25,9 @@ from tsla.runs import manifest, retention
 from tsla.runs.log import RunLog
 from tsla.runs.manifest import Damaged
 
+# Counts of rules, by name, may be missing on either side, and then stay as they
+# are: so a version with one rule more reads the states of the one before.
+_OPTIONAL = '/firings/'
 _SPACE = 3  # times the state: two on disk, one being written
 
 
@@ -32,24 +35,24 @@ class AnotherState(Exception):
   """A checkpoint is of another network or optimiser; the text says where."""
 
 
-class Checkpoints:
-  """The checkpoints of one run; made by `open_checkpoints`.
+class Checkpoints(contextlib.AbstractContextManager):
+  """The checkpoints under `directory`; leaving waits until all are on disk.
 
+  Those of `keep_steps` stay; each is marked with the identity of its `run`.
   Only `save` and `discard` change anything on the disk.
   """
 
   def __init__(
     self,
     directory: pathlib.Path,
-    keep_steps: Sequence[int],
-    run: Mapping[str, Any],
-    checkpointer: ocp.StandardCheckpointer,
+    keep_steps: Sequence[int] = (),
+    run: Mapping[str, Any] | None = None,
   ):
     self.passed_over: list[str] = []  # a line for each that is damaged
     self._directory = directory
     self._keep_steps = frozenset(keep_steps)
-    self._run = run
-    self._checkpointer = checkpointer
+    self._run = run or {}
+    self._checkpointer = ocp.StandardCheckpointer()
     self._good: dict[int, bool] = {}
     self._worker = ThreadPoolExecutor(1)
     self._saving: Future[None] | None = None
@@ -74,8 +77,7 @@ class Checkpoints:
         problem = f'{self._directory}: no checkpoint is whole: '
         cure = f'rm -r {self._directory} begins anew'
         raise InputError(problem + '; '.join(self.passed_over), cure=cure)
-    if jax.process_count() > 1:
-      step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
+    step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
     return step if step >= 0 else None
 
   def save(
@@ -93,13 +95,13 @@ class Checkpoints:
     self.wait()
     if self._good.get(step):
       return  # an interruption right after a regular save
+    folder = self._directory / str(step)
+    partial = folder.with_name(f'{step}.partial').absolute()
     with self._explained():
-      partial = self._folder(f'{step}.partial').absolute()
       # The first process writes arrays of NumPy, for all of them.
       arrays = manifest.host_copy(state)
       self._checkpointer.save(partial, arrays, force=True)
     run = {**self._run, 'step': step, 'log': log.position() if log else {}}
-    scores = dict(scores or {})
 
     def finish() -> None:
       digests = manifest.digests(arrays)
@@ -108,13 +110,13 @@ class Checkpoints:
         if log is not None:
           log.sync()
         manifest.write(partial, digests, run)
-        retention.remove(self._folder(step))  # a damaged one
-        partial.rename(self._folder(step))
+        retention.remove(folder)  # a damaged one
+        partial.rename(folder)
         sync(self._directory)
         sync(self._directory.parent)
         self._good[step] = True
         bad = {step for step, good in self._good.items() if not good}
-        retention.tidy(self._directory, self._keep_steps, scores, bad)
+        retention.tidy(self._directory, self._keep_steps, scores or {}, bad)
       self._good[step] = True
 
     self._saving = self._worker.submit(finish)
@@ -126,8 +128,7 @@ class Checkpoints:
       with self._explained():
         saving.result()
 
-  def close(self) -> None:
-    """Waits, and ends Orbax's threads; InputError as of `wait`."""
+  def __exit__(self, *error: object) -> None:
     try:
       self.wait()
     finally:
@@ -135,18 +136,12 @@ class Checkpoints:
         self._checkpointer.close()
 
   def restore(
-    self,
-    like: Any,
-    step: int | None = None,
-    *,
-    part: bool = False,
-    optional: str = '',
+    self, like: Any, step: int | None = None, *, part: bool = False
   ) -> Any:
     """The checkpoint of `step`, or the newest, placed as `like` is.
 
-    `like` may be a `part` of what was saved. Arrays with `optional` in their
-    name may be missing on either side, and then stay as they are. AnotherState
-    is raised for one of another network or optimiser, else InputError.
+    `like` may be a `part` of what was saved. AnotherState is raised for one of
+    another network or optimiser, else InputError.
     """
     step = self.latest_step if step is None else step
     if step is None:
@@ -156,8 +151,8 @@ class Checkpoints:
     # Before anything is read: this is the usual reason for a misfit.
     here, empty = manifest.named(like), saved.empty()
     names = here.keys() if part else empty.keys() | here.keys()
-    either = {n for n in here.keys() ^ empty.keys() if optional in n}
-    for name in sorted(names - either if optional else names):
+    either = {n for n in here.keys() ^ empty.keys() if _OPTIONAL in n}
+    for name in sorted(names - either):
       there, mine = _describe(empty.get(name)), _describe(here.get(name))
       if there != mine:
         raise AnotherState(f'{name} is {there} there and {mine} here')
@@ -169,7 +164,7 @@ class Checkpoints:
     """Deletes the checkpoint of `step`, if there is one."""
     self._barrier()
     if jax.process_index() == 0:
-      retention.remove(self._folder(step))
+      retention.remove(self._directory / str(step))
 
   def confirm(self, step: int) -> manifest.Manifest:
     """Raises Damaged unless all arrays of `step` come back as saved."""
@@ -189,15 +184,14 @@ class Checkpoints:
   def _barrier(self) -> None:
     """Waits for what any process still has to write."""
     self.wait()
-    if jax.process_count() > 1:
-      multihost_utils.sync_global_devices('checkpoints')
+    multihost_utils.sync_global_devices('checkpoints')
 
   def run_of(self, step: int) -> dict[str, Any]:
     """Whose state a checkpoint is: `Manifest.run`."""
-    return manifest.read(self._folder(step)).run
+    return manifest.read(self._directory / str(step)).run
 
   def _checked(self, step: int) -> manifest.Manifest:
-    saved = manifest.read(self._folder(step))
+    saved = manifest.read(self._directory / str(step))
     if (there := saved.run.get('step', step)) != step:
       raise Damaged(saved.folder, f'it is the state of update {there}')
     saved.check_files()
@@ -214,9 +208,6 @@ class Checkpoints:
         self.passed_over.append(what)
         self._good[step] = False
     return self._good[step]
-
-  def _folder(self, name: int | str) -> pathlib.Path:
-    return self._directory / str(name)
 
   @contextlib.contextmanager
   def _explained(self) -> Iterator[None]:
@@ -241,24 +232,6 @@ def _place(array: np.ndarray | None, like: Any) -> jax.Array:
 
 def _describe(array: Any) -> str:
   return 'missing' if array is None else f'{array.dtype}{list(array.shape)}'
-
-
-@contextlib.contextmanager
-def open_checkpoints(
-  directory: pathlib.Path,
-  keep_steps: Sequence[int] = (),
-  run: Mapping[str, Any] | None = None,
-) -> Iterator[Checkpoints]:
-  """The checkpoints under `directory`; leaving waits until all are on disk.
-
-  Those of `keep_steps` stay; each is marked with the identity of its `run`.
-  """
-  checkpointer = ocp.StandardCheckpointer()
-  checkpoints = Checkpoints(directory, keep_steps, run or {}, checkpointer)
-  try:
-    yield checkpoints
-  finally:
-    checkpoints.close()
 
 
 def check_space(directory: pathlib.Path, state: Any) -> None:

@@ -13,6 +13,8 @@
   own clock, for killed. `failure.txt`: why a sweep gave it up, until a start;
 - `metrics.jsonl`: one row an interval, an evaluation, an event: the truth;
   `tensorboard/`: the same numbers, derived;
+- of a finished run `model.json`: what its network takes and says; and
+  `predictions/`: what it said of the test set and the validation split;
 - `checkpoints/`: the state; `stacks-PROCESS.txt`: where a run stood still.
 """
 
@@ -33,15 +35,21 @@ import ml_collections
 
 from tsla import files, programs
 from tsla.config import forms as config_lib
+from tsla.config.schema import RENAMED
 from tsla.errors import InputError
-from tsla.runs import environment, lifecycle, log, retention
+from tsla.runs import environment, lifecycle, log, predictions, retention
 from tsla.runs.log import Board, LogRow, RunLog
+from tsla.runs.predictions import Predictions
 
-CONFIG_FORMAT = 1
+CONFIG_FORMAT = MODEL_FORMAT = 1
 CONFIG, _DATA, _STATUS = 'config.json', 'data.json', 'status.json'
+MODEL, _PREDICTIONS = 'model.json', 'predictions'
 _ENVIRONMENT, _FAILURE = 'environment.json', 'failure.txt'
 _LOG, _CHECKPOINTS, _PARTS = 'metrics.jsonl', 'checkpoints', 'parts'
-_TYPES = {_STATUS: {'state': str, 'step': int}, _DATA: {'fingerprint': str}}
+_TYPES = {
+  **{_STATUS: {'state': str, 'step': int}, _DATA: {'fingerprint': str}},
+  MODEL: {'class_names': list, 'image_shape': list, 'temperature': float},
+}
 # What an object in one of these holds.
 _INSIDE = {'test': log.is_number, _PARTS: lambda text: isinstance(text, str)}
 _TAIL = 4096  # bytes of a log that hold its last row
@@ -89,6 +97,23 @@ class RunRecord:
   def checkpoints(self) -> pathlib.Path:
     """Where its state is saved."""
     return self.path / _CHECKPOINTS
+
+  def network(self, where: str) -> dict[str, Any]:
+    """What its network takes and says; InputError if it is not finished."""
+    state = self.status.get('state')
+    found = _read(self.path, MODEL) if state == 'done' else {}
+    if not found:
+      raise InputError(
+        f'{where}: that run is {state}, and has no {MODEL}',
+        allowed='a run that this version finished',
+        cure='train it to its end first, in a new --workdir if it is done',
+      )
+    return found
+
+  def predictions(self, split: str) -> Predictions | None:
+    """What it said of a split at its end; None if that is not kept."""
+    folder, step = self.path / _PREDICTIONS, self.status['step']
+    return predictions.read(folder, split, step)
 
   @functools.cached_property
   def log(self) -> dict[str, list[LogRow]]:
@@ -203,7 +228,7 @@ def note_failure(path: pathlib.Path, reason: str = '') -> None:
 
 def _read(path: pathlib.Path, name: str) -> dict[str, Any]:
   """The JSON object in a file of a run; empty where there is none."""
-  newest = CONFIG_FORMAT if name == CONFIG else 0
+  newest = {CONFIG: CONFIG_FORMAT, MODEL: MODEL_FORMAT}.get(name, 0)
   try:
     value = files.read_object(path / name, newest=newest)
   except files.DamagedFile as error:
@@ -211,6 +236,9 @@ def _read(path: pathlib.Path, name: str) -> dict[str, Any]:
       return {}
     raise
   files.check_fields(f'{path / name}: ', value, **_TYPES.get(name, {}))
+  for old, (_, default) in RENAMED.items() if name == CONFIG else ():
+    if value.get(old) == default:  # it was not used
+      del value[old]
   for field, right in _INSIDE.items():
     part = value.get(field, {}) if name in _TYPES else {}
     if not isinstance(part, dict) or not all(map(right, part.values())):
@@ -372,8 +400,10 @@ class RunDirectory:
       cure=f'another --workdir, or the {what} that is there{cure}',
     )
 
-  def begin(self, step: int, total_steps: int) -> None:
+  def begin(self, step: int, total_steps: int, **data: Any) -> None:
     """Says what is trained here, on what; from here on nothing else may be.
+
+    `data` is what else a person should know of the data set.
 
     InputError is raised if the config has changed, and nothing is left to train
     with it: `step` updates are done of `total_steps`.
@@ -395,10 +425,20 @@ class RunDirectory:
           copy.parent.mkdir(exist_ok=True)
           files.write_whole(copy, source)
     self._write(CONFIG, self._fields, CONFIG_FORMAT)
-    self._write(_DATA, self._facts)
+    self._write(_DATA, {**data, **self._facts})
     self._write(_ENVIRONMENT, environment.describe())
     host = socket.gethostname()
     self.write_status('running', step, pid=os.getpid(), host=host)
+
+  def finish(
+    self, network: dict[str, Any], said: Mapping[str, Predictions], step: int
+  ) -> None:
+    """Keeps what the network is after its last update, and what it said."""
+    self._write(MODEL, network, MODEL_FORMAT)
+    if self._writes:
+      with self._explained():
+        folder, run = self.path / _PREDICTIONS, {**self.identity, 'step': step}
+        predictions.write(folder, said, network['temperature'], run)
 
   def write_status(self, state: str, step: int, **more: Any) -> None:
     """Says how the run stands: running, done, diverged, interrupted, stuck."""

@@ -61,13 +61,9 @@ def _git(root: pathlib.Path) -> tuple[str, bool | None]:
   """Revision of the checkout at `root`, and whether files differ from it."""
 
   def ask(*arguments: str) -> str:
-    return subprocess.run(
-      ['git', '--no-optional-locks', '-C', str(root), *arguments],
-      capture_output=True,
-      text=True,
-      check=True,
-      timeout=_GIT_SECONDS,
-    ).stdout.strip()
+    command = ['git', '--no-optional-locks', '-C', str(root), *arguments]
+    options = {'stderr': subprocess.DEVNULL, 'timeout': _GIT_SECONDS}
+    return subprocess.check_output(command, text=True, **options).strip()
 
   try:
     # An installed copy may lie in a checkout of something else.
@@ -88,13 +84,11 @@ def keep_compiled() -> None:
     return
   # A program for the CPU is made for a number of cores, which changes its sums
   # but not jax's name for it.
-  try:
+  with contextlib.suppress(OSError, InputError):
     folder = user_cache('xla') / f'{available_cores()}-cores'
     folder.mkdir(parents=True, exist_ok=True)
-  except (OSError, InputError):
-    return
-  jax.config.update('jax_compilation_cache_dir', str(folder))
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+    jax.config.update('jax_compilation_cache_dir', str(folder))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 
 
 def hush() -> None:

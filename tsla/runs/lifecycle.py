@@ -46,71 +46,86 @@ def watch_signals(
 ) -> Iterator[Requested]:
   """Notes the first of the signals; a second one ends the process at once.
 
-  A thread does, for the main one may be in a compiled call, and run no Python
-  for minutes. Outside the main thread, which alone may, no signal is watched,
-  and SIGHUP never is where it was ignored, as by nohup. If the process has not
-  left after `grace` seconds, `give_up` is called and it ends without a save.
+  Outside the main thread, which alone may, no signal is watched, and SIGHUP
+  never is where it was ignored, as by nohup. If the process has not left after
+  `grace` seconds, `give_up` is called and it ends without a save.
   """
   requested = Requested()
   if threading.current_thread() is not threading.main_thread():
     yield requested
     return
-  read, write = os.pipe()
-  os.set_blocking(write, False)
-  # Standard error as it is now: `note` may leave the terminal before `listen`
+  # Standard error as it is now: `note` may leave the terminal before `heard`
   # has said why.
   error = os.open(os.devnull, os.O_WRONLY)
   with contextlib.suppress(OSError):  # it is closed
     os.dup2(2, error)
-  left = threading.Event()
+  first: float | None = None
 
   def note(signum: int, _: FrameType | None) -> None:
     requested.signum = requested.signum or signum
     if signum == signal.SIGHUP:
       _leave_terminal()
 
-  def leave(signum: int) -> None:
-    if not left.wait(grace):
-      say('the call takes too long: stopping without a save')
-      try:
-        give_up()
-      finally:
-        os._exit(128 + signum)
+  def leave() -> None:
+    say('the call takes too long: stopping without a save')
+    try:
+      give_up()
+    finally:
+      os._exit(128 + requested.signum)
 
-  def listen() -> None:
-    first: float | None = None
-    while signum := os.read(read, 1)[0]:
-      if signum not in _SIGNALS:
-        continue
-      if first is not None:
-        if signum != signal.SIGINT and time.monotonic() - first < _ECHO_SECONDS:
-          continue
-        os._exit(128 + signum)
-      first = time.monotonic()
+  late = threading.Timer(grace, leave)
+  late.daemon = True
+
+  def heard(signum: int) -> None:
+    nonlocal first
+    if first is None:
+      first, requested.signum = time.monotonic(), signum
       name = signal.Signals(signum).name
       say(f'\n{name}: stopping after this call, then saving', error)
-      threading.Thread(target=leave, args=(signum,), daemon=True).start()
+      late.start()
+    elif signum == signal.SIGINT or time.monotonic() - first >= _ECHO_SECONDS:
+      os._exit(128 + signum)
 
-  listener = threading.Thread(target=listen, daemon=True)
-  listener.start()
-  wakeup = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
   before = {
     number: signal.signal(number, note)
     for number in _SIGNALS
     if (number, signal.getsignal(number)) != (signal.SIGHUP, signal.SIG_IGN)
   }
   try:
-    yield requested
+    with _listening(heard):
+      yield requested
   finally:
-    left.set()
-    # First: by the handlers from before, one more signal may end the process.
-    os.write(write, b'\0')
-    listener.join()
+    late.cancel()
     for number, handler in before.items():
       signal.signal(number, handler)
+    os.close(error)
+
+
+@contextlib.contextmanager
+def _listening(heard: Callable[[int], None]) -> Iterator[None]:
+  """Calls `heard` with each signal, in a thread.
+
+  The main one may be in a compiled call, and run no Python for minutes.
+  """
+  read, write = os.pipe()
+  os.set_blocking(write, False)
+
+  def listen() -> None:
+    while signum := os.read(read, 1)[0]:
+      if signum in _SIGNALS:
+        heard(signum)
+
+  listener = threading.Thread(target=listen, daemon=True)
+  listener.start()
+  wakeup = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+  try:
+    yield
+  finally:
     signal.set_wakeup_fd(wakeup)
-    for handle in (read, write, error):
-      os.close(handle)
+    os.write(write, b'\0')
+    listener.join()
+    os.close(read)
+    os.close(write)
 
 
 def say(text: str, stream: int = 2) -> None:

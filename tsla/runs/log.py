@@ -70,14 +70,16 @@ class RunLog:
     self._board = board
     self._size = len(content)
     self._digest = hashlib.sha256(content)
-    self.evaluations: dict[int, dict[str, float]] = {}  # by step
+    # By kind of row and by step; eval is on the test set.
+    self.evaluations: dict[str, dict[int, dict[str, float]]]
+    self.evaluations = {'validation': {}, 'eval': {}}
     self.probes: set[int] = set()  # the steps of its rows
     self.decided = False  # whether a rule has ended smoothing
     for row in rows:
       self._note(**row)
 
   def write(self, kind: str, step: int, **values: float | None) -> None:
-    """One row: train, eval, probe or switch; what is not finite is null."""
+    """A row: train, validation, eval, probe, switch; not finite is null."""
     self._note(kind, step, **values)
     if self._file is None:
       return
@@ -106,8 +108,8 @@ class RunLog:
       files.sync(pathlib.Path(self._file.name).parent)
 
   def _note(self, kind: str, step: int, **values: float | None) -> None:
-    if kind == 'eval':
-      self.evaluations[step] = values
+    if kind in self.evaluations:
+      self.evaluations[kind][step] = values
     elif kind == 'probe':
       self.probes.add(step)
     elif kind == 'switch' and step in self.probes:

@@ -6,6 +6,7 @@ arrays that came back otherwise than they went.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import pathlib
@@ -74,11 +75,8 @@ class Manifest:
 
 def named(tree: Any) -> dict[str, Any]:
   """The leaves of `tree` by name, as 'params/fc/bias'."""
-  leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-  return {
-    jax.tree_util.keystr(path, simple=True, separator='/'): leaf
-    for path, leaf in leaves
-  }
+  spell = functools.partial(jax.tree_util.keystr, simple=True, separator='/')
+  return {spell(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
 
 
 def host_copy(tree: Any) -> dict[str, np.ndarray]:

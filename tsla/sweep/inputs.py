@@ -5,12 +5,13 @@ from collections.abc import Sequence
 
 from tsla.config import durations
 from tsla.config.forms import flatten
+from tsla.config.from_data import settle
 from tsla.data import batches, datasets
 from tsla.errors import InputError
-from tsla.models import pretrained
 from tsla.runs.directory import read_saved, state_of
 from tsla.sweep.plan import PlannedRun
 from tsla.training.build import check_fits
+from tsla.training.start import read_weights
 
 
 def check_inputs(runs: Sequence[PlannedRun], workdir: pathlib.Path) -> None:
@@ -23,12 +24,12 @@ def check_inputs(runs: Sequence[PlannedRun], workdir: pathlib.Path) -> None:
     return
   loaded = {}
   for run in runs:
-    config = run.config
+    config = settle(run.config)
     for name in ('model', 'teacher'):
       path, sha256 = config[name].weights, config[name].weights_sha256
       if path and path not in loaded:
         field = f'config.{name}.weights'
-        loaded[path] = pretrained.read_state_dict(path, sha256, field)
+        loaded[path] = read_weights(path, sha256, field)
     key = str(flatten(config.data))
     if key not in loaded:
       loaded[key] = datasets.load_dataset(config.data)

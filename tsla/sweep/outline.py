@@ -12,7 +12,7 @@ from tsla.sweep.plan import PlannedRun
 from tsla.sweep.table import Table
 
 _FORMAT = 1
-_NAME = 'table.json'
+NAME = 'table.json'  # in the folder of a sweep
 
 
 def describe(
@@ -68,7 +68,7 @@ def write(
 ) -> None:
   """Writes the plan and its command; raises NewerFormat over a newer one."""
   with contextlib.suppress(files.DamagedFile):  # it is written anew
-    files.read_object(workdir / _NAME, newest=_FORMAT)
+    files.read_object(workdir / NAME, newest=_FORMAT)
   order = {row.name: place for place, row in enumerate(table.rows)}
   content = {
     'name': table.name,
@@ -91,18 +91,13 @@ def write(
   }
   with files.untrusted(f'--workdir={workdir}', cure='another --workdir'):
     workdir.mkdir(parents=True, exist_ok=True)
-    files.write_object(workdir / _NAME, content, version=_FORMAT)
-
-
-def is_written(workdir: pathlib.Path) -> bool:
-  """Whether a folder is that of a sweep."""
-  return (workdir / _NAME).is_file()
+    files.write_object(workdir / NAME, content, version=_FORMAT)
 
 
 def read(workdir: pathlib.Path) -> dict[str, Any]:
   """What `write` left there; raises NewerFormat or DamagedFile."""
-  where = f'{workdir / _NAME}: '
-  table = files.read_object(workdir / _NAME, newest=_FORMAT)
+  where = f'{workdir / NAME}: '
+  table = files.read_object(workdir / NAME, newest=_FORMAT)
   types = dict.fromkeys(('name', 'title', 'command'), str)
   files.check_fields(where, table, **types, rows=list, runs=list)
   names, runs = table['rows'], table['runs']

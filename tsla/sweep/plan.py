@@ -22,7 +22,7 @@ import ml_collections
 from tsla.config.checks import validate
 from tsla.config.forms import config_hash
 from tsla.errors import InputError
-from tsla.runs.checkpoint import open_checkpoints
+from tsla.runs.checkpoint import Checkpoints
 from tsla.runs.directory import read_run, read_saved, state_of
 from tsla.sweep.table import ENDLESS, Row, Table
 
@@ -184,7 +184,7 @@ def resolve_fork(run: PlannedRun, workdir: pathlib.Path) -> PlannedRun:
   trunk = read_run(workdir / run.trunk, f'the trunk of {run.label}')
   last = trunk.rows[-1]
   per_epoch = round(last['step'] / last['epoch'])
-  with open_checkpoints(trunk.checkpoints) as checkpoints:
+  with Checkpoints(trunk.checkpoints) as checkpoints:
     for step in reversed(checkpoints.steps):
       epoch, within = divmod(step, per_epoch)
       fits = 0 < epoch <= run.first_epoch and not within

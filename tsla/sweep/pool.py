@@ -13,9 +13,8 @@ from tqdm import tqdm
 from tsla.runs import directory
 from tsla.runs.lifecycle import watch_signals
 from tsla.sweep import outline
-from tsla.sweep.placement import environment, find_devices
 from tsla.sweep.plan import PlannedRun
-from tsla.sweep.worker import Worker
+from tsla.sweep.worker import Worker, environment, find_devices
 
 _POLL_SECONDS = 0.5
 _GRACE_SECONDS = 40.0  # longer than a run has to save

@@ -9,7 +9,7 @@ import numpy as np
 
 from tsla import programs
 from tsla.config.checks import check_file
-from tsla.config.forms import parse_text
+from tsla.config.forms import keep_given, parse_text
 from tsla.config.schema import FIELDS
 from tsla.errors import InputError
 
@@ -68,22 +68,21 @@ def adapt(table: Table, fields: dict[str, str], epochs: int | None) -> Table:
   """
   for name, text in fields.items():
     if name == 'epochs':
-      raise InputError(
-        f'--config.epochs={text}: would leave the drop epochs where they are',
-        allowed='--epochs=E, which keeps the proportions',
-        cure=f'--epochs={text}',
-      )
+      why = 'would leave the drop epochs where they are'
+      problem, cure = f'--config.epochs={text}: {why}', f'--epochs={text}'
+      allowed = '--epochs=E, which keeps the proportions'
+      raise InputError(problem, allowed=allowed, cure=cure)
     if name == 'seed' or name.removeprefix('smoothing.') in ENDLESS:
-      raise InputError(
-        f'--config.{name}={text}: the table itself sets it, a row each',
-        allowed='fields that are the same for all rows',
-        cure='--seeds=N, or a table file of your own',
-      )
+      problem = f'--config.{name}={text}: the table itself sets it, a row each'
+      allowed = 'fields that are the same for all rows'
+      cure = '--seeds=N, or a table file of your own'
+      raise InputError(problem, allowed=allowed, cure=cure)
   values = {name: parse_text(name, text) for name, text in fields.items()}
   rows = []
   for row in table.rows:
     config = row.config.copy_and_resolve_references()
     config.update_from_flattened_dict(values)
+    keep_given(config, values)
     if epochs is not None:
       _rehearse(config, epochs)
     rows.append(dataclasses.replace(row, config=config))

@@ -1,8 +1,9 @@
-"""Trains one planned run, in this process or in one of its own."""
+"""Trains one planned run, in this process or in one on a device of its own."""
 
 import multiprocessing
 import os
 import pathlib
+import subprocess
 import sys
 import threading
 import traceback
@@ -53,11 +54,7 @@ class Worker:
   """
 
   def __init__(
-    self,
-    run: PlannedRun,
-    workdir: pathlib.Path,
-    slot: int,
-    variables: Mapping[str, str],
+    self, run: PlannedRun, workdir: pathlib.Path, slot: int, variables: Mapping
   ):
     self.run, self.slot = run, slot
     self.log = workdir / 'logs' / f'{run.directory}.log'
@@ -114,3 +111,47 @@ def _work(
 def _end_with_parent() -> None:
   multiprocessing.parent_process().join()
   os._exit(1)  # nothing is lost: the run resumes from its last checkpoint
+
+
+def find_devices() -> tuple[str, int]:
+  """The platform and the number of this machine's devices.
+
+  A process of its own asks, which lets them go again: the runs need them.
+  """
+  code = 'import jax; print(jax.default_backend(), jax.local_device_count())'
+  command = [sys.executable, '-c', code]
+  said = subprocess.check_output(command, stderr=subprocess.PIPE, text=True)
+  platform, count = said.split()[-2:]
+  return platform, int(count)
+
+
+def environment(
+  slot: int, jobs: int, platform: str, devices: int, outer: Mapping[str, str]
+) -> dict[str, str]:
+  """What a run's process gets in addition, so that it uses its own device.
+
+  A run per device beats a batch that is split over devices. On CPUs, or one run
+  at a time, all is shared; else the run in place `slot`, from 0, of `jobs` gets
+  one of the `devices`, and beyond these they share, in turn. What the sweep's
+  own environment, `outer`, hides stays hidden.
+
+  Example:
+    >>> environment(5, 6, 'gpu', 4, {'CUDA_VISIBLE_DEVICES': '2,3,6,7'})
+    {'CUDA_VISIBLE_DEVICES': '3', 'XLA_PYTHON_CLIENT_MEM_FRACTION': '0.45'}
+  """
+  if platform == 'cpu' or jobs == 1:
+    return {}
+  device = slot % devices
+  if platform == 'tpu':
+    return {
+      'TPU_VISIBLE_CHIPS': str(device),
+      'TPU_CHIPS_PER_PROCESS_BOUNDS': '1,1,1',
+      'TPU_PROCESS_BOUNDS': '1,1,1',
+    }
+  every = ','.join(map(str, range(devices)))
+  visible = outer.get('CUDA_VISIBLE_DEVICES') or every
+  variables = {'CUDA_VISIBLE_DEVICES': visible.split(',')[device]}
+  sharing, name = -(-jobs // devices), 'XLA_PYTHON_CLIENT_MEM_FRACTION'
+  if sharing > 1:  # a process would take three quarters of the memory
+    variables[name] = outer.get(name) or f'{0.9 / sharing:.2f}'
+  return variables

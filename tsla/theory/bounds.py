@@ -129,7 +129,7 @@ def sgd(problem: Problem, epsilon: float) -> Plan:
     >>> sgd(problem, 0.5).steps
     9216
   """
-  _checked_theta(problem, epsilon, 0.0)
+  _checked(problem, epsilon, 0.0)
   step_size, steps, level = _unsmoothed(problem, problem.F0, epsilon)
   return Plan(0.0, step_size, step_size, 0, steps, level)
 
@@ -145,7 +145,7 @@ def lsr(problem: Problem, epsilon: float, theta: float | None = None) -> Plan:
     >>> lsr(problem, 0.7).steps, lsr(problem, 0.5).steps
     (1600, inf)
   """
-  theta = _checked_theta(problem, epsilon, theta)
+  theta = _checked(problem, epsilon, theta)
   mse = mean_square_error(problem, theta)
   if epsilon**2 <= mse:
     return Plan(theta, 1 / problem.L, 0.0, math.inf, 0, mse)
@@ -170,7 +170,7 @@ def tsla(problem: Problem, epsilon: float, theta: float | None = None) -> Plan:
     >>> plan.steps_one, plan.steps_two
     (77, 1548)
   """
-  theta = _checked_theta(problem, epsilon, theta)
+  theta = _checked(problem, epsilon, theta)
   mse = mean_square_error(problem, theta)
   steps_one = _steps_to_gap(problem, max(mse, epsilon**2) / (2 * problem.mu))
   gap = gap_after(problem, 1 / problem.L, steps_one, mse)
@@ -178,9 +178,7 @@ def tsla(problem: Problem, epsilon: float, theta: float | None = None) -> Plan:
   return Plan(theta, 1 / problem.L, step_two, steps_one, steps_two, level)
 
 
-def _checked_theta(
-  problem: Problem, epsilon: float, theta: float | None
-) -> float:
+def _checked(problem: Problem, epsilon: float, theta: float | None) -> float:
   """θ, or else the paper's; an InputError names a constant that cannot be."""
   given = {**problem._asdict(), 'epsilon': epsilon, 'theta': theta}
   for name, value in given.items():

@@ -13,10 +13,9 @@ from matplotlib.figure import Figure
 
 from tsla.errors import InputError
 from tsla.pages import blocks
-from tsla.pages.blocks import Block, FigureBlock
+from tsla.pages.blocks import Block, FigureBlock, read_texts
 from tsla.pages.figures import picture, svg_file
 from tsla.pages.render import render_html
-from tsla.pages.texts import read_texts
 from tsla.theory import figures, study, toy_problem
 from tsla.theory.study import Curve, Fit, Grid, Iterations, Level
 
@@ -174,9 +173,7 @@ def _exponents(counts: list[Iterations], level: Fit) -> Iterator[Block]:
   yield _paragraph('exponents')
 
 
-def _reading(
-  name: str, expected: float, fit: Fit, index: int = 0
-) -> tuple[str, ...]:
+def _reading(name: str, expected: float, fit: Fit, index: int = 0) -> tuple:
   off = abs(fit.exponents[index] - expected)
   inside = off <= fit.half_widths[index]
   verdict = 'inside' if inside else f'outside, off by {off:.2f}'

@@ -83,11 +83,15 @@ def iterations(grid: Grid) -> list[Iterations]:
     jobs.append(('SGD', plan, noise, epsilon2))
   for delta in grid.deltas:
     noise = Noise(sigma2=1, delta=delta)
+    problem = toy_problem.problem(noise)
     for epsilon2 in grid.tsla_epsilons2:
-      plan = bounds.tsla(toy_problem.problem(noise), math.sqrt(epsilon2))
+      plan = bounds.tsla(problem, math.sqrt(epsilon2))
       jobs.append(('TSLA', plan, noise, epsilon2))
       if delta == grid.deltas[-1] and epsilon2 >= min(grid.sgd_epsilons2):
-        plan = _without_smoothing(plan, noise, epsilon2)
+        stage_one = plan.step_one, plan.steps_one
+        gap = bounds.gap_after(problem, *stage_one, noise.sigma2)
+        steps = math.ceil(4 * gap / (plan.step_two * epsilon2))
+        plan = plan._replace(theta=0.0, steps_two=steps)
         jobs.append(('long steps', plan, noise, epsilon2))
   # A seed each, so that the residuals of a fit are independent.
   return [
@@ -165,15 +169,6 @@ def exponents(rows: Sequence[Iterations], method: str, count: str) -> Fit:
 
 def _running_mean(values: np.ndarray) -> np.ndarray:
   return np.cumsum(values) / np.arange(1, len(values) + 1)
-
-
-def _without_smoothing(
-  plan: bounds.Plan, noise: Noise, epsilon2: float
-) -> bounds.Plan:
-  problem = toy_problem.problem(noise)
-  gap = bounds.gap_after(problem, plan.step_one, plan.steps_one, noise.sigma2)
-  steps = math.ceil(4 * gap / (plan.step_two * epsilon2))
-  return plan._replace(theta=0.0, steps_two=steps)
 
 
 def _count(

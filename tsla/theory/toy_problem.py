@@ -142,9 +142,7 @@ def _chunk(
   if not smoothed:
     errors = errors[:1]  # d is not even drawn then
 
-  def update(
-    carry: tuple, errors: tuple[jax.Array, ...]
-  ) -> tuple[tuple, tuple[jax.Array, jax.Array]]:
+  def update(carry: tuple, errors: tuple) -> tuple[tuple, tuple]:
     w, opt_state, total = carry
     gap, gradient = jax.vmap(jax.value_and_grad(value))(w)
     g, *h = (gradient + error for error in errors)

@@ -1,7 +1,7 @@
 """config + data set + devices → the compiled functions of a run."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -15,7 +15,7 @@ from tsla.config.durations import Durations
 from tsla.config.schema import Section
 from tsla.data.datasets import Dataset, Split
 from tsla.data.pipeline import View
-from tsla.errors import InputError
+from tsla.errors import InputError, Problems
 from tsla.evaluation import metrics
 from tsla.models import create_configured
 from tsla.smoothing.method import UNIFORM, Target, Task
@@ -36,8 +36,9 @@ class Compiled(NamedTuple):
   tables: optimizer.Tables  # θ and the learning rate at every update
   # (state, length) -> state after `length` updates and their metrics
   train_chunk: Callable[[TrainState, int], tuple[TrainState, TrainMetrics]]
-  # (state) -> the metrics on the test set
-  evaluate: Callable[[TrainState], dict[str, float]]
+  # By kind, validation if there is such a split and eval for the test set:
+  # (state) -> its metrics
+  evaluate: Mapping[str, Callable[[TrainState], dict[str, float]]]
   # (state) -> the state with what was decided, and what was found; None: the
   # run is not probed
   probe: Callable[[TrainState], tuple[TrainState, probe_lib.Probed]] | None
@@ -58,8 +59,9 @@ def tables_of(
   """θ and the learning rate of a run at every update."""
   name = config.smoothing.schedule
   with programs.explained(f'config.smoothing.schedule = {name!r}', name):
-    schedules = optimizer.create_schedules(
-      config.smoothing, config.optimizer, durations
+    schedules = optimizer.Schedules(
+      config_tables.theta_schedule(config.smoothing, durations),
+      config_tables.learning_rate(config.optimizer, durations),
     )
     return optimizer.tabulate(schedules, durations.total_steps)
 
@@ -94,7 +96,10 @@ def build(
       *(tables, target.arrays),
     )
   )
-  test = devices.replicate(_examples(dataset.test))
+  test, validation = (
+    devices.replicate(_examples(split))
+    for split in (dataset.test, dataset.validation)
+  )
   make = _make_optimizer(config, durations)
   chunk = devices.map(
     step.make_train_chunk(*(apply, make, view, method.loss, target), **size),
@@ -105,8 +110,12 @@ def build(
     step.make_evaluation(apply, view, own, axis_name=devices.axis_name)
   )
   slots = devices.slots(config.batch_size)
-  eval_size = devices.round_up(min(config.eval_batch_size, len(test.labels)))
-  eval_slots = devices.slots(eval_size)
+
+  def evaluator(split: Examples) -> Callable[[TrainState], dict[str, float]]:
+    size = devices.round_up(min(config.eval_batch_size, len(split.labels)))
+    own_slots = devices.slots(size)
+    return lambda state: metrics.finalize(sums(state, split, own_slots, size))
+
   probe = None
   if durations.probe_every:
     rules = config_tables.rules_of(config.smoothing)
@@ -121,9 +130,7 @@ def build(
       min_step=durations.at('smoothing.min', 0),
       patience=config.smoothing.patience,
     )
-    inputs = probe_lib.Inputs(
-      train, *devices.replicate((_examples(dataset.held_out), decision))
-    )
+    inputs = probe_lib.Inputs(*(train, validation, devices.replicate(decision)))
 
     def probe(state: TrainState) -> tuple[TrainState, probe_lib.Probed]:
       return measure(state, inputs, slots, config.variance.num_batches)
@@ -132,9 +139,8 @@ def build(
     state=devices.replicate(first),
     tables=tables,
     train_chunk=lambda state, length: chunk(state, train, slots, length),
-    evaluate=lambda state: metrics.finalize(
-      sums(state, test, eval_slots, eval_size)
-    ),
+    evaluate=({'validation': evaluator(validation)} if validation else {})
+    | {'eval': evaluator(test)},
     probe=probe,
   )
 
@@ -231,7 +237,7 @@ def check_fits(
 
   `memory` are the bytes of a device, which holds the whole set; None: unknown.
   """
-  size = image_bytes(dataset)
+  size, problems = image_bytes(dataset), Problems()
   if memory is not None and size > memory // 2:
     raise InputError(
       f'data.name = {dataset.name!r}: its images take {size / 1e9:.1f} GB',
@@ -240,40 +246,41 @@ def check_fits(
     )
   count = len(dataset.train.labels)
   too_many = f'more than the {count} training examples of {dataset.name}'
-  if config.batch_size > count:
-    raise InputError(
+  most, probed = count // config.batch_size, config.variance.num_batches
+  if not most:
+    problems.note(
       f'config.batch_size = {config.batch_size}: {too_many}',
       allowed=f'1 to {count}',
       cure=f'--config.batch_size={max(1, count // 8)}',
     )
-  most, probed = count // config.batch_size, config.variance.num_batches
-  if config.variance.every_epochs and probed > most:
-    raise InputError(
+  elif config.variance.every_epochs and probed > most:
+    problems.note(
       f'config.variance.num_batches = {probed} of {config.batch_size}: '
       f'{too_many}',
-      allowed=f'3 to {most}' if most >= 3 else 'batches of a third at the most',
+      allowed=f'3 to {most}' if most >= 3 else 'batches of a third or less',
       cure='--config.variance.num_batches=… or --config.batch_size=…',
     )
   *sides, channels = dataset.image_shape
   for name in ('mean', 'std'):
     values = config.data[name]
     if len(values) not in (1, channels):
-      raise InputError(
+      problems.note(
         f'config.data.{name} = {values}: {len(values)} numbers for images of '
         f'{channels} channels',
         allowed=f'{channels}, or 1 for all',
       )
   for name in ('crop', 'pad'):
     if config.augment[name] > min(sides):
-      raise InputError(
+      problems.note(
         f'config.augment.{name} = {config.augment[name]}: larger than the '
         f'images of {dataset.name}, {sides[0]}×{sides[1]}',
         allowed=f'0 to {min(sides)}',
         cure=f'--config.augment.{name}=… or --config.data.image_size=…',
       )
+  problems.raise_all()
 
 
 def image_bytes(dataset: Dataset) -> int:
   """What the images of a set take on each device."""
-  splits = dataset.train, dataset.test, dataset.held_out
+  splits = dataset.train, dataset.test, dataset.validation
   return sum(split.images.nbytes for split in splits if split is not None)

@@ -18,18 +18,19 @@ import tsla
 from tsla.config.checks import check_own_method, validate
 from tsla.config.durations import Durations, resolve
 from tsla.config.forms import flatten, own_files
+from tsla.config.from_data import settle
 from tsla.data import batches, datasets
 from tsla.data.datasets import Dataset
 from tsla.errors import InputError
 from tsla.programs import sha256
-from tsla.runs.checkpoint import Checkpoints, check_space, open_checkpoints
+from tsla.runs.checkpoint import Checkpoints, check_space
 from tsla.runs.directory import RunDirectory
 from tsla.runs.lifecycle import Interrupted, watch_progress, watch_signals
 from tsla.runs.log import RunLog
 from tsla.runs.manifest import digests, host_copy, named
 from tsla.runs.progress import Progress
 from tsla.training import build as build_lib
-from tsla.training import parallel
+from tsla.training import finished, parallel
 from tsla.training import teacher as teacher_lib
 from tsla.training.build import Compiled, build, check_fits, view_of
 from tsla.training.optimizer import end_of_smoothing
@@ -73,11 +74,12 @@ def train_and_evaluate(
   config = validate(config)
   parallel.check_platform()
   with parallel.agreement() as facts:
+    asked, config = config, settle(config)
     facts |= _facts(config)
     directory = RunDirectory(
       workdir,
       config,
-      writes=parallel.is_first(),
+      writes=jax.process_index() == 0,
       allow_changed_config=allow_changed_config,
     )
     devices = parallel.choose(config.parallel, config.batch_size)
@@ -116,7 +118,7 @@ def train_and_evaluate(
       *(config.watchdog_minutes, directory.stacks),
       give_up=lambda: directory.give_up('stuck'),
     ) as alive,
-    open_checkpoints(
+    Checkpoints(
       directory.checkpoints, durations.keep_steps, directory.identity
     ) as checkpoints,
   ):
@@ -130,13 +132,18 @@ def train_and_evaluate(
       *(checkpoints, durations, dataset.fingerprint),
     )
     directory.refuse_another(start.saved)
-    if not parallel.is_alone():
+    if jax.process_count() > 1:
       # Of weights, of another run, or what lies on a disk of one machine.
       parallel.check_same(digests(host_copy(start.state)))
-    directory.begin(start.step, durations.total_steps)
-    progress = Progress(
-      durations, config.batch_size, start.step, shown=parallel.is_first()
+    directory.begin(
+      *(start.step, durations.total_steps),
+      **{'notes': dataset.notes, 'left_out': dataset.left_out},
     )
+    progress = Progress(
+      durations, config.batch_size, start.step, shown=jax.process_index() == 0
+    )
+    if found := [f'{n} = {flatten(config)[n]}' for n in asked.from_data]:
+      progress.say(f'from the data: {", ".join(found)}')
     _announce(progress, dataset, devices, directory, start, durations)
     kept = 0 if start.rows else start.step
     with (
@@ -148,13 +155,16 @@ def train_and_evaluate(
         *(list(named(start.state)), alive),
       )
       reporter.copy_parent_log(start)
-      test = _train(
+      state, test = _train(
         *(run, start, durations),
         chunk_length(per_epoch, config.log_every_steps),
+        config.eval_test_curve,
         *(reporter, checkpoints, log),
         stop_signal=lambda s: parallel.max_over_processes(requested.signum, s),
       )
     checkpoints.confirm(durations.total_steps)
+    about, said = finished.judged(config, dataset, state)
+    directory.finish(about, said, durations.total_steps)
   directory.write_status('done', durations.total_steps, test=test)
   return test
 
@@ -185,12 +195,13 @@ def _train(
   start: Start,
   durations: Durations,
   longest: int,
+  test_curve: bool,
   reporter: Reporter,
   checkpoints: Checkpoints,
   log: RunLog,
   stop_signal: Callable[[TrainState], int],
-) -> dict[str, float]:
-  """Goes on from `start` to the end of the run; the last evaluation.
+) -> tuple[TrainState, dict[str, float]]:
+  """Goes on from `start` to the end of the run; its state and evaluation.
 
   Each way through does one thing, and asks again whether to stop. A state is
   saved before it is evaluated, so that a stop in the evaluation loses nothing;
@@ -213,18 +224,20 @@ def _train(
       checkpoints.save(step, state, reporter.top1, log)
     if signum:
       raise Interrupted(signum)
-    if step not in log.evaluations and (
-      step == total or (step > 0 and _due(step, durations.eval_every))
-    ):
+    at_end = step == total
+    due = at_end or (step > 0 and _due(step, durations.eval_every))
+    kinds = [k for k in run.evaluate if at_end or test_curve or k != 'eval']
+    kinds = [k for k in kinds if due and step not in log.evaluations[k]]
+    if kinds:
       reporter.flush()
-      reporter.evaluation(step, run.evaluate(state))
+      reporter.evaluation(kinds[0], step, run.evaluate[kinds[0]](state))
       continue
-    if step == total:
-      return log.evaluations[step]
+    if at_end:
+      return state, log.evaluations['eval'][step]
 
     in_epoch = step % per_epoch
     if in_epoch == 0:
-      reporter.training_resumes()
+      reporter.progress.skip_time()
     length = min(longest - in_epoch % longest, per_epoch - in_epoch)
     state, row = run.train_chunk(state, length)
     reporter.chunk(step, step + length, row)
@@ -242,12 +255,15 @@ def _announce(
   """Tells a person what is about to run."""
   if not start.step:
     progress.say(parameter_overview.get_parameter_overview(start.state.params))
-  size = build_lib.image_bytes(dataset) / 1e6
+  splits = dataset.train, dataset.validation, dataset.test
+  train, select, test = (f'{len(s.labels) if s else 0:,}' for s in splits)
   progress.say(
-    f'{dataset.name}: {len(dataset.train.labels):,} training images, '
-    f'{len(dataset.test.labels):,} test images, {dataset.num_classes} classes'
-    f', {size:,.1f} MB on each device'
+    f'{dataset.name}: {train} training images, {select} to select by, {test} '
+    f'test images, {dataset.num_classes} classes, '
+    f'{build_lib.image_bytes(dataset) / 1e6:,.1f} MB on each device'
   )
+  for note in dataset.notes:
+    progress.say(f'{dataset.name}: {note}')
   if start.note:
     progress.say(start.note)
   progress.say(

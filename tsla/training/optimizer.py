@@ -13,7 +13,6 @@ from tsla.config import tables
 from tsla.smoothing.rules import Rule
 
 if TYPE_CHECKING:  # else jax, flax and optax suffice for a step of training
-  from tsla.config.durations import Durations
   from tsla.config.schema import Section
 
 
@@ -33,18 +32,6 @@ class Tables(NamedTuple):
 
   theta: jax.Array  # f32[T + 1], of a run with T updates
   learning_rate: jax.Array  # f32[T + 1]
-
-
-def create_schedules(
-  smoothing_options: 'Section',
-  optimizer_options: 'Section',
-  durations: 'Durations',
-) -> Schedules:
-  """The schedules that the sections `smoothing` and `optimizer` name."""
-  return Schedules(
-    tables.theta_schedule(smoothing_options, durations),
-    tables.learning_rate(optimizer_options, durations),
-  )
 
 
 def tabulate(schedules: Schedules, total_steps: int) -> Tables:

@@ -32,7 +32,7 @@ from tsla.errors import InputError
 from tsla.files import untrusted
 
 _AXIS = 'batch'
-_HEARTBEAT_SECONDS = 40
+_HEARTBEAT_SECONDS = 40  # a process killed on another machine is missed then
 _SHARED_SECONDS = 30  # so long NFS may say that a new file is not there
 _NAMED, _SHOWN = 3, 80  # differences that an error shows, letters of each
 
@@ -65,10 +65,8 @@ class Devices:
 
   def _place(self, leaf: Any, spec: PartitionSpec) -> jax.Array:
     # device_put would first compare the leaf across all processes.
-    leaf = np.asarray(leaf)
-    return jax.make_array_from_callback(
-      leaf.shape, NamedSharding(self.mesh, spec), lambda index: leaf[index]
-    )
+    leaf, place = np.asarray(leaf), NamedSharding(self.mesh, spec)
+    return jax.make_array_from_callback(leaf.shape, place, leaf.__getitem__)
 
   def map(
     self, fn: Callable[..., Any], *, donate_state: bool = False
@@ -132,7 +130,6 @@ def join(*processes: Any, seconds: int) -> None:
       jax.distributed.initialize(
         *processes,
         initialization_timeout=2 * seconds,
-        # A process that was killed on another machine is missed after this.
         heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
       )
   finally:
@@ -172,23 +169,13 @@ def check_platform() -> None:
     jax.devices()
 
 
-def is_first() -> bool:
-  """Whether this process writes what all processes share."""
-  return jax.process_index() == 0
-
-
-def is_alone() -> bool:
-  """Whether this is the run's only process."""
-  return jax.process_count() == 1
-
-
 def max_over_processes(value: int, wait_for: Any) -> int:
   """The largest `value` of all processes, which call this together.
 
   `wait_for` is what was computed last: on the CPU two programs that exchange
   numbers must not run at once.
   """
-  if is_alone():
+  if jax.process_count() == 1:
     return value
   jax.block_until_ready(wait_for)
   return int(multihost_utils.process_allgather(np.int32(value)).max())
@@ -200,7 +187,7 @@ def check_same(facts: Mapping[str, Any]) -> None:
   All of them call this together, and all raise. Each fact is compared by its
   `repr`, and has the name that an error gives it.
   """
-  if is_alone():
+  if jax.process_count() == 1:
     return
   text = json.dumps({name: repr(value) for name, value in facts.items()})
   first, *others = map(json.loads, _gather(text))
@@ -255,9 +242,9 @@ def claimed(
   with contextlib.ExitStack() as stack:
     with agreement():
       stack.enter_context(claim)
-    if not is_alone():
+    if jax.process_count() > 1:
       mark, word = folder / '.processes', _gather(secrets.token_hex())[0]
-      if is_first():
+      if jax.process_index() == 0:
         stack.callback(mark.unlink)
         mark.write_text(word)
       check_same({'workdir': _appears(mark, word) or f'not there, {folder}'})
@@ -280,9 +267,10 @@ def choose(mode: str, batch_size: int) -> Devices:
 
   'auto' is pmap on several devices of one process, else jit.
   """
-  if mode == 'pmap' and not is_alone():
+  processes = jax.process_count()
+  if mode == 'pmap' and processes > 1:
     raise InputError(
-      f"config.parallel = 'pmap': there are {jax.process_count()} processes",
+      f"config.parallel = 'pmap': there are {processes} processes",
       allowed='jit or auto in several processes',
       cure='--config.parallel=auto',
     )
@@ -296,5 +284,5 @@ def choose(mode: str, batch_size: int) -> Devices:
       cure=f'--config.batch_size={batch_size - rest or number}',
     )
   if mode == 'auto':
-    mode = 'pmap' if number > 1 and is_alone() else 'jit'
+    mode = 'pmap' if number > 1 and processes == 1 else 'jit'
   return Devices(mode, Mesh(devices, _AXIS))

@@ -2,18 +2,17 @@
 
 At fixed weights, on the same mini-batches of the training set each time, the
 gradients of the method's loss at θ = 0 and θ = 1 are compared at the batch size
-of the run: `tsla.smoothing.variance` says what comes of it. The subset, and how
-it is augmented, are functions of the run's seed.
+of the run: `tsla.smoothing.variance` says what comes of it. The training set,
+each image under one augmentation, is the finite population that they are drawn
+from without replacement. The seed decides what is drawn and how augmented.
 
 BatchNorm normalises by its running statistics, which stay as they are: the
 gradient of a mini-batch is then the mean of its examples', as the theory has
 it. (By the batch's own statistics the examples would see each other, and the
 gradient of a mini-batch would estimate another function for every size.)
-
-The training set, each image under one fixed augmentation, is the finite
-population that the mini-batches are drawn from without replacement.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -72,10 +71,9 @@ def decision(
   min_step: int,
   patience: int,
 ) -> dict[str, np.ndarray]:
-  """What a config puts in force, as `smoothing.observe` takes it.
+  """What a config puts in force, for `smoothing.observe`; rule '': nothing.
 
-  Arrays, so that all rules are one compiled program. Rule '': nothing is
-  decided.
+  Arrays, so that all rules are one compiled program.
   """
   return {
     'rule': np.int32(smoothing.rule_number(rule, rules)),
@@ -104,84 +102,73 @@ def make_probe(
   """
   evaluate = step.make_evaluation(apply, view, axis_name=axis_name)
   epoch = _EPOCH if options.augment else None
-
-  def measure(
-    state: step.TrainState,
-    inputs: step.Inputs,
-    picked: jax.Array,
-    theta: jax.Array,
-  ) -> GradientStatistics:
-    num_examples = len(inputs.examples.labels)
-
-    def batch_of(indices: jax.Array) -> step.Batch:
-      return step.make_batch(view, target, state, inputs, indices, epoch)
-
-    def gradient_pair(indices: jax.Array) -> tuple[Any, Any]:
-      pair = _gradient_pair(apply, method.loss, state, batch_of(indices))
-      return pair if axis_name is None else jax.lax.pmean(pair, axis_name)
-
-    if options.mode == 'exact':
-      return smoothing.gradient_statistics(
-        *(gradient_pair, picked, theta),
-        batch_size=batch_size,
-        num_examples=num_examples,
-      )
-    return smoothing.last_layer_statistics(
-      lambda indices: _last_layer(apply, state, batch_of(indices)),
-      *(picked, theta),
+  if options.mode == 'exact':
+    look = functools.partial(_gradient_pair, apply, method.loss, axis_name)
+    measure = functools.partial(
+      smoothing.gradient_statistics, batch_size=batch_size
+    )
+  else:
+    look = functools.partial(_last_layer, apply)
+    measure = functools.partial(
+      smoothing.last_layer_statistics,
       loss=method.loss,
       at_batch_size=batch_size,
-      num_examples=num_examples,
       axis_name=axis_name,
     )
 
   def probe(
     state: step.TrainState, inputs: Inputs, slots: jax.Array, num_batches: int
   ) -> tuple[step.TrainState, Probed]:
-    num_examples = len(inputs.train.examples.labels)
-    order = batches.epoch_order(inputs.train.seed, _EPOCH, num_examples)
+    train, theta = inputs.train, smoothing.current_theta(state.opt_state)
+    count = len(train.examples.labels)
+    order = batches.epoch_order(train.seed, _EPOCH, count)
     picked = order[jnp.arange(num_batches)[:, None] * batch_size + slots]
-    theta = smoothing.current_theta(state.opt_state)
-    statistics = measure(state, inputs.train, picked, theta)
+
+    def look_at(indices: jax.Array) -> tuple[Any, ...]:
+      batch = step.make_batch(view, target, state, train, indices, epoch)
+      return look(state, batch)
+
+    statistics = measure(look_at, picked, theta, num_examples=count)
     # They ask about θ = 1, which only mixtures of labels know.
     speaks = jnp.where(method.mixture & (theta >= 0), 0, jnp.nan)
     delta, theta_paper = jax.tree.map(
       lambda x: speaks + x, (statistics.delta, statistics.theta_paper)
     )
     statistics = statistics._replace(delta=delta, theta_paper=theta_paper)
-    held_out_loss = jnp.float32(jnp.nan)
+    loss = jnp.float32(jnp.nan)
     if inputs.held_out is not None:
       sums = evaluate(state, inputs.held_out, slots, batch_size)
-      held_out_loss = sums.nll.sum() / sums.count.sum()
+      loss = sums.nll.sum() / sums.count.sum()
+    seen = smoothing.Observation(statistics, loss)
+    schedule = optimizer.from_tables(train.tables).theta
     opt_state = smoothing.observe(
-      state.opt_state,
-      smoothing.Observation(statistics, held_out_loss),
-      optimizer.from_tables(inputs.train.tables).theta,
-      rules=rules,
-      **inputs.decision,
+      state.opt_state, seen, schedule, rules=rules, **inputs.decision
     )
     auto = auto_state(opt_state)
     dropped = auto.smoothing.count >= auto.memory.drop_step
-    found = Probed(
-      *(statistics, theta, dropped, auto.memory.firings, held_out_loss)
-    )
+    found = Probed(statistics, theta, dropped, auto.memory.firings, loss)
     return state.replace(opt_state=opt_state), found
 
   return probe
 
 
 def _gradient_pair(
-  apply: step.Apply, loss: Loss, state: step.TrainState, batch: step.Batch
+  apply: step.Apply,
+  loss: Loss,
+  axis_name: str | None,
+  state: step.TrainState,
+  batch: step.Batch,
 ) -> tuple[Any, Any]:
   """At θ = 0 and 1, of all parameters: one forward pass, two backward."""
-  logits, pull = jax.vjp(
-    lambda params: apply(
-      state.variables | {'params': params}, batch.images, train=False
-    ),
-    state.params,
-  )
+
+  def forward(params: Any) -> jax.Array:
+    variables = state.variables | {'params': params}
+    return apply(variables, batch.images, train=False)
+
+  logits, pull = jax.vjp(forward, state.params)
   rows = logit_gradients(loss, logits, batch.labels, batch.y_hat)
-  return tuple(pull(r / len(batch.labels))[0] for r in rows)
+  pair = tuple(pull(r / len(batch.labels))[0] for r in rows)
+  return pair if axis_name is None else jax.lax.pmean(pair, axis_name)
 
 
 def _last_layer(

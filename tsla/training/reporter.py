@@ -78,11 +78,9 @@ class Reporter:
     self._write('train', step, **row, images_per_second=rate)
     self._check_finite(before, step, metrics)
 
-  def _check_finite(
-    self, before: int, step: int, metrics: TrainMetrics
-  ) -> None:
-    bad_losses = np.flatnonzero(~np.isfinite(metrics.loss))
-    array = int(metrics.bad_array)
+  def _check_finite(self, before: int, step: int, row: TrainMetrics) -> None:
+    bad_losses = np.flatnonzero(~np.isfinite(row.loss))
+    array = int(row.bad_array)
     if not bad_losses.size and array == NONE:
       return
     # A gradient that is not finite spoils the state, and then the next loss.
@@ -95,8 +93,9 @@ class Reporter:
 
   @property
   def top1(self) -> dict[int, float]:
-    """Of the evaluations on record: what makes a checkpoint the best."""
-    return {step: test['top1'] for step, test in self.log.evaluations.items()}
+    """On the validation split: what makes a checkpoint the best."""
+    rows = self.log.evaluations['validation'].items()
+    return {step: found['top1'] for step, found in rows}
 
   def copy_parent_log(self, start: Start) -> None:
     """Writes what another run logged, where this one begins in it."""
@@ -108,16 +107,17 @@ class Reporter:
           self._switch(start.step)  # where `flush` would have written it
       self.log.write(**row)
 
-  def evaluation(self, step: int, test: dict[str, float]) -> None:
+  def evaluation(self, kind: str, step: int, found: dict[str, float]) -> None:
     """Writes the evaluation after `step` updates; raises Diverged."""
-    if not math.isfinite(nll := test['nll']):
-      raise Diverged(f'NLL = {nll} in the test after update {step}', step)
+    split = 'test' if kind == 'eval' else kind
+    if not math.isfinite(nll := found['nll']):
+      raise Diverged(f'NLL = {nll} in the {split} after update {step}', step)
     self.alive()
-    self._write('eval', step, **test)
+    self._write(kind, step, **found)
     self.progress.say(
-      f'epoch {step // self.durations.steps_per_epoch}  test '
-      f'top-1 {test["top1"]:.2%}  top-5 {test["top5"]:.2%}  '
-      f'NLL {test["nll"]:.4f}  ECE {test["ece"]:.2%}'
+      f'epoch {step // self.durations.steps_per_epoch}  {split} '
+      f'top-1 {found["top1"]:.2%}  top-5 {found["top5"]:.2%}  '
+      f'NLL {found["nll"]:.4f}  ECE {found["ece"]:.2%}'
     )
 
   def probe(
@@ -150,10 +150,6 @@ class Reporter:
     if dropped and step < self.end and not self.log.decided:
       self._switch(step)
     return state
-
-  def training_resumes(self) -> None:
-    """What passed since the last row (evaluation, saving) was not training."""
-    self.progress.skip_time()
 
   def _switch(self, step: int) -> None:
     where = f'epoch {self._epoch(step):g}, update {step}'

@@ -5,6 +5,7 @@ run that begins with the LSR run's state of epoch s ends where TSLA(s) alone
 does: one trunk, many branches.
 """
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -19,9 +20,10 @@ from tsla.config.durations import Durations, resolve
 from tsla.config.schema import FIELDS, Section
 from tsla.errors import InputError
 from tsla.models import pretrained
-from tsla.runs.checkpoint import AnotherState, Checkpoints, open_checkpoints
+from tsla.runs.checkpoint import AnotherState, Checkpoints
 from tsla.runs.directory import RunRecord, read_run
 from tsla.training.build import tables_of
+from tsla.training.finished import load
 from tsla.training.optimizer import Tables
 from tsla.training.step import TrainState
 
@@ -32,14 +34,11 @@ _MAY_DIFFER = (
   *('init.', 'model.weights', 'optimizer.learning_rate', 'optimizer.schedule'),
   *('optimizer.milestone', 'optimizer.decay', 'optimizer.warmup'),
   *('smoothing.schedule', 'smoothing.theta', 'smoothing.drop'),
-  'smoothing.reset_momentum',
+  *('smoothing.reset_momentum', 'eval_test'),
 )
 # Of these also the file is the same, if they are in one of one's own; those of
 # theta and of a rule are known by what comes of them.
 _SAME_FILE = ('smoothing.method', 'smoothing.target', 'model.name')
-# Counts of rules, by name: a version of the program with one rule more reads
-# the states of the one before.
-OPTIONAL = '/firings/'
 
 
 class Start(NamedTuple):
@@ -102,22 +101,27 @@ def check_origin(options: Section, fork_from: str, epochs: int) -> None:
   It takes no data set, so that nobody waits for one in vain.
   """
   if options.weights:
-    pretrained.read_state_dict(options.weights, options.weights_sha256)
+    read_weights(options.weights, options.weights_sha256)
   if fork_from:
     _find_parent(fork_from, epochs)
 
 
+def read_weights(
+  path: str, sha256: str = '', field: str = 'config.model.weights'
+) -> Mapping[str, np.ndarray]:
+  """The state dict of a file, or of a finished run by its directory."""
+  if not os.path.isdir(path) or sha256:
+    return pretrained.read_state_dict(path, sha256, field)
+  return pretrained.to_state_dict(load(path, f'{field} = {path!r}').variables)
+
+
 def _restore(
-  checkpoints: Checkpoints,
-  like: TrainState,
-  step: int,
-  where: str,
-  **way_out: str,
+  saved: Checkpoints, like: TrainState, step: int, where: str, **advice: str
 ) -> TrainState:
   try:
-    return checkpoints.restore(like, step, optional=OPTIONAL)
+    return saved.restore(like, step)
   except AnotherState as error:
-    raise InputError(f'{where}: {error}', **way_out) from error
+    raise InputError(f'{where}: {error}', **advice) from error
 
 
 def _with_own_theta(state: TrainState, tables: Tables) -> TrainState:
@@ -129,15 +133,13 @@ def _with_own_theta(state: TrainState, tables: Tables) -> TrainState:
     theta = thetas[: int(count) + 1][-1:].reshape(())
     return jax.make_array_from_callback((), count.sharding, lambda _: theta)
 
-  return state.replace(
-    opt_state=smoothing.with_schedule(state.opt_state, schedule)
-  )
+  opt_state = smoothing.with_schedule(state.opt_state, schedule)
+  return state.replace(opt_state=opt_state)
 
 
 def _from_weights(options: Section, first: TrainState) -> Start:
   variables, rows = pretrained.to_variables(
-    pretrained.read_state_dict(options.weights, options.weights_sha256),
-    first.variables,
+    read_weights(options.weights, options.weights_sha256), first.variables
   )
   shardings = jax.tree.map(lambda leaf: leaf.sharding, first.variables)
   variables = jax.tree.map(jax.device_put, variables, shardings)
@@ -154,10 +156,8 @@ def _find_parent(fork_from: str, epochs: int) -> tuple[str, RunRecord, int]:
   path, _, epoch = fork_from.rpartition('@')
   digits = re.fullmatch('[0-9]{1,10}', epoch)
   if not path or not digits or not 0 < int(epoch) < epochs:
-    raise InputError(
-      f'{where}: no run and epoch',
-      allowed=f'RUN@EPOCH with an epoch in 1 to {epochs - 1}',
-    )
+    allowed = f'RUN@EPOCH with an epoch in 1 to {epochs - 1}'
+    raise InputError(f'{where}: no run and epoch', allowed=allowed)
   return where, read_run(path, where), int(epoch)
 
 
@@ -206,7 +206,7 @@ def _of_epoch(
   where: str, parent: RunRecord, epoch: int, step: int, like: TrainState
 ) -> TrainState:
   """The state of a run after an epoch's last update, placed as `like`."""
-  with open_checkpoints(parent.checkpoints) as checkpoints:
+  with Checkpoints(parent.checkpoints) as checkpoints:
     if step not in checkpoints.steps:
       saved = [f'{s * epoch / step:g}' for s in checkpoints.steps]
       raise InputError(
@@ -221,5 +221,5 @@ def _of_epoch(
         allowed='a run directory with its own checkpoints',
         cure=f'train {parent.path} again',
       )
-    where += ': of another network or optimiser'
-    return _restore(checkpoints, like, step, where)
+    what = 'of another network or optimiser'
+    return _restore(checkpoints, like, step, f'{where}: {what}')

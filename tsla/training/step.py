@@ -83,9 +83,8 @@ def create_state(
   # Named, so that `jax_default_prng_impl` cannot change a run.
   key = jax.random.key(seed, impl='threefry2x32')
   images = jnp.zeros((1, *image_shape), jnp.float32)
-  variables = jax.jit(model.init, static_argnames='train')(
-    key, images, train=False
-  )
+  init = jax.jit(model.init, static_argnames='train')
+  variables = init(key, images, train=False)
   params, batch_stats = variables['params'], variables.get('batch_stats', {})
   step = jnp.zeros((), jnp.int32)
   return TrainState(step, params, batch_stats, tx.init(params), target)
@@ -133,19 +132,9 @@ def train_step(
 ) -> tuple[TrainState, TrainMetrics]:
   """One update: θ is read from the optimiser, used in the loss, moved on.
 
-  Args:
-    state: the state before.
-    batch: what the update sees.
-    apply: of the network.
-    tx: applies the gradient; it owns θ.
-    learning_rate: what `tx` uses, for the log.
-    loss: of the method.
-    target: what learns from the logits; ŷ of this update is in the batch.
-    axis_name: mapped axis whose devices each hold a part of the batch; every
-      result is the mean over all of it.
-
-  Returns:
-    The state after, and the metrics of the update.
+  `tx` owns θ and uses the `learning_rate`, which is here for the log; `target`
+  learns from the logits, its ŷ is in the batch. With `axis_name` each device
+  holds a part of the batch, and every result is the mean over all of it.
 
   Reference:
     Xu et al., arXiv:2006.11653, the TSLA algorithm: one step of either stage.
@@ -154,18 +143,15 @@ def train_step(
   theta = smoothing.current_theta(state.opt_state)
 
   def loss_fn(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+    variables = state.variables | {'params': params}
     logits, updated = apply(
-      state.variables | {'params': params},
-      batch.images,
-      train=True,
-      mutable=['batch_stats'],
+      variables, batch.images, train=True, mutable=['batch_stats']
     )
     value = loss(logits, batch.labels, theta, batch.y_hat).mean()
     return value, (logits, updated.get('batch_stats', {}))
 
-  (value, (logits, batch_stats)), grads = jax.value_and_grad(
-    loss_fn, has_aux=True
-  )(state.params)
+  gradient = jax.value_and_grad(loss_fn, has_aux=True)
+  (value, (logits, batch_stats)), grads = gradient(state.params)
   hard_loss = smoothing.hard_cross_entropy(logits, batch.labels).mean()
   accuracy = jnp.mean(logits.argmax(-1) == batch.labels)
   if axis_name is not None:
@@ -189,21 +175,14 @@ def train_step(
     theta=theta,  # the one used above, not the one in the state by now
     learning_rate=jnp.asarray(learning_rate(state.step), jnp.float32),
   )
-  state = TrainState(
-    step=state.step + 1,
-    params=optax.apply_updates(state.params, updates),
-    batch_stats=batch_stats,
-    opt_state=opt_state,
-    target=learnt,
-  )
-  return state, row
+  step, params = state.step + 1, optax.apply_updates(state.params, updates)
+  return TrainState(step, params, batch_stats, opt_state, learnt), row
 
 
 def first_bad_array(state: TrainState) -> jax.Array:
   """i32[]: the first leaf that holds a NaN or an infinity, or NONE."""
-  finite = jnp.array(
-    [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]
-  )
+  leaves = jax.tree.leaves(state)
+  finite = jnp.array([jnp.isfinite(leaf).all() for leaf in leaves])
   return jnp.where(finite.all(), NONE, finite.argmin().astype(jnp.int32))
 
 
@@ -252,17 +231,13 @@ def make_train_chunk(
     epoch = state.step // per_epoch
     order = batches.epoch_order(inputs.seed, epoch, num_examples)
     schedules = optimizer.from_tables(inputs.tables)
-    tx = make_optimizer(schedules)
+    tx, rate = make_optimizer(schedules), schedules.learning_rate
+    options = {'loss': loss, 'target': target, 'axis_name': axis_name}
 
     def body(state: TrainState, _: None) -> tuple[TrainState, TrainMetrics]:
       picked = batches.train_indices(order, state.step, slots, batch_size)
       batch = make_batch(view, target, state, inputs, picked, epoch)
-      return train_step(
-        *(state, batch, apply, tx, schedules.learning_rate),
-        loss=loss,
-        target=target,
-        axis_name=axis_name,
-      )
+      return train_step(state, batch, apply, tx, rate, **options)
 
     end, rows = jax.lax.scan(body, state, length=length)
     if target.end_epoch is not None:
@@ -291,17 +266,15 @@ def make_evaluation(
   def evaluate(
     state: TrainState, examples: Examples, slots: jax.Array, batch_size: int
   ) -> metrics.EvalSums:
-    num_examples = len(examples.labels)
+    count = len(examples.labels)
 
     def one_batch(index: jax.Array) -> metrics.EvalSums:
-      picked, mask = batches.eval_indices(
-        index, batch_size, slots, num_examples
-      )
+      picked, mask = batches.eval_indices(index, batch_size, slots, count)
       images = clean_view(view, examples.images[picked])
       logits = apply(state.variables, images, train=False)
       return metrics.batch_sums(logits, examples.labels[picked], mask, own)
 
-    indices = jnp.arange(batches.num_eval_batches(num_examples, batch_size))
+    indices = jnp.arange(batches.num_eval_batches(count, batch_size))
     sums = jax.lax.map(one_batch, indices)  # that `finalize` adds in float64
     return sums if axis_name is None else jax.lax.psum(sums, axis_name)
 

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import flax.linen as nn
@@ -15,7 +16,7 @@ from tsla.data.datasets import Dataset
 from tsla.data.pipeline import View, clean_view
 from tsla.errors import InputError
 from tsla.models import create_configured, pretrained
-from tsla.runs.checkpoint import AnotherState, open_checkpoints
+from tsla.runs.checkpoint import AnotherState, Checkpoints
 from tsla.runs.directory import RunRecord, read_run
 
 if TYPE_CHECKING:
@@ -91,11 +92,19 @@ def _on_clean_images(
     return y_hat.astype(jnp.float16)
 
   size = min(batch_size, len(images))
+  ask = functools.partial(of_batch, teacher.variables)
+  return in_batches(ask, images, size)
+
+
+def in_batches(
+  function: Callable[[np.ndarray], jax.Array], images: np.ndarray, size: int
+) -> np.ndarray:
+  """What a function says of each image, asked for `size` at a time."""
   parts = []
   for first in range(0, len(images), size):
     # The last batch is filled up: another size would be compiled anew.
     picked = np.arange(first, first + size).clip(max=len(images) - 1)
-    parts.append(np.asarray(of_batch(teacher.variables, images[picked])))
+    parts.append(np.asarray(function(images[picked])))
   return np.concatenate(parts)[: len(images)]
 
 
@@ -153,21 +162,32 @@ def _where(path: str) -> str:
 
 def _of_run(path: str, dataset: Dataset, view: View) -> tuple[nn.Module, Any]:
   run = _finished_run(path, dataset.name, view)
-  model = create_configured(run.config.model, dataset.num_classes)
-  images = jnp.zeros((1, *view.input_shape(dataset.image_shape)), jnp.float32)
+  try:
+    return restore(run, dataset.num_classes, dataset.image_shape, view)
+  except AnotherState as error:
+    raise InputError(
+      f'{_where(path)}: does not fit the {dataset.num_classes} classes of '
+      f'{dataset.name}: {error}',
+      allowed='a run on this data set',
+      cure='--config.teacher.run=ITS_WORKDIR',
+    ) from error
+
+
+def restore(
+  run: RunRecord, num_classes: int, shape: tuple[int, int, int], view: View
+) -> tuple[nn.Module, Any]:
+  """A run's network for stored images of this shape, and its last variables.
+
+  Raises AnotherState if they are of other classes or another input.
+  """
+  model = create_configured(run.config.model, num_classes)
+  images = jnp.zeros((1, *view.input_shape(shape)), jnp.float32)
   init = functools.partial(model.init, train=False)
   shapes = jax.eval_shape(init, jax.random.key(0), images)
-  with open_checkpoints(run.checkpoints) as checkpoints:
-    try:  # by name: whatever optimiser trained it
-      step = run.status.get('step')
-      variables = checkpoints.restore(dict(shapes), step, part=True)
-    except AnotherState as error:
-      raise InputError(
-        f'{_where(path)}: does not fit the {dataset.num_classes} classes of '
-        f'{dataset.name}: {error}',
-        allowed='a run on this data set',
-        cure='--config.teacher.run=ITS_WORKDIR',
-      ) from error
+  with Checkpoints(run.checkpoints) as checkpoints:
+    # By name: whatever optimiser trained it.
+    step = run.status.get('step')
+    variables = checkpoints.restore(dict(shapes), step, part=True)
   return model, jax.tree.map(jnp.asarray, variables)
 
 

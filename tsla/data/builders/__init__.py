@@ -4,25 +4,18 @@ A new builder is a module here, with the set's name, and a line of `BUILDERS`.
 """
 
 import importlib
-from typing import NamedTuple
 
-
-class Entry(NamedTuple):
-  """What a module here builds, known without importing TFDS."""
-
-  version: str  # of the set, as TFDS numbers it
-  builder: str  # the module's subclass of `archive.ArchiveBuilder`
-
-
+# The sets' versions, as TFDS numbers them.
 BUILDERS = {
-  'caltech_birds2011': Entry('0.2.0', 'CaltechBirds2011'),
-  'cifar100': Entry('3.0.2', 'Cifar100'),
-  'digits': Entry('1.0.0', 'Digits'),
-  'stanford_dogs': Entry('0.2.0', 'StanfordDogs'),
+  'caltech_birds2011': '0.2.0',
+  'cifar100': '3.0.2',
+  'digits': '1.0.0',
+  'stanford_dogs': '0.2.0',
 }
 
 
 def builder_class(name: str) -> type:
   """Imports the builder of one of the project's own sets."""
   module = importlib.import_module(f'{__name__}.{name}')
-  return getattr(module, BUILDERS[name].builder)
+  # TFDS, too, takes a set's name from the name of its class.
+  return getattr(module, name.title().replace('_', ''))

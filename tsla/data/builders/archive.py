@@ -36,13 +36,13 @@ class Archive(NamedTuple):
 class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   """A TFDS builder whose `archives` may be files fetched by hand, by SHA-256.
 
+  A builder's docstring begins with the description of its set.
   Builders aren't registered with TFDS, whose own ones may have the same name.
   """
 
   ARCHIVES: tuple[Archive, ...] = ()
   SHAPE: tuple[int | None, ...] = (None, None, 3)  # of an image
   CLASSES: int
-  DESCRIPTION: str
   HOMEPAGE: str
 
   def __init__(
@@ -60,7 +60,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def _info(self) -> tfds.core.DatasetInfo:
     return tfds.core.DatasetInfo(
       builder=self,
-      description=self.DESCRIPTION,
+      description=self.__doc__.splitlines()[0],
       features=tfds.features.FeaturesDict(self._features()),
       supervised_keys=('image', 'label'),
       homepage=self.HOMEPAGE,
@@ -88,10 +88,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def _generate_examples(
     self, path: pathlib.Path, folder: str, labels: Mapping[str, int | str]
   ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields the images of `labels`, which has their names in `folder`/.
-
-    The archive is read as a stream; one image at a time is in memory.
-    """
+    """Yields the images of `labels`, which has their names in `folder`/."""
     missing = {folder + name: label for name, label in labels.items()}
     for name, content in tar_files(path, lambda name: name in missing):
       yield name, {'image': content, 'label': missing.pop(name)}
@@ -103,10 +100,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 def tar_files(
   path: pathlib.Path, wanted: Callable[[str], bool]
 ) -> Iterator[tuple[str, bytes]]:
-  """Yields the wanted files of a tar archive; nothing is written to disk.
-
-  `wanted` takes a file's full name, without a leading ./.
-  """
+  """Streams the files whose full names, without a leading ./, are wanted."""
   try:
     with tarfile.open(path) as tar:
       for member in tar:

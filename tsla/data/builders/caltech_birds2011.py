@@ -24,7 +24,7 @@ class CaltechBirds2011(archive.ArchiveBuilder, skip_registration=True):
     Wah et al., The Caltech-UCSD Birds-200-2011 Dataset, CNS-TR-2011-001.
   """
 
-  VERSION = tfds.core.Version(BUILDERS['caltech_birds2011'].version)
+  VERSION = tfds.core.Version(BUILDERS['caltech_birds2011'])
   CLASSES = 200
   ARCHIVES = (
     archive.Archive(
@@ -34,7 +34,6 @@ class CaltechBirds2011(archive.ArchiveBuilder, skip_registration=True):
       sha256='0c685df5597a8b24909f6a7c9db6d11e008733779a671760afef78feb49bf081',
     ),
   )
-  DESCRIPTION = 'Photographs of 200 species of birds.'
   HOMEPAGE = 'https://www.vision.caltech.edu/datasets/cub_200_2011/'
 
   def _split_generators(

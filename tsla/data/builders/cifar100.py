@@ -28,7 +28,7 @@ class Cifar100(archive.ArchiveBuilder, skip_registration=True):
     Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
   """
 
-  VERSION = tfds.core.Version(BUILDERS['cifar100'].version)
+  VERSION = tfds.core.Version(BUILDERS['cifar100'])
   SHAPE = (32, 32, 3)
   CLASSES = 100
   ARCHIVES = (
@@ -38,7 +38,6 @@ class Cifar100(archive.ArchiveBuilder, skip_registration=True):
       sha256='58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec',
     ),
   )
-  DESCRIPTION = 'Colour images of 100 classes in 20 superclasses.'
   HOMEPAGE = 'https://www.cs.toronto.edu/~kriz/cifar.html'
 
   def _features(self) -> dict[str, tfds.features.FeatureConnector]:

@@ -20,10 +20,9 @@ class Digits(archive.ArchiveBuilder, skip_registration=True):
     Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998.
   """
 
-  VERSION = tfds.core.Version(BUILDERS['digits'].version)
+  VERSION = tfds.core.Version(BUILDERS['digits'])
   SHAPE = (8, 8, 1)
   CLASSES = 10
-  DESCRIPTION = 'Handwritten digits as scikit-learn embeds them.'
   HOMEPAGE = 'https://archive.ics.uci.edu/dataset/80'
 
   def _split_generators(

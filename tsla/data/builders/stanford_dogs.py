@@ -23,7 +23,7 @@ class StanfordDogs(archive.ArchiveBuilder, skip_registration=True):
     Khosla et al., Novel Dataset for Fine-Grained Image Categorization, 2011.
   """
 
-  VERSION = tfds.core.Version(BUILDERS['stanford_dogs'].version)
+  VERSION = tfds.core.Version(BUILDERS['stanford_dogs'])
   CLASSES = 120
   ARCHIVES = (
     archive.Archive(
@@ -37,7 +37,6 @@ class StanfordDogs(archive.ArchiveBuilder, skip_registration=True):
       sha256='34b47cacd9a98b5d150e084f24d29391c084c55272295ec65c85651bc35f4d6c',
     ),
   )
-  DESCRIPTION = 'Photographs of 120 breeds of dogs.'
   HOMEPAGE = _HOST + 'main.html'
 
   def _split_generators(

@@ -1,0 +1,279 @@
+"""The cards of the report: what runs said, as numbers, intervals, figures."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from scipy import stats
+from test_report import cells, report, write_run, write_table
+
+from tsla.commands.report import main
+from tsla.pages import figures as pages
+from tsla.report import cards
+from tsla.report.results import read_results
+from tsla.runs import predictions
+
+RECORD = json.loads(
+  pathlib.Path(__file__)
+  .with_name('golden')
+  .joinpath('evaluation.json')
+  .read_text()
+)['sets']
+
+
+def said(name):
+  logits, labels = (np.array(RECORD[name][k]) for k in ('logits', 'labels'))
+  ids = np.arange(len(labels), dtype=np.int32)
+  return {'ids': ids, 'labels': labels.astype(np.int32), 'logits': logits}
+
+
+def keep(folder, test, validation=None, temperature=1.0):
+  """Leaves in a run's directory what its network said."""
+  classes = test['logits'].shape[1]
+  model = {
+    'class_names': [f'c{k}' for k in range(classes)],
+    'image_shape': [8, 8, 1],
+    'temperature': temperature,
+    'format': 1,
+  }
+  (folder / 'model.json').write_text(json.dumps(model))
+  splits = {'test': test} | ({'validation': validation} if validation else {})
+  predictions.write(folder / 'predictions', splits, temperature, {'step': 20})
+  return folder
+
+
+def table_at(markdown, words):
+  """The rows of the table whose caption holds the words."""
+  caption = markdown.split(words)[0]
+  return cells(markdown, int(caption.rpartition('**Table ')[2].split('.')[0]))
+
+
+def card_of(markdown, name):
+  return markdown.split(f'\n### {name}\n')[1].split('\n### ')[0]
+
+
+def number(cell):
+  return float(cell.split(' ')[0].replace('−', '-').replace(',', ''))
+
+
+def test_the_numbers_are_those_of_the_other_libraries(tmp_path):
+  """One run, which fits its temperature on the images that it is tested on."""
+  values = RECORD['seven']['values']
+  folder = write_table(tmp_path, ['baseline'], (0,))
+  t = values['temperature']
+  keep(write_run(folder / 'r0-seed0'), said('seven'), said('seven'), t)
+  rows = table_at(
+    report(folder)[0], 'Mean ± standard deviation over the seeds.'
+  )
+  logits, labels = said('seven')['logits'], said('seven')['labels']
+
+  def nll(z):
+    z = z - z.max(1, keepdims=True)
+    return (np.log(np.exp(z).sum(1)) - z[np.arange(len(z)), labels]).mean()
+
+  assert rows['Temperature'] == ['–', f'{t:.3f}']
+  # As trained is what the log says.
+  assert rows['NLL'] == ['0.500', f'{nll(logits / t):.3f}']
+  assert rows['ECE (equal width), %'][0] == '2.00'
+  mass = 100 * values['uncertainty']['ece_equal_mass']
+  assert abs(number(rows['ECE (equal mass), %'][0]) - mass) < 0.006
+  a = values['accuracy']
+  augrc = (1 - values['auroc']) * a * (1 - a) + (1 - a) ** 2 / 2
+  assert rows['AUGRC, ‰'][0] == f'{1000 * augrc:.2f}'
+  assert rows['AURC (normalised logits), ‰'][1] == '–'
+  (run,) = read_results([folder])[0].runs
+  ece = values['uncertainty']['ece']
+  np.testing.assert_allclose(run.card['ece'], ece, 1e-6)
+  accuracy = table_at(report(folder)[0], 'By class, mean over the seeds; of')
+  expected = sorted(values['class_accuracy'])
+  assert [row[1] for row in accuracy.values()][1:] == [
+    f'{100 * share:.1f}' for share in expected
+  ]
+
+
+@pytest.fixture
+def three(tmp_path):
+  """Three seeds each of a baseline and LSR, on 60 images of 4 classes."""
+  rng = np.random.default_rng(0)
+  labels = np.repeat(np.arange(4), 15).astype(np.int32)
+  ids = np.arange(60, dtype=np.int32)
+  folder, kept = write_table(tmp_path, ['baseline', 'LSR'], range(3)), {}
+  for row, shrink in enumerate((1.0, 0.2)):
+    for seed in range(3):
+      logits = rng.standard_normal((60, 4)).astype(np.float32)
+      logits[ids, labels] += 3 - 0.05 * seed
+      kept[row, seed] = {
+        'ids': ids,
+        'labels': labels,
+        'logits': logits * shrink,
+      }
+      run = write_run(folder / f'r{row}-seed{seed}', seed=seed)
+      keep(run, kept[row, seed])
+  return folder, kept
+
+
+def test_differences_are_scipy_s_of_so_many_comparisons(three):
+  folder, kept = three
+  card = card_of(report(folder)[0], 'LSR')
+  assert 'No validation split, so no temperature is fitted' in card
+  assert 'Calibrated' not in card
+  rows = table_at(report(folder)[0], 'over the seeds, and differences (9 comp')
+
+  def risk(one):
+    z = one['logits'].astype(np.float64)
+    p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+    wrong = (z.argmax(1) != one['labels'])[np.argsort(-p.max(1))]
+    return (np.cumsum(wrong) / np.arange(1, 61)).mean()
+
+  base, own = ([risk(kept[row, seed]) for seed in range(3)] for row in (0, 1))
+  level = 1 - 0.05 / 9
+  low, high = stats.ttest_rel(own, base).confidence_interval(level)
+  mean = np.mean(np.subtract(own, base))
+  expected = f'{1000 * mean:+.2f} [{1000 * low:+.2f}, {1000 * high:+.2f}]'
+  found = rows['AURC, ‰']
+  assert found[0] == (
+    f'{1000 * np.mean(own):.2f} ± {1000 * np.std(own, ddof=1):.2f}'
+  )
+  assert found[1].replace('\\', '').startswith(expected.replace('-', '−'))
+  assert found[1].endswith('(inside the noise)')
+  # Logits a fifth as large are told from the others by their calibration.
+  assert 'inside' not in rows['ECE (equal mass), %'][1]
+  told = card.split('Outside the noise against baseline: ')[1].split('\n')[0]
+  assert told.startswith('ECE (equal mass) as trained')
+  assert 'AURC' not in told
+  assert 'class' not in told
+
+
+def test_classes_are_counted_one_by_one(three):
+  folder, kept = three
+  rows = table_at(report(folder)[0], 'By class, mean over the seeds, in points')
+  changes = []
+  for k in range(4):
+    gave, took, right = np.zeros((3, 3))
+    for seed in range(3):
+      base, own = (
+        kept[row, seed]['logits'].argmax(1) == kept[row, seed]['labels']
+        for row in (0, 1)
+      )
+      mine = kept[0, seed]['labels'] == k
+      gave[seed] = (own & ~base)[mine].mean()
+      took[seed] = (base & ~own)[mine].mean()
+      right[seed] = own[mine].mean()
+    shares = (100 * x.mean() for x in (right, gave, took))
+    assert rows[f'c{k}'][:4] == ['15', *(f'{share:.1f}' for share in shares)]
+    low, high = stats.ttest_1samp(gave - took, 0).confidence_interval(
+      1 - 0.05 / 4
+    )
+    text = rows[f'c{k}'][4].replace('\\', '').replace('−', '-')
+    if np.ptp(gave - took):
+      assert f'[{100 * low:+.1f}, {100 * high:+.1f}]' in text
+    changes.append((gave - took).mean())
+  order = np.array([int(name[1:]) for name in [*rows][1:]])
+  assert (np.diff(np.array(changes)[order]) >= 0).all()
+
+
+def test_a_run_without_predictions_is_named_and_its_log_still_counts(three):
+  folder, _ = three
+  before = cells(report(folder)[0], 1)
+  for seed in (0, 2):
+    for file in (folder / f'r1-seed{seed}' / 'predictions').glob('*'):
+      file.unlink()
+    (folder / f'r1-seed{seed}' / 'predictions').rmdir()
+  markdown, _ = report(folder)
+  assert cells(markdown, 1) == before
+  assert 'Not measured' in markdown
+  assert (
+    markdown.split('Not measured')[1]
+    .split('\n')[0]
+    .endswith(': LSR (2 of 3 seeds).')
+  )
+  card = card_of(markdown, 'LSR')
+  assert 'one pair: no interval' in card
+  assert 'noise against baseline: none.' in card
+  for path in folder.glob('*/predictions/*'):
+    path.unlink()
+  for path in folder.glob('*/predictions'):
+    path.rmdir()
+  markdown, page = report(folder)
+  assert cells(markdown, 1) == before
+  assert '### ' not in markdown
+  assert 'baseline (3 of 3 seeds), LSR (3 of 3 seeds)' in markdown
+  assert page.count('class="plot"') == 2
+
+
+def test_runs_on_other_images_are_no_pair(three):
+  folder, kept = three
+  for seed in range(3):
+    turned = {name: array[::-1] for name, array in kept[1, seed].items()}
+    keep(folder / f'r1-seed{seed}', turned)
+  card = card_of(report(folder)[0], 'LSR')
+  assert 'Difference' not in card
+  assert 'Gave' not in card
+  assert 'Outside the noise' not in card
+
+
+def test_above_a_thousand_classes_there_are_no_normalised_logits(tmp_path):
+  rng = np.random.default_rng(1)
+  labels = rng.integers(0, 1001, 30).astype(np.int32)
+  ids = np.arange(30, dtype=np.int32)
+  logits = rng.standard_normal((30, 1001)).astype(np.float32)
+  logits[ids[:15], labels[:15]] += 12
+  many = {'ids': ids, 'labels': labels, 'logits': logits}
+  folder = write_table(tmp_path, ['baseline'], (0,))
+  keep(write_run(folder / 'r0-seed0'), many, many, 2.0)
+  markdown, _ = report(folder)
+  rows = table_at(markdown, 'Mean ± standard deviation over the seeds.')
+  assert rows['AURC (normalised logits), ‰'] == ['–', '–']
+  z = logits.astype(np.float64) / 2
+  p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+  expected = -np.log(p[ids, labels]).mean()
+  assert rows['NLL'] == ['0.500', f'{expected:.3f}']
+  names = [*table_at(markdown, 'By class, mean over the seeds; of more')][1:]
+  seen = [f'c{k}' for k in range(1001) if k in labels]
+  wrong = [f'c{k}' for k in sorted({*labels[15:]} - {*labels[:15]})]
+  assert len(names) == 10
+  assert {*names} <= {*seen}
+  assert {*names[:5]} <= {*wrong}
+
+
+def test_the_figure_shows_counts_and_errors(three, monkeypatch):
+  folder, kept = three
+  drawn = []
+  monkeypatch.setattr(
+    pages, 'picture', lambda figure, name: drawn.append(figure)
+  )
+  monkeypatch.setattr(cards.blocks, 'FigureBlock', lambda *parts: parts)
+  [*cards.of_results(read_results([folder])[0], 3)]
+  top, risk, below, _ = drawn[0].axes
+  rows = [kept[0, seed] for seed in range(3)]
+  z = np.concatenate([one['logits'] for one in rows]).astype(np.float64)
+  labels = np.concatenate([one['labels'] for one in rows])
+  p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+  right, confidence = z.argmax(1) == labels, p.max(1)
+  count, edges = np.histogram(confidence, 15, (0, 1))
+  hits, _ = np.histogram(confidence[right], edges)
+  sums, _ = np.histogram(confidence, edges, weights=confidence)
+  seen = count > 0
+  everything, wrong = below.containers
+  np.testing.assert_allclose(everything.datavalues, count[seen])
+  np.testing.assert_allclose(wrong.datavalues, (count - hits)[seen])
+  assert [t.get_text() for t in below.texts] == [f'{n}' for n in count[seen]]
+  points = top.collections[-1].get_offsets()
+  expected = 100 * np.stack([sums, hits])[:, seen] / count[seen]
+  np.testing.assert_allclose(points.T, expected, 1e-6)
+  # Each line ends at full coverage, where the risk is the share of errors.
+  for line in risk.lines:
+    x, y = line.get_data()
+    np.testing.assert_allclose(x[-1], 100)
+    np.testing.assert_allclose(y[-1], 100 * (~right).mean())
+
+
+def test_damaged_predictions_are_three_lines(three, capsys):
+  folder, _ = three
+  path = folder / 'r0-seed1' / 'predictions' / 'test.npz'
+  path.write_bytes(path.read_bytes()[:-40])
+  assert main([str(folder)]) == 2
+  error = capsys.readouterr().err
+  assert 'predictions' in error
+  assert len(error.strip().split('\n')) <= 3

@@ -1,0 +1,278 @@
+"""A finished run is enough: evaluated, asked, exported, fine-tuned from."""
+
+import csv
+import io
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.special import log_softmax, softmax
+from support import WEIGHTS, changed, small_config, write_digits_npz
+
+from tsla.commands import evaluate, export, predict
+from tsla.data import datasets
+from tsla.errors import InputError
+from tsla.evaluation.calibration import fit_temperature
+from tsla.models import create, pretrained
+from tsla.runs import predictions
+from tsla.runs.directory import read_run
+from tsla.training import build, finished, loop, start
+
+pytestmark = pytest.mark.usefixtures('compile_once')
+_ALONE = """
+import importlib.abc, json, sys
+
+class Only(importlib.abc.MetaPathFinder):
+  def find_spec(self, name, path, target=None):
+    if name.split('.')[0] in {'tsla', 'flax', 'optax', 'orbax', 'safetensors'}:
+      raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Only())
+import jax, jax.export, numpy
+program = jax.export.deserialize(open(sys.argv[1], 'rb').read())
+images = numpy.load(sys.argv[2])
+said = [program.call(images[:n]).tolist() for n in (1, len(images))]
+assert not {'tsla', 'flax', 'optax'} & set(sys.modules)
+print(json.dumps(said))
+"""
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('data')
+  config = small_config(write_digits_npz(folder / 'digits.npz', train=80))
+  return changed(config, data__validation=0.2, epochs=3)
+
+
+@pytest.fixture(scope='module')
+def images(config):
+  """The test images as stored, and their labels."""
+  test = datasets.load_dataset(config.data).test
+  return test.images, test.labels
+
+
+@pytest.fixture(scope='module')
+def run(config, images, tmp_path_factory):
+  """A finished run, whose data set is not there any more."""
+  workdir = tmp_path_factory.mktemp('run') / 'run'
+  loop.train_and_evaluate(config, workdir)
+  path = pathlib.Path(config.data.path)
+  path.rename(path.with_name('gone.npz'))
+  yield workdir
+  path.with_name('gone.npz').rename(path)
+
+
+def kept(run, split='test'):
+  return read_run(run, 'run').predictions(split)
+
+
+def temperature(run):
+  return json.loads((run / 'model.json').read_text())['temperature']
+
+
+def test_the_directory_says_what_the_network_takes_and_says(run):
+  about = json.loads((run / 'model.json').read_text())
+  assert about['format'] == 1
+  assert about['class_names'] == [str(k) for k in range(10)]
+  assert about['image_shape'] == [8, 8, 1]
+  view = {'crop': 0, 'mean': [0.5], 'std': [0.5], 'dtype': 'float32'}
+  assert about['view'] == view
+  assert about['model']['name'] == 'resnet8'
+  assert about['arrays']['params/fc/kernel'] == [16, 10]
+  assert about['arrays']['batch_stats/bn1/mean'] == [4]
+
+
+def test_predictions_are_those_that_the_log_judged(run, images):
+  said, (row,) = kept(run), read_run(run, 'run').log['eval'][-1:]
+  np.testing.assert_array_equal(said['labels'], images[1])
+  np.testing.assert_array_equal(said['ids'], np.arange(40))
+  log_p = log_softmax(said['logits'].astype(np.float64), axis=1)
+  right = said['logits'].argmax(1) == images[1]
+  assert right.mean() == pytest.approx(row['top1'])
+  assert -log_p[np.arange(40), images[1]].mean() == pytest.approx(row['nll'])
+
+
+def test_the_temperature_is_fitted_on_the_validation_split(run):
+  said = kept(run, 'validation')
+  assert len(said['labels']) == 16
+  expected = fit_temperature(said['logits'], said['labels'])
+  assert temperature(run) == expected != 1
+
+
+def test_predictions_that_changed_are_refused(run, tmp_path):
+  other = shutil.copytree(run, tmp_path / 'run')
+  file = other / 'predictions/test.npz'
+  content = bytearray(file.read_bytes())
+  content[-300] ^= 1
+  file.write_bytes(content)
+  with pytest.raises(InputError, match='SHA-256 is not that'):
+    kept(other)
+  model = json.loads((other / 'model.json').read_text())
+  for change, text in (
+    ({'format': 2}, 'newer version'),
+    ({'temperature': 0.0}, 'temperature = 0'),
+    ({'image_shape': [8, 8]}, 'run'),
+    ({'class_names': ['a', 'b']}, 'params/fc/bias is'),
+  ):
+    (other / 'model.json').write_text(json.dumps({**model, **change}))
+    with pytest.raises(InputError, match=text):
+      finished.load(other, 'run')
+
+
+def test_a_run_that_is_not_finished_is_refused(run, tmp_path, capsys):
+  other = shutil.copytree(run, tmp_path / 'run')
+  (other / 'model.json').unlink()
+  assert evaluate.main([str(other)]) == 2
+  assert 'has no model.json' in capsys.readouterr().err
+
+
+def test_of_many_classes_what_comes_of_the_logits_is_kept(tmp_path):
+  rng = np.random.default_rng(0)
+  logits = rng.normal(size=(3, 1001)).astype(np.float32)
+  labels = np.array([5, logits[1].argmax(), 1000], np.int32)
+  said = {'ids': np.arange(3), 'labels': labels, 'logits': logits}
+  predictions.write(tmp_path / 'p', {'test': said}, 2.0, {'step': 4})
+  read = predictions.read(tmp_path / 'p', 'test', 4)
+  assert 'logits' not in read
+  for divisor in (1.0, 2.0):
+    log_p = log_softmax(logits.astype(np.float64) / divisor, axis=1)
+    found = predictions.scores(read, divisor)
+    np.testing.assert_allclose(found.nll, -log_p[range(3), labels])
+    np.testing.assert_allclose(found.confidence, np.exp(log_p.max(1)))
+    assert found.correct.tolist() == [False, True, False]
+  assert predictions.read(tmp_path / 'p', 'test', 5) is None
+  assert predictions.read(tmp_path / 'p', 'train', 4) is None
+
+
+def test_evaluate_needs_no_data_and_finds_classes_by_name(
+  run, images, tmp_path, capsys
+):
+  assert evaluate.main([str(run)]) == 0
+  own = capsys.readouterr().out
+  right = (kept(run)['logits'].argmax(1) == images[1]).mean()
+  assert f'temperature 1.0000: accuracy {right:.4f}' in own
+  assert f'temperature {temperature(run):.4f}: accuracy {right:.4f}' in own
+  other = tmp_path / 'other.npz'
+  arrays = {
+    'train_images': images[0],
+    'train_labels': 9 - images[1],
+    'test_images': images[0],
+    'test_labels': 9 - images[1],
+  }
+  names = np.array([str(9 - k) for k in range(10)])
+  np.savez(other, **arrays, class_names=names)
+  assert evaluate.main([str(run), f'--data.path={other}']) == 0
+  assert capsys.readouterr().out == own
+  np.savez(other, **arrays, class_names=np.append(names[:9], 'ten'))
+  assert evaluate.main([str(run), f'--data.path={other}']) == 2
+  assert 'classes of' in capsys.readouterr().err
+
+
+def test_predict_asks_files_folders_and_arrays(run, images, tmp_path, capsys):
+  p = softmax(kept(run)['logits'].astype(float) / temperature(run), axis=1)
+  folder = tmp_path / 'images'
+  (folder / 'deep').mkdir(parents=True)
+  for index in range(3):
+    Image.fromarray(images[0][index, ..., 0]).save(folder / f'{index}.png')
+  large = Image.fromarray(images[0][3, ..., 0]).resize((16, 16), 0)
+  large.convert('RGB').save(folder / 'deep/3.png')
+  (folder / 'bad.png').write_bytes(b'none')
+  (folder / 'notes.txt').write_text('none')
+  out = tmp_path / 'out.csv'
+  assert predict.main([str(run), str(folder), f'--out={out}']) == 1
+  assert 'bad.png' in capsys.readouterr().err
+  rows = list(csv.DictReader(io.StringIO(out.read_text())))
+  names = [f'{folder}/{name}' for name in ('0.png', '1.png', '2.png')]
+  assert [row['image'] for row in rows] == [*names, f'{folder}/deep/3.png']
+  for index, row in enumerate(rows[:3]):  # the last one was resized
+    best = np.argsort(-p[index])[:5]
+    assert row['class'] == str(best[0])
+    assert float(row['confidence_5']) == pytest.approx(p[index, best[4]], 1e-4)
+  npz = tmp_path / 'new.npz'
+  np.savez(npz, images=images[0][:4])
+  for suffix in ('jsonl', 'npz'):
+    out = tmp_path / f'out.{suffix}'
+    assert predict.main([str(run), str(npz), f'--out={out}']) == 0
+  lines = (tmp_path / 'out.jsonl').read_text().splitlines()
+  assert [json.loads(line)['class'] for line in lines] == [
+    str(k) for k in p[:4].argmax(1)
+  ]
+  with np.load(tmp_path / 'out.npz') as arrays:
+    np.testing.assert_allclose(arrays['probabilities'], p[:4], rtol=1e-4)
+  assert predict.main([str(run), str(npz)]) == 0
+  shown = capsys.readouterr().out.splitlines()
+  assert len(shown) == 4 and f'{p[0].max():.4f}' in shown[0]
+
+
+def test_the_exported_file_is_torchs(run, images, tmp_path, monkeypatch):
+  file = tmp_path / 'own.safetensors'
+  assert export.main([str(run), f'--out={file}']) == 0
+  model, variables, _ = pretrained.load_network(file)
+  seen = (images[0] / 255 - 0.5) / 0.5
+  logits = model.apply(variables, seen.astype(np.float32), train=False)
+  np.testing.assert_allclose(logits, kept(run)['logits'], atol=1e-4)
+  # Of a network that torch wrote: its tensors, of which torch's logits come.
+  theirs = pretrained.read_state_dict(WEIGHTS)
+  model, variables, _ = pretrained.load_network(WEIGHTS)
+  network = finished.Network(model, variables, None, {})
+  monkeypatch.setattr(finished, 'load', lambda path, where: network)
+  assert export.main(['run', f'--out={file}']) == 0
+  written = pretrained.read_state_dict(file)
+  wanted = {n for n in theirs if not n.endswith('num_batches_tracked')}
+  assert written.keys() == wanted
+  for name in wanted:
+    np.testing.assert_array_equal(written[name], theirs[name])
+
+
+def test_the_exported_program_runs_with_jax_alone(run, images, tmp_path):
+  folder = tmp_path / 'program'
+  assert export.main([str(run), f'--out={folder}']) == 0
+  assert export.main([str(run), f'--out={folder}']) == 2  # it is there
+  about = json.loads((folder / 'model.json').read_text())
+  assert about['class_names'][3] == '3' and '8, 8, 1' in about['input']
+  np.save(tmp_path / 'images.npy', images[0][:7])
+  result = subprocess.run(
+    [
+      *(sys.executable, '-I', '-c', _ALONE),
+      *map(str, (folder / 'program.bin', tmp_path / 'images.npy')),
+    ],
+    capture_output=True,
+    text=True,
+    cwd=tmp_path,
+  )
+  assert result.returncode == 0, result.stderr
+  one, seven = map(np.array, json.loads(result.stdout))
+  logits = kept(run)['logits'].astype(np.float64)
+  expected = softmax(logits / temperature(run), axis=1)[:7]
+  np.testing.assert_allclose(one, expected[:1], atol=1e-5)
+  np.testing.assert_allclose(seven, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize('classes', [10, 7])
+def test_a_run_is_what_another_is_fine_tuned_from(run, config, classes):
+  options = changed(config, model__weights=str(run)).model
+  start.check_origin(options, '', 3)
+  model = create('resnet8', classes, stem='cifar', width=4)
+  zeros = np.zeros((1, 8, 8, 1), np.float32)
+  variables = model.init(jax.random.key(1), zeros, train=False)
+  first = build.step.TrainState(None, None, None, None)
+  first = first.replace(**variables)
+  begun = start._from_weights(options, first)
+  ours = finished.load(run, 'run').variables
+  for name in ('conv1', 'fc'):
+    anew = name == 'fc' and classes == 7
+    source = variables if anew else ours
+    np.testing.assert_array_equal(
+      begun.state.params[name]['kernel'], source['params'][name]['kernel']
+    )
+  assert ('the head drawn anew' in begun.note) == (classes == 7)
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    *(begun.state.batch_stats, ours['batch_stats']),
+  )

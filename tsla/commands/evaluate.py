@@ -1,0 +1,76 @@
+"""Says what a finished run is worth on a split: test, validation or train.
+
+  python -m tsla evaluate RUN
+  python -m tsla evaluate RUN --data.name=npz --data.path=FILE.npz
+
+Of its own test and validation split a run keeps what it said, so that its data
+need not be there. The classes of another set are found by their names.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tsla.commands.parser import Parser, command
+from tsla.data import datasets
+from tsla.data.datasets import Split
+from tsla.errors import InputError
+from tsla.evaluation import card
+from tsla.runs.directory import RunRecord, read_run
+from tsla.runs.environment import keep_compiled
+from tsla.runs.predictions import Predictions, scores
+from tsla.training import finished
+
+
+@command
+def main(argv: Sequence[str]) -> int:
+  """Runs the command line; returns the exit code."""
+  parser = Parser('evaluate', __doc__)
+  add = parser.add_argument
+  add('run', help='the directory of a finished run')
+  add('--data.name', dest='name', help="another set; default: the run's own")
+  add('--data.path', dest='path', default='', help='where it lies')
+  add('--split', default='test', help='default: test')
+  args = parser.parse_args(argv)
+  run = read_run(args.run, args.run)
+  temperature = run.network(args.run)['temperature']
+  said = None if args.name or args.path else run.predictions(args.split)
+  said = said or _ask(run, args.name, args.path, args.split)
+  print(f'{args.run}: {args.split}, {len(said["labels"])} images')
+  for divisor in dict.fromkeys((1.0, temperature)):
+    values = card.figures(scores(said, divisor)).items()
+    texts = [f'{n} {v:.4f}' for n, v in values if isinstance(v, float)]
+    print(f'temperature {divisor:.4f}: {"  ".join(texts)}')
+  return 0
+
+
+def _ask(
+  run: RunRecord, name: str | None, place: str, split: str
+) -> Predictions:
+  """What a run says of a split of its own data, or another set's."""
+  keep_compiled()
+  network = finished.load(run.path, str(run.path))
+  names, shape = (network.about[n] for n in ('class_names', 'image_shape'))
+  data = run.config.data
+  if name or place:  # as the images that it was trained on
+    side = shape[0] if shape[0] == shape[1] else 0
+    data.update(path=place, image_size=side, validation=0.0, label_noise=0.0)
+    data.name = name or ('npz' if place.endswith('.npz') else data.name)
+  where = f'data.name = {data.name!r}, data.path = {data.path!r}'
+  dataset = datasets.load_dataset(data)
+  splits = {**finished.splits_of(dataset), 'train': dataset.train}
+  for problem, allowed in (
+    (set(dataset.class_names) - set(names), f'classes of {names}'),
+    (dataset.image_shape != tuple(shape), f'images of (H, W, C) = {shape}'),
+    (split not in splits, f'--split of {", ".join(splits)}'),
+    (
+      not (name or place) and dataset.fingerprint != run.fingerprint,
+      f'the data of the run, with SHA-256 {run.fingerprint[:12]}…',
+    ),
+  ):
+    if problem:
+      raise InputError(f'{where} does not fit the run', allowed=allowed)
+  labels = np.array([names.index(n) for n in dataset.class_names], np.int32)
+  part = splits[split]
+  mapped = {split: Split(part.images, labels[part.labels])}
+  return network.judge(mapped, run.config.eval_batch_size)[split]

@@ -1,0 +1,56 @@
+"""Fields that follow from the data set where they are not given."""
+
+import math
+
+import numpy as np
+
+from tsla.config.schema import Config
+from tsla.data import datasets
+from tsla.files import expand
+
+
+def settle(config: Config) -> Config:
+  """The config with a value for every field of its `from_data`, which is empty.
+
+  The size is the median of the shorter sides, at most 256; below 96 images are
+  shifted by up to an eighth, from there on cut to seven eighths; mirrored if in
+  colour. A batch is a power of two from 8 to 128, a thirty-second of the images
+  or less; the learning rate 0.1 a batch of 128, a tenth of that from weights.
+  """
+  if not (follows := set(config.from_data)):
+    return config
+  config = config.copy_and_resolve_references()
+  config.from_data = ()
+  path = expand(config.data.path)
+  if 'data.name' in follows and path.suffix == '.npz' and path.is_file():
+    config.data.name = 'npz'
+  if 'data.image_size' in follows:
+    config.data.image_size = -1
+  dataset = datasets.load_dataset(config.data)
+  images, weights = dataset.train.images, bool(config.model.weights)
+  side, small = min(images.shape[1:3]), min(images.shape[1:3]) < 96
+  most = math.log2(len(images))
+  power = math.floor(min(most, max(3, min(7, most - 5))))
+  batch = 2**power if 'batch_size' in follows else config.batch_size
+  # Counted, so that every machine finds the same.
+  counts = sum(
+    np.stack([np.bincount(part.ravel(), minlength=256) for part in channels])
+    for channels in (np.moveaxis(image, -1, 0) for image in images)
+  )
+  shares, levels = counts / counts.sum(1, keepdims=True), np.arange(256) / 255
+  mean = shares @ levels
+  std = np.sqrt(shares @ levels**2 - mean**2).clip(1e-3)
+  values = {
+    'data.image_size': side,
+    'data.mean': tuple(mean.round(4).tolist()),
+    'data.std': tuple(std.round(4).tolist()),
+    'batch_size': batch,
+    'optimizer.learning_rate': round(batch / 1280 / (1 + 9 * weights), 5),
+    'model.stem': 'cifar' if small and not weights else 'imagenet',
+    'augment.pad': -(-side // 8) if small else 0,
+    'augment.crop': 0 if small else round(side * 7 / 8),
+    'augment.flip': images.shape[-1] == 3,
+  }
+  found = {name: values[name] for name in values.keys() & follows}
+  config.update_from_flattened_dict(found)
+  return config
