@@ -173,6 +173,7 @@ def test_classes_are_counted_one_by_one(three):
   assert (np.diff(np.array(changes)[order]) >= 0).all()
 
 
+@pytest.mark.ci
 def test_a_run_without_predictions_is_named_and_its_log_still_counts(three):
   folder, _ = three
   before = cells(report(folder)[0], 1)

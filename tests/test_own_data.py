@@ -285,6 +285,7 @@ def test_an_image_is_fitted_by_its_header(tmp_path):
   assert (config.data.image_size, config.augment.crop) == (256, 224)
 
 
+@pytest.mark.ci
 def test_a_run_says_what_follows_and_what_was_left_out(messy, tmp_path, capsys):
   config = own(messy, epochs=2, model__name='resnet8', model__width=4)
   config = changed(config, data__image_size=16, log_every_steps=9)

@@ -32,6 +32,7 @@ def rows(workdir, kind):
   return [row for row in map(json.loads, lines) if row['kind'] == kind]
 
 
+@pytest.mark.ci
 def test_the_test_set_is_looked_at_once_and_the_validation_split_always(
   finished,
 ):
@@ -45,6 +46,7 @@ def test_the_test_set_is_looked_at_once_and_the_validation_split_always(
   assert {row['count'] for row in validations} == {16}
 
 
+@pytest.mark.ci
 def test_the_curve_on_the_test_set_is_an_option_and_changes_nothing_else(
   config, finished, tmp_path
 ):
@@ -54,6 +56,7 @@ def test_the_curve_on_the_test_set_is_an_option_and_changes_nothing_else(
   assert rows(tmp_path, 'validation') == rows(finished[0], 'validation')
 
 
+@pytest.mark.ci
 def test_the_best_checkpoint_is_the_best_on_the_validation_split(
   config, tmp_path, monkeypatch
 ):
