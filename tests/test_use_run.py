@@ -174,6 +174,20 @@ def test_evaluate_needs_no_data_and_finds_classes_by_name(
   assert 'classes of' in capsys.readouterr().err
 
 
+def test_evaluate_tells_what_a_run_would_of_the_data(
+  run, images, tmp_path, capsys
+):
+  some = (images[1] == 3) | (images[1] == 7)
+  arrays = {'images': images[0][some], 'labels': images[1][some]}
+  splits = {f'{s}_{k}': v for s in ('train', 'test') for k, v in arrays.items()}
+  np.savez(tmp_path / 'some.npz', **splits)
+  assert evaluate.main([str(run), f'--data.path={tmp_path / "some.npz"}']) == 0
+  found = capsys.readouterr()
+  assert 'labels 0 to 1 are 3, 7' in found.err
+  right = (kept(run)['logits'].argmax(1) == images[1])[some].mean()
+  assert f'temperature 1.0000: accuracy {right:.4f}' in found.out
+
+
 def test_predict_asks_files_folders_and_arrays(run, images, tmp_path, capsys):
   p = softmax(kept(run)['logits'].astype(float) / temperature(run), axis=1)
   folder = tmp_path / 'images'

@@ -7,6 +7,7 @@ Of its own test and validation split a run keeps what it said, so that its data
 need not be there. The classes of another set are found by their names.
 """
 
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -58,6 +59,8 @@ def _ask(
     data.name = name or ('npz' if place.endswith('.npz') else data.name)
   where = f'data.name = {data.name!r}, data.path = {data.path!r}'
   dataset = datasets.load_dataset(data)
+  for note in dataset.notes:  # such as which images are the test set
+    print(f'{where}: {note}', file=sys.stderr)
   splits = {**finished.splits_of(dataset), 'train': dataset.train}
   for problem, allowed in (
     (set(dataset.class_names) - set(names), f'classes of {names}'),
