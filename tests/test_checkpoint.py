@@ -23,7 +23,7 @@ from support import ROOT, Disk, mounted, run_worker
 from tsla.errors import InputError
 from tsla.files import NewerFormat
 from tsla.runs import checkpoint
-from tsla.runs.checkpoint import AnotherState, Checkpoints
+from tsla.runs.checkpoint import Checkpoints
 
 
 class State(flax.struct.PyTreeNode):
@@ -134,12 +134,12 @@ def test_reading_changes_nothing(saved, tmp_path):
 
 def test_another_network_or_dtype_is_refused(saved):
   with Checkpoints(saved) as checkpoints:
-    with pytest.raises(AnotherState, match=r'kernel is float32\[4, 3\] there'):
+    with pytest.raises(InputError, match=r'kernel is float32\[4, 3\] there'):
       checkpoints.restore(make(0, width=5))
     state = make(0)
-    with pytest.raises(AnotherState, match=r'step is int32\[\] .* float32\[\]'):
+    with pytest.raises(InputError, match=r'step is int32\[\] .* float32\[\]'):
       checkpoints.restore(state.replace(step=jnp.zeros(())))
-    with pytest.raises(AnotherState, match='missing here'):
+    with pytest.raises(InputError, match='missing here'):
       checkpoints.restore(state.replace(opt_state=()))
 
 

@@ -33,9 +33,9 @@ def main(argv: Sequence[str]) -> int:
   smoothing.update(target='', schedule='', **vars(args))
   method = tables.method_of(smoothing)
   jax.config.update('jax_platforms', 'cpu')
-  said = set()
+  shown = set()
   for name, wrong in examine(method):
-    text = f'WRONG {name}: {"as above" if wrong in said else wrong}'
+    text = f'WRONG {name}: {"as above" if wrong in shown else wrong}'
     print(text if wrong else f'ok    {name}', flush=True)
-    said.add(wrong)
-  return int(said != {''})
+    shown.add(wrong)
+  return int(shown != {''})

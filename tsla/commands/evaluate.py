@@ -3,8 +3,8 @@
   python -m tsla evaluate RUN
   python -m tsla evaluate RUN --data.name=npz --data.path=FILE.npz
 
-Of its own test and validation split a run keeps what it said, so that its data
-need not be there. The classes of another set are found by their names.
+Of its own test and validation split a run keeps its predictions, so that its
+data need not be there. The classes of another set are found by their names.
 """
 
 import sys
@@ -35,23 +35,25 @@ def main(argv: Sequence[str]) -> int:
   args = parser.parse_args(argv)
   run = read_run(args.run, args.run)
   temperature = run.network(args.run)['temperature']
-  said = None if args.name or args.path else run.predictions(args.split)
-  said = said or _ask(run, args.name, args.path, args.split)
-  print(f'{args.run}: {args.split}, {len(said["labels"])} images')
+  own = not (args.name or args.path)
+  predicted = run.predictions(args.split) if own else None
+  predicted = predicted or _predict(run, args.name, args.path, args.split)
+  print(f'{args.run}: {args.split}, {len(predicted["labels"])} images')
   for divisor in dict.fromkeys((1.0, temperature)):
-    values = card.figures(scores(said, divisor)).items()
+    values = card.figures(scores(predicted, divisor)).items()
     texts = [f'{n} {v:.4f}' for n, v in values if isinstance(v, float)]
     print(f'temperature {divisor:.4f}: {"  ".join(texts)}')
   return 0
 
 
-def _ask(
+def _predict(
   run: RunRecord, name: str | None, place: str, split: str
 ) -> Predictions:
-  """What a run says of a split of its own data, or another set's."""
+  """What a run predicts of a split of its own data, or another set's."""
   keep_compiled()
   network = finished.load(run.path, str(run.path))
-  names, shape = (network.about[n] for n in ('class_names', 'image_shape'))
+  description = network.description
+  names, shape = description['class_names'], description['image_shape']
   data = run.config.data
   if name or place:  # as the images that it was trained on
     side = shape[0] if shape[0] == shape[1] else 0
@@ -62,18 +64,16 @@ def _ask(
   for note in dataset.notes:  # such as which images are the test set
     print(f'{where}: {note}', file=sys.stderr)
   splits = {**finished.splits_of(dataset), 'train': dataset.train}
+  changed = not (name or place) and dataset.fingerprint != run.fingerprint
   for problem, allowed in (
     (set(dataset.class_names) - set(names), f'classes of {names}'),
     (dataset.image_shape != tuple(shape), f'images of (H, W, C) = {shape}'),
     (split not in splits, f'--split of {", ".join(splits)}'),
-    (
-      not (name or place) and dataset.fingerprint != run.fingerprint,
-      f'the data of the run, with SHA-256 {run.fingerprint[:12]}…',
-    ),
+    (changed, f'the data of the run, with SHA-256 {run.fingerprint[:12]}…'),
   ):
     if problem:
       raise InputError(f'{where} does not fit the run', allowed=allowed)
   labels = np.array([names.index(n) for n in dataset.class_names], np.int32)
   part = splits[split]
   mapped = {split: Split(part.images, labels[part.labels])}
-  return network.judge(mapped, run.config.eval_batch_size)[split]
+  return network.predict(mapped, run.config.eval_batch_size)[split]

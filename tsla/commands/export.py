@@ -53,21 +53,21 @@ def main(argv: Sequence[str]) -> int:
 
 def _write_program(folder: pathlib.Path, network: finished.Network) -> None:
   folder.mkdir(parents=True)
-  about = network.about
+  description = network.description
 
   def probabilities(images: jax.Array) -> jax.Array:
-    return jax.nn.softmax(network.logits(images) / about['temperature'])
+    return jax.nn.softmax(network.logits(images) / description['temperature'])
 
-  shape = (*jax.export.symbolic_shape('n'), *about['image_shape'])
+  shape = (*jax.export.symbolic_shape('n'), *description['image_shape'])
   program = jax.export.export(jax.jit(probabilities), platforms=_PLATFORMS)(
     jax.ShapeDtypeStruct(shape, jnp.uint8)
   )
   files.write_whole(folder / 'program.bin', bytes(program.serialize()))
-  sides = ', '.join(map(str, about['image_shape']))
-  about = {
-    **about,
+  sides = ', '.join(map(str, description['image_shape']))
+  description = {
+    **description,
     'input': f'uint8 [n, {sides}]: the pixels of n images',
-    'output': f'float32 [n, {len(about["class_names"])}]: probabilities',
+    'output': f'float32 [n, {len(description["class_names"])}]: probabilities',
   }
   path = folder / directory.MODEL
-  files.write_object(path, about, version=directory.MODEL_FORMAT)
+  files.write_object(path, description, version=directory.MODEL_FORMAT)

@@ -46,19 +46,19 @@ def main(argv: Sequence[str]) -> int:
     raise InputError(f'--out={args.out}', allowed=', '.join(_FORMS))
   keep_compiled()
   network = finished.load(args.run, args.run)
-  ask, ids, parts = network.compiled(), [], []
-  left_out: list[str] = []
-  found = _read(args.images, tuple(network.about['image_shape']), left_out)
+  description, ids, parts = network.description, [], []
+  logits_of, left_out = network.compiled(), []
+  found = _read(args.images, tuple(description['image_shape']), left_out)
   while part := list(itertools.islice(found, _BATCH)):
     names, pixels = zip(*part, strict=True)
     ids += names
-    parts.append(finished.in_batches(ask, np.stack(pixels), _BATCH))
+    parts.append(finished.in_batches(logits_of, np.stack(pixels), _BATCH))
   if not ids:
     raise InputError('no image that can be read', allowed=', '.join(SUFFIXES))
   logits = np.concatenate(parts).astype(np.float64)
-  p = softmax(logits / network.about['temperature'], axis=1)
+  p = softmax(logits / description['temperature'], axis=1)
   with files.untrusted(f'--out={args.out}'):
-    _show(args.out, ids, p, network.about['class_names'])
+    _show(args.out, ids, p, description['class_names'])
   return int(bool(left_out))
 
 

@@ -59,21 +59,22 @@ class RunResult:
     `labels`, `correct`, `class_names`, the figures of `evaluation.card`; with a
     validation split `calibrated_NAME`, with logits `normalized_NAME`.
     """
-    said, held = map(self.record.predictions, ('test', 'validation'))
-    if said is None:
+    predicted, held = map(self.record.predictions, ('test', 'validation'))
+    if predicted is None:
       return {}
     where = f'{self.record.path}: predictions'
     with files.untrusted(where, allowed='as a run writes them'):
-      about, own = self.record.network(where), predictions.scores(said)
-      by, parts = about['temperature'], {'': card.figures(own)}
+      description = self.record.network(where)
+      own = predictions.scores(predicted)
+      by, parts = description['temperature'], {'': card.figures(own)}
       if held:
-        scores = predictions.scores(said, by)
+        scores = predictions.scores(predicted, by)
         parts['calibrated_'] = card.figures(scores) | {'temperature': by}
-      if 'logits' in said:
-        parts['normalized_'] = card.normalized(said, held)
+      if 'logits' in predicted:
+        parts['normalized_'] = card.normalized(predicted, held)
       found = {f'{way}{n}': v for way in parts for n, v in parts[way].items()}
-      found |= {'labels': said['labels'], 'correct': own.correct}
-      return found | {'class_names': about['class_names']}
+      found |= {'labels': predicted['labels'], 'correct': own.correct}
+      return found | {'class_names': description['class_names']}
 
   @property
   def switches(self) -> list[float]:

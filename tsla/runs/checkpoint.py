@@ -31,10 +31,6 @@ _OPTIONAL = '/firings/'
 _SPACE = 3  # times the state: two on disk, one being written
 
 
-class AnotherState(Exception):
-  """A checkpoint is of another network or optimiser; the text says where."""
-
-
 class Checkpoints(contextlib.AbstractContextManager):
   """The checkpoints under `directory`; leaving waits until all are on disk.
 
@@ -136,12 +132,18 @@ class Checkpoints(contextlib.AbstractContextManager):
         self._checkpointer.close()
 
   def restore(
-    self, like: Any, step: int | None = None, *, part: bool = False
+    self,
+    like: Any,
+    step: int | None = None,
+    *,
+    part: bool = False,
+    where: str = '',
+    **advice: str,
   ) -> Any:
     """The checkpoint of `step`, or the newest, placed as `like` is.
 
-    `like` may be a `part` of what was saved. AnotherState is raised for one of
-    another network or optimiser, else InputError.
+    `like` may be a `part` of what was saved. If that is of another network or
+    optimiser, an InputError that `where` begins says so with the advice.
     """
     step = self.latest_step if step is None else step
     if step is None:
@@ -155,7 +157,8 @@ class Checkpoints(contextlib.AbstractContextManager):
     for name in sorted(names - either):
       there, mine = _describe(empty.get(name)), _describe(here.get(name))
       if there != mine:
-        raise AnotherState(f'{name} is {there} there and {mine} here')
+        problem = f'{name} is {there} there and {mine} here'
+        raise InputError(f'{where or saved.folder}: {problem}', **advice)
     arrays = self._read(saved)
     placed = [_place(arrays.get(name), leaf) for name, leaf in here.items()]
     return jax.tree.unflatten(jax.tree.structure(like), placed)

@@ -13,8 +13,8 @@
   own clock, for killed. `failure.txt`: why a sweep gave it up, until a start;
 - `metrics.jsonl`: one row an interval, an evaluation, an event: the truth;
   `tensorboard/`: the same numbers, derived;
-- of a finished run `model.json`: what its network takes and says; and
-  `predictions/`: what it said of the test set and the validation split;
+- of a finished run `model.json`: what its network takes and returns; and
+  `predictions/`: what it predicted of the test and the validation split;
 - `checkpoints/`: the state; `stacks-PROCESS.txt`: where a run stood still.
 """
 
@@ -99,7 +99,7 @@ class RunRecord:
     return self.path / _CHECKPOINTS
 
   def network(self, where: str) -> dict[str, Any]:
-    """What its network takes and says; InputError if it is not finished."""
+    """What describes its network; InputError if it is not finished."""
     state = self.status.get('state')
     found = _read(self.path, MODEL) if state == 'done' else {}
     if not found:
@@ -111,7 +111,7 @@ class RunRecord:
     return found
 
   def predictions(self, split: str) -> Predictions | None:
-    """What it said of a split at its end; None if that is not kept."""
+    """Those of a split at its end; None if they are not kept."""
     folder, step = self.path / _PREDICTIONS, self.status['step']
     return predictions.read(folder, split, step)
 
@@ -147,10 +147,7 @@ class RunRecord:
 
 
 def read_record(path: pathlib.Path) -> RunRecord:
-  """Reads a run's directory, as far as there is something in it.
-
-  Raises NewerFormat or DamagedFile for a file that is not what it should be.
-  """
+  """Reads what is in a run's directory; raises NewerFormat or DamagedFile."""
   data, note = _read(path, _DATA), path / _FAILURE
   failure = files.read_text(note) if note.exists() else ''
   return RunRecord(
@@ -259,6 +256,20 @@ def _read_status(path: pathlib.Path) -> dict[str, Any]:
   return status
 
 
+def differences(
+  there: Mapping[str, Any], here: Mapping[str, Any]
+) -> dict[str, str]:
+  """How the identities of two configs differ, by field."""
+  found = {}
+  for name in sorted(there.keys() | here.keys()):
+    if there.get(name) != here.get(name):
+      field = config_lib.FIELDS.get(name)  # another version may know others
+      default = field.default if field else None
+      old, new = there.get(name, default), here.get(name, default)
+      found[name] = f'{old!r} there, {new!r} here'
+  return found
+
+
 def _copy(path: pathlib.Path, field: str) -> pathlib.Path:
   return path / _PARTS / f'{field}.py'
 
@@ -268,7 +279,7 @@ class RunDirectory:
 
   `claim` makes it. InputError is raised where it cannot be written, or holds a
   run of another config, unless that is allowed, or of a file of one's own that
-  was edited since. Processes that do not write leave that to the first.
+  was edited since. Only the first process writes.
   """
 
   def __init__(
@@ -276,14 +287,14 @@ class RunDirectory:
     path: str | os.PathLike,
     config: ml_collections.ConfigDict,
     *,
-    writes: bool = True,
     allow_changed_config: bool = False,
   ):
     self.path = pathlib.Path(path)
     self.checkpoints = self.path / _CHECKPOINTS
     # Where this process says what it was at when it stood still.
     self.stacks = self.path / f'stacks-{jax.process_index()}.txt'
-    self._writes, self._may_change = writes, allow_changed_config
+    self._writes = jax.process_index() == 0
+    self._may_change = allow_changed_config
     self._confirm: Callable[[], None] = lambda: None
     self._fields = config_lib.flatten(config)
     own = config_lib.own_files(self._fields)
@@ -301,8 +312,7 @@ class RunDirectory:
       self._status = _read(self.path, _STATUS)
       log.read(self.path / _LOG, mend=True)  # refuses one of a newer format
       files.check_writable(self.path)
-    self._changed = self._changes(config_lib.identity(self._before))
-    self._refuse_changed(self._changed)
+    self._changed = self._refuse_changed(config_lib.identity(self._before))
     for field, digest in self._parts.items():
       there = self._data.get(_PARTS, {}).get(field, digest)
       if there != digest:
@@ -326,9 +336,8 @@ class RunDirectory:
     InputError is raised where another process is at it, or it began with
     another data set or teacher ('': none), which are given by their SHA-256.
     """
-    self._facts = {'fingerprint': fingerprint, 'teacher': teacher}
-    if self._parts:
-      self._facts[_PARTS] = self._parts
+    parts = {_PARTS: self._parts} if self._parts else {}
+    self._facts = {'fingerprint': fingerprint, 'teacher': teacher, **parts}
     if not self._writes:
       self._refuse_facts(self._data)
       yield
@@ -370,28 +379,21 @@ class RunDirectory:
   def refuse_another(self, saved: Mapping[str, Any]) -> None:
     """Raises InputError if `saved`, where there is any, is another identity."""
     if saved:
-      self._refuse_changed(self._changes(saved['config']))
+      self._refuse_changed(saved['config'])
       self._refuse_facts(saved)
 
-  def _refuse_changed(self, changes: list[str]) -> None:
+  def _refuse_changed(self, there: Mapping[str, Any]) -> bool:
+    """Whether the config there was another; raises InputError if it must not."""
+    changes = differences(there, config_lib.identity(self._fields))
     if changes and not self._may_change:
-      self._refuse('config', changes, ', or --allow_changed_config')
+      texts = [f'{name} = {values}' for name, values in changes.items()]
+      self._refuse('config', texts, ', or --allow_changed_config')
+    return bool(changes)
 
   def _refuse_facts(self, there: Mapping[str, Any]) -> None:
     for name, what in (('fingerprint', 'data set'), ('teacher', 'teacher')):
       if there and there.get(name, '') != self._facts[name]:
         self._refuse(what, [f'its SHA-256 is {self._facts[name]}'])
-
-  def _changes(self, there: Mapping[str, Any]) -> list[str]:
-    """How this run's fields differ from the identity of another."""
-    here, changes = config_lib.identity(self._fields), []
-    for name in sorted(there.keys() | here.keys()):
-      if there.get(name) != here.get(name):
-        field = config_lib.FIELDS.get(name)  # another version may know others
-        default = field.default if field else None
-        old, new = there.get(name, default), here.get(name, default)
-        changes.append(f'{name} = {old!r} there, {new!r} here')
-    return changes
 
   def _refuse(self, what: str, differences: list[str], cure: str = '') -> None:
     raise InputError(
@@ -403,10 +405,8 @@ class RunDirectory:
   def begin(self, step: int, total_steps: int, **data: Any) -> None:
     """Says what is trained here, on what; from here on nothing else may be.
 
-    `data` is what else a person should know of the data set.
-
-    InputError is raised if the config has changed, and nothing is left to train
-    with it: `step` updates are done of `total_steps`.
+    `data` is what else a person should know of the data set. InputError: the
+    config has changed, and of `total_steps` updates `step` leave none to do.
     """
     if step and self._changed:
       if step >= total_steps:
@@ -431,14 +431,17 @@ class RunDirectory:
     self.write_status('running', step, pid=os.getpid(), host=host)
 
   def finish(
-    self, network: dict[str, Any], said: Mapping[str, Predictions], step: int
+    self,
+    description: dict[str, Any],
+    predicted: Mapping[str, Predictions],
+    step: int,
   ) -> None:
-    """Keeps what the network is after its last update, and what it said."""
-    self._write(MODEL, network, MODEL_FORMAT)
+    """Keeps what the network is after its last update, and what it predicts."""
+    self._write(MODEL, description, MODEL_FORMAT)
     if self._writes:
       with self._explained():
         folder, run = self.path / _PREDICTIONS, {**self.identity, 'step': step}
-        predictions.write(folder, said, network['temperature'], run)
+        predictions.write(folder, predicted, description['temperature'], run)
 
   def write_status(self, state: str, step: int, **more: Any) -> None:
     """Says how the run stands: running, done, diverged, interrupted, stuck."""

@@ -1,4 +1,4 @@
-"""What a run's network said of each image of a split, on the disk.
+"""What a run's network predicted of each image of a split, on the disk.
 
 `SPLIT.npz` holds plain arrays, an image a row: `ids` (places in the split),
 `labels` and `logits`; above 1,000 classes for these the `Scores` by their
@@ -27,12 +27,13 @@ _SCORES = [
 ]
 
 
-def scores(said: Predictions, temperature: float = 1.0) -> Scores:
+def scores(predicted: Predictions, temperature: float = 1.0) -> Scores:
   """Of each image; another temperature than 1 is that of the run."""
-  if 'logits' in said:
-    return calibration.scores(said['logits'], said['labels'], temperature)
+  if 'logits' in predicted:
+    logits, labels = predicted['logits'], predicted['labels']
+    return calibration.scores(logits, labels, temperature)
   way = '' if temperature == 1 else 'calibrated_'
-  return Scores(*(said[way + name] for name in Scores._fields))
+  return Scores(*(predicted[way + name] for name in Scores._fields))
 
 
 def write(
@@ -46,11 +47,11 @@ def write(
   shutil.rmtree(partial, ignore_errors=True)
   partial.mkdir()
   arrays = {}
-  for split, said in splits.items():
-    own = {**said}
-    if said['logits'].shape[1] > MOST_LOGITS:
+  for split, predicted in splits.items():
+    own = {**predicted}
+    if predicted['logits'].shape[1] > MOST_LOGITS:
       del own['logits']
-      values = (*scores(said), *scores(said, temperature))
+      values = (*scores(predicted), *scores(predicted, temperature))
       own |= zip(_SCORES, values, strict=True)
     np.savez(partial / f'{split}.npz', **own)
     arrays |= {f'{split}/{name}': array for name, array in own.items()}
@@ -61,7 +62,7 @@ def write(
 
 
 def read(folder: pathlib.Path, split: str, step: int) -> Predictions | None:
-  """What was said after update `step`, None if not kept; raises Damaged."""
+  """Those after update `step`, None if they are not kept; raises Damaged."""
   path = folder / f'{split}.npz'
   if not folder.exists():
     return None

@@ -36,10 +36,7 @@ class Progress:
   def update(
     self, step: int, row: dict[str, float], now: float
   ) -> float | None:
-    """Shows a row, done at `now` (monotonic), and returns its images/s.
-
-    None is for the first row, which held the compilation.
-    """
+    """Shows a row done at `now`; its images/s, None if compiling was in it."""
     then, before = self._last
     self._last = now, step
     rate = (step - before) * self._batch_size / max(now - then, 1e-9)

@@ -96,10 +96,8 @@ def build(
       *(tables, target.arrays),
     )
   )
-  test, validation = (
-    devices.replicate(_examples(split))
-    for split in (dataset.test, dataset.validation)
-  )
+  splits = map(_examples, (dataset.test, dataset.validation))
+  test, validation = map(devices.replicate, splits)
   make = _make_optimizer(config, durations)
   chunk = devices.map(
     step.make_train_chunk(*(apply, make, view, method.loss, target), **size),
@@ -183,18 +181,15 @@ def _check_network(
       apply = functools.partial(model.apply, train=train, mutable=mutable)
       logits, sown = jax.eval_shape(apply, state.variables, images)
   if logits.shape != (2, dataset.num_classes) or logits.dtype != jnp.float32:
-    raise InputError(
-      f'{where}: gives {logits.dtype}{list(logits.shape)} for 2 images of '
-      f'{dataset.num_classes} classes',
-      allowed=f'float32{[2, dataset.num_classes]}',
-    )
+    problem = f'{where}: gives {logits.dtype}{list(logits.shape)} for 2 images'
+    problem += f' of {dataset.num_classes} classes'
+    raise InputError(problem, allowed=f'float32{[2, dataset.num_classes]}')
   probed = config.variance.every_epochs and config.variance.mode
   if probed == 'last_layer' and 'features' not in sown.get('intermediates', {}):
-    raise InputError(
-      f"config.variance.mode = 'last_layer': {where} sows no features",
-      allowed="self.sow('intermediates', 'features', x) before the last layer",
-      cure='--config.variance.mode=exact',
-    )
+    problem = f"config.variance.mode = 'last_layer': {where} sows no features"
+    allowed = "self.sow('intermediates', 'features', x) before the last layer"
+    cure = '--config.variance.mode=exact'
+    raise InputError(problem, allowed=allowed, cure=cure)
 
 
 def _check_range(options: Section, theta: np.ndarray) -> None:

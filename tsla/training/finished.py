@@ -26,12 +26,12 @@ from tsla.training.teacher import in_batches, restore
 
 
 class Network(NamedTuple):
-  """A network that is trained no more, and what it takes and says."""
+  """A network that is trained no more, and what it takes and returns."""
 
   model: nn.Module
   variables: Any  # {'params': …, 'batch_stats': …}
   view: View
-  about: dict[str, Any]  # as `model.json` in the run's directory
+  description: dict[str, Any]  # as `model.json` in the run's directory
 
   def logits(self, images: jax.Array) -> jax.Array:
     """`f32[B, K]` of stored images, `u8[B, H, W, C]`."""
@@ -43,10 +43,10 @@ class Network(NamedTuple):
     function = jax.jit(lambda v, i: self._replace(variables=v).logits(i))
     return functools.partial(function, self.variables)
 
-  def judge(
+  def predict(
     self, splits: Mapping[str, Split], batch_size: int
   ) -> dict[str, Predictions]:
-    """What it says of the images of each split, by one program."""
+    """Its logits for the images of each split, by one program."""
     longest = max(len(split.labels) for split in splits.values())
     ask, size = self.compiled(), min(batch_size, longest)
     return {
@@ -65,10 +65,10 @@ def splits_of(data: Dataset) -> dict[str, Split]:
   return {name: split for name, split in splits.items() if split is not None}
 
 
-def judged(
+def describe_and_predict(
   config: ml_collections.ConfigDict, dataset: Dataset, state: TrainState
 ) -> tuple[dict[str, Any], dict[str, Predictions]]:
-  """What a network is at the end of a run, and what it says of each split.
+  """A description of the network of a finished run, and its predictions.
 
   The temperature is fitted on the validation split; it is 1 without one.
   """
@@ -76,7 +76,7 @@ def judged(
     lambda leaf: np.asarray(leaf.addressable_data(0)), state.variables
   )
   view, model = view_of(config), config.model
-  about = {
+  description = {
     'class_names': list(dataset.class_names),
     'image_shape': list(dataset.image_shape),  # as stored, before the crop
     'temperature': 1.0,  # divides the logits
@@ -86,22 +86,24 @@ def judged(
   }
   network = Network(
     create_configured(model, dataset.num_classes),
-    *(jax.tree.map(jnp.asarray, variables), view, about),
+    *(jax.tree.map(jnp.asarray, variables), view, description),
   )
-  said = network.judge(splits_of(dataset), config.eval_batch_size)
-  if validation := said.get('validation'):
-    about['temperature'] = calibration.fit_temperature(
-      validation['logits'], validation['labels']
-    )
-  return about, said
+  predicted = network.predict(splits_of(dataset), config.eval_batch_size)
+  if validation := predicted.get('validation'):
+    logits, labels = validation['logits'], validation['labels']
+    description['temperature'] = calibration.fit_temperature(logits, labels)
+  return description, predicted
 
 
 def load(path: str | os.PathLike, where: str) -> Network:
   """The network of a finished run; InputError, by `where`, if there is none."""
   run = read_run(path, where)
-  about, view = run.network(where), view_of(run.config)
-  with untrusted(where, allowed='a run as it was written'):
-    if not 0 < about['temperature'] < math.inf:
-      raise ValueError(f'temperature = {about["temperature"]}')
-    shape, classes = tuple(about['image_shape']), len(about['class_names'])
-    return Network(*restore(run, classes, shape, view), view, about)
+  description, view = run.network(where), view_of(run.config)
+  misfit = {'where': where, 'allowed': 'a run as it was written'}
+  with untrusted(**misfit):
+    if not 0 < (temperature := description['temperature']) < math.inf:
+      raise ValueError(f'temperature = {temperature}')
+    shape = tuple(description['image_shape'])
+    classes = len(description['class_names'])
+    parts = restore(run, classes, shape, view, **misfit)
+    return Network(*parts, view, description)

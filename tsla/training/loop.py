@@ -77,10 +77,7 @@ def train_and_evaluate(
     asked, config = config, settle(config)
     facts |= _facts(config)
     directory = RunDirectory(
-      workdir,
-      config,
-      writes=jax.process_index() == 0,
-      allow_changed_config=allow_changed_config,
+      workdir, config, allow_changed_config=allow_changed_config
     )
     devices = parallel.choose(config.parallel, config.batch_size)
     if not directory.has_begun:
@@ -163,8 +160,8 @@ def train_and_evaluate(
         stop_signal=lambda s: parallel.max_over_processes(requested.signum, s),
       )
     checkpoints.confirm(durations.total_steps)
-    about, said = finished.judged(config, dataset, state)
-    directory.finish(about, said, durations.total_steps)
+    result = finished.describe_and_predict(config, dataset, state)
+    directory.finish(*result, durations.total_steps)
   directory.write_status('done', durations.total_steps, test=test)
   return test
 
@@ -214,17 +211,13 @@ def _train(
       reporter.flush()
       state = reporter.probe(step, state, run.probe)
     signum = stop_signal(state)
-    if step > start.step and (
-      signum
-      or step == total
-      or _due(step, durations.save_every)
-      or step in durations.keep_steps
-    ):
+    at_end = step == total
+    to_save = _due(step, durations.save_every) or step in durations.keep_steps
+    if step > start.step and (signum or at_end or to_save):
       reporter.flush()  # a state that is not finite is not saved
       checkpoints.save(step, state, reporter.top1, log)
     if signum:
       raise Interrupted(signum)
-    at_end = step == total
     due = at_end or (step > 0 and _due(step, durations.eval_every))
     kinds = [k for k in run.evaluate if at_end or test_curve or k != 'eval']
     kinds = [k for k in kinds if due and step not in log.evaluations[k]]

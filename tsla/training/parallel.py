@@ -17,7 +17,6 @@ import pathlib
 import secrets
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +29,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from tsla.errors import InputError
 from tsla.files import untrusted
+from tsla.runs import lifecycle
 
 _AXIS = 'batch'
 _HEARTBEAT_SECONDS = 40  # a process killed on another machine is missed then
@@ -77,21 +77,13 @@ class Devices:
     differ, and the last argument is a Python number to compile for. With
     `donate_state` the caller's `state` is gone after the call.
     """
-    donate = (0,) if donate_state else ()
+    options = {'donate_argnums': (0,) if donate_state else ()}
     if self.mode == 'pmap':
-      return jax.pmap(
-        fn,
-        axis_name=_AXIS,
-        in_axes=(None, None, 0, None),
-        out_axes=None,
-        devices=list(self.mesh.devices),
-        static_broadcasted_argnums=3,
-        donate_argnums=donate,
-      )
-    out = NamedSharding(self.mesh, PartitionSpec())
-    return jax.jit(
-      fn, static_argnums=3, donate_argnums=donate, out_shardings=out
-    )
+      options |= {'axis_name': _AXIS, 'devices': list(self.mesh.devices)}
+      options |= {'in_axes': (None, None, 0, None), 'out_axes': None}
+      return jax.pmap(fn, static_broadcasted_argnums=3, **options)
+    everywhere = NamedSharding(self.mesh, PartitionSpec())
+    return jax.jit(fn, static_argnums=3, out_shardings=everywhere, **options)
 
   def describe(self) -> str:
     """The devices and the mode, in words."""
@@ -151,12 +143,10 @@ def _check_port(coordinator: str) -> None:
 
 
 def _give_up(seconds: int) -> None:
-  error = InputError(
-    f'--join_seconds={seconds}: not all processes of the run have come',
-    allowed='all of them within that time, with the same coordinator',
-    cure=f'start them together, or --join_seconds={10 * seconds}',
-  )
-  print(error, file=sys.stderr, flush=True)
+  problem = f'--join_seconds={seconds}: not all processes of the run have come'
+  allowed = 'all of them within that time, with the same coordinator'
+  cure = f'start them together, or --join_seconds={10 * seconds}'
+  lifecycle.say(str(InputError(problem, allowed=allowed, cure=cure)))
   os._exit(2)
 
 
@@ -269,11 +259,9 @@ def choose(mode: str, batch_size: int) -> Devices:
   """
   processes = jax.process_count()
   if mode == 'pmap' and processes > 1:
-    raise InputError(
-      f"config.parallel = 'pmap': there are {processes} processes",
-      allowed='jit or auto in several processes',
-      cure='--config.parallel=auto',
-    )
+    problem = f"config.parallel = 'pmap': there are {processes} processes"
+    allowed, cure = 'jit or auto in several processes', '--config.parallel=auto'
+    raise InputError(problem, allowed=allowed, cure=cure)
   devices = np.asarray(jax.devices())
   number = len(devices)
   if rest := batch_size % number:

@@ -61,10 +61,7 @@ class Reporter:
     self._pending = before, step, row, self._clock.submit(_ready_at, row)
 
   def flush(self) -> None:
-    """Writes the metrics that were taken last, waiting for the device.
-
-    Raises Diverged if a loss of theirs, or the state after them, is not finite.
-    """
+    """Writes the metrics taken last, once they are there; raises Diverged."""
     if self._pending is None:
       return
     before, step, metrics, ready = self._pending

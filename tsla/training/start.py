@@ -17,11 +17,11 @@ import numpy as np
 from tsla import programs, smoothing
 from tsla.config import forms
 from tsla.config.durations import Durations, resolve
-from tsla.config.schema import FIELDS, Section
+from tsla.config.schema import Section
 from tsla.errors import InputError
 from tsla.models import pretrained
-from tsla.runs.checkpoint import AnotherState, Checkpoints
-from tsla.runs.directory import RunRecord, read_run
+from tsla.runs.checkpoint import Checkpoints
+from tsla.runs.directory import RunRecord, differences, read_run
 from tsla.training.build import tables_of
 from tsla.training.finished import load
 from tsla.training.optimizer import Tables
@@ -61,13 +61,13 @@ def find_start(
 ) -> Start:
   """The newest checkpoint, else what the config names, else `first`.
 
-  The config names a file of weights or another run's epoch, or neither; first
-  is the state before the first update, the fingerprint that of the data set.
-  Raises InputError for what is not there, or of another network or other data.
+  The fingerprint is that of the data set. Raises InputError for what is not
+  there, or of another network or other data.
   """
   if step := checkpoints.latest_step:
-    trained = _restore(
-      *(checkpoints, first, step, f'the checkpoint of update {step:,}'),
+    trained = checkpoints.restore(
+      *(first, step),
+      where=f'the checkpoint of update {step:,}',
       allowed='the network, optimiser and version that it was saved with',
       cure='another --workdir, or the config that is there',
     )
@@ -96,10 +96,7 @@ def find_start(
 
 
 def check_origin(options: Section, fork_from: str, epochs: int) -> None:
-  """Raises InputError if what a new run begins with is not there.
-
-  It takes no data set, so that nobody waits for one in vain.
-  """
+  """Raises InputError if what a new run begins with is missing, before data."""
   if options.weights:
     read_weights(options.weights, options.weights_sha256)
   if fork_from:
@@ -113,15 +110,6 @@ def read_weights(
   if not os.path.isdir(path) or sha256:
     return pretrained.read_state_dict(path, sha256, field)
   return pretrained.to_state_dict(load(path, f'{field} = {path!r}').variables)
-
-
-def _restore(
-  saved: Checkpoints, like: TrainState, step: int, where: str, **advice: str
-) -> TrainState:
-  try:
-    return saved.restore(like, step)
-  except AnotherState as error:
-    raise InputError(f'{where}: {error}', **advice) from error
 
 
 def _with_own_theta(state: TrainState, tables: Tables) -> TrainState:
@@ -165,13 +153,11 @@ def _check_fields(
   where: str, parent: RunRecord, fields: Mapping[str, Any]
 ) -> None:
   """Raises InputError if a run differs from its parent where it may not."""
-  here, there = map(forms.identity, (fields, forms.flatten(parent.config)))
-  for name in sorted(here.keys() | there.keys()):
-    if here.get(name) != there.get(name) and not name.startswith(_MAY_DIFFER):
-      default = FIELDS[name].default
+  there, here = map(forms.identity, (forms.flatten(parent.config), fields))
+  for name, values in differences(there, here).items():
+    if not name.startswith(_MAY_DIFFER):
       raise InputError(
-        f'{where}: config.{name} is {there.get(name, default)!r} there, '
-        f'{here.get(name, default)!r} here',
+        f'{where}: config.{name} is {values}',
         allowed='a run that was the same until the fork',
         cure=f'--config.{name}=…, or another run',
       )
@@ -195,11 +181,9 @@ def _check_tables(
   here, there = (np.asarray(t)[:, :step] for t in (tables, of_parent))
   if (differs := (here != there).any(0)).any():
     epoch = int(differs.argmax()) / per_epoch
-    raise InputError(
-      f'{where}: from epoch {epoch:g} on theta or the learning rate '
-      'there is not that of this run',
-      allowed=f'an epoch <= {epoch:g}',
-    )
+    problem = f'{where}: from epoch {epoch:g} on theta or the learning rate '
+    problem += 'there is not that of this run'
+    raise InputError(problem, allowed=f'an epoch <= {epoch:g}')
 
 
 def _of_epoch(
@@ -208,18 +192,15 @@ def _of_epoch(
   """The state of a run after an epoch's last update, placed as `like`."""
   with Checkpoints(parent.checkpoints) as checkpoints:
     if step not in checkpoints.steps:
-      saved = [f'{s * epoch / step:g}' for s in checkpoints.steps]
-      raise InputError(
-        f'{where}: that epoch was not saved',
-        allowed='epochs ' + ', '.join(saved),
-        cure=f'train that run with --config.checkpoint_keep_epochs=({epoch},)',
-      )
+      saved = ', '.join(f'{s * epoch / step:g}' for s in checkpoints.steps)
+      problem = f'{where}: that epoch was not saved'
+      cure = f'train that run with --config.checkpoint_keep_epochs=({epoch},)'
+      raise InputError(problem, allowed=f'epochs {saved}', cure=cure)
     saved = checkpoints.run_of(step).get('config')
     if saved not in (None, forms.identity(parent.fields)):
-      raise InputError(
-        f'{where}: the state of that epoch is of another run',
-        allowed='a run directory with its own checkpoints',
-        cure=f'train {parent.path} again',
-      )
-    what = 'of another network or optimiser'
-    return _restore(checkpoints, like, step, f'{where}: {what}')
+      problem = f'{where}: the state of that epoch is of another run'
+      allowed = 'a run directory with its own checkpoints'
+      cure = f'train {parent.path} again'
+      raise InputError(problem, allowed=allowed, cure=cure)
+    where = f'{where}: of another network or optimiser'
+    return checkpoints.restore(like, step, where=where)

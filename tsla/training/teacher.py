@@ -16,13 +16,13 @@ from tsla.data.datasets import Dataset
 from tsla.data.pipeline import View, clean_view
 from tsla.errors import InputError
 from tsla.models import create_configured, pretrained
-from tsla.runs.checkpoint import AnotherState, Checkpoints
+from tsla.runs.checkpoint import Checkpoints
 from tsla.runs.directory import RunRecord, read_run
 
 if TYPE_CHECKING:
   from tsla.config.schema import Section
 
-_WEIGHTS = 'config.teacher.weights'
+_RUN, _WEIGHTS = 'config.teacher.run', 'config.teacher.weights'
 
 
 class Teacher(NamedTuple):
@@ -135,7 +135,7 @@ def check_source(options: 'Section', data_name: str, view: View) -> None:
 
 
 def _finished_run(path: str, data_name: str, view: View) -> RunRecord:
-  where = _where(path)
+  where = f'{_RUN} = {path!r}'
   run = read_run(path, where)
   if run.status['state'] != 'done':
     raise InputError(
@@ -156,29 +156,26 @@ def _finished_run(path: str, data_name: str, view: View) -> RunRecord:
   return run
 
 
-def _where(path: str) -> str:
-  return f'config.teacher.run = {path!r}'
-
-
 def _of_run(path: str, dataset: Dataset, view: View) -> tuple[nn.Module, Any]:
-  run = _finished_run(path, dataset.name, view)
-  try:
-    return restore(run, dataset.num_classes, dataset.image_shape, view)
-  except AnotherState as error:
-    raise InputError(
-      f'{_where(path)}: does not fit the {dataset.num_classes} classes of '
-      f'{dataset.name}: {error}',
-      allowed='a run on this data set',
-      cure='--config.teacher.run=ITS_WORKDIR',
-    ) from error
+  classes, name = dataset.num_classes, dataset.name
+  return restore(
+    *(_finished_run(path, name, view), classes, dataset.image_shape, view),
+    where=f'{_RUN} = {path!r}: does not fit the {classes} classes of {name}',
+    allowed='a run on this data set',
+    cure=f'--{_RUN}=ITS_WORKDIR',
+  )
 
 
 def restore(
-  run: RunRecord, num_classes: int, shape: tuple[int, int, int], view: View
+  run: RunRecord,
+  num_classes: int,
+  shape: tuple[int, int, int],
+  view: View,
+  **misfit: str,
 ) -> tuple[nn.Module, Any]:
   """A run's network for stored images of this shape, and its last variables.
 
-  Raises AnotherState if they are of other classes or another input.
+  `misfit` is what an InputError says of other classes or another input.
   """
   model = create_configured(run.config.model, num_classes)
   images = jnp.zeros((1, *view.input_shape(shape)), jnp.float32)
@@ -187,7 +184,7 @@ def restore(
   with Checkpoints(run.checkpoints) as checkpoints:
     # By name: whatever optimiser trained it.
     step = run.status.get('step')
-    variables = checkpoints.restore(dict(shapes), step, part=True)
+    variables = checkpoints.restore(dict(shapes), step, part=True, **misfit)
   return model, jax.tree.map(jnp.asarray, variables)
 
 
