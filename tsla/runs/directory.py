@@ -383,7 +383,7 @@ class RunDirectory:
       self._refuse_facts(saved)
 
   def _refuse_changed(self, there: Mapping[str, Any]) -> bool:
-    """Whether the config there was another; raises InputError if it must not."""
+    """Whether the config there was another; InputError if it must not be."""
     changes = differences(there, config_lib.identity(self._fields))
     if changes and not self._may_change:
       texts = [f'{name} = {values}' for name, values in changes.items()]
@@ -395,10 +395,10 @@ class RunDirectory:
       if there and there.get(name, '') != self._facts[name]:
         self._refuse(what, [f'its SHA-256 is {self._facts[name]}'])
 
-  def _refuse(self, what: str, differences: list[str], cure: str = '') -> None:
+  def _refuse(self, what: str, reasons: list[str], cure: str = '') -> None:
     raise InputError(
       f'workdir = {self.path}: holds a run of another {what}',
-      allowed='the same; now ' + '; '.join(differences),
+      allowed='the same; now ' + '; '.join(reasons),
       cure=f'another --workdir, or the {what} that is there{cure}',
     )
 

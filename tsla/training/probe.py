@@ -12,8 +12,8 @@ it. (By the batch's own statistics the examples would see each other, and the
 gradient of a mini-batch would estimate another function for every size.)
 """
 
-import functools
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -103,13 +103,11 @@ def make_probe(
   evaluate = step.make_evaluation(apply, view, axis_name=axis_name)
   epoch = _EPOCH if options.augment else None
   if options.mode == 'exact':
-    look = functools.partial(_gradient_pair, apply, method.loss, axis_name)
-    measure = functools.partial(
-      smoothing.gradient_statistics, batch_size=batch_size
-    )
+    look = partial(_gradient_pair, apply, method.loss, axis_name)
+    measure = partial(smoothing.gradient_statistics, batch_size=batch_size)
   else:
-    look = functools.partial(_last_layer, apply)
-    measure = functools.partial(
+    look = partial(_last_layer, apply)
+    measure = partial(
       smoothing.last_layer_statistics,
       loss=method.loss,
       at_batch_size=batch_size,
