@@ -23,7 +23,7 @@ def main():
       sha256=written['sha256'],
     ),
   )
-  prepare('cifar100', folder / 'data', archive=path)
+  prepare('cifar100', folder / 'data', [path])
   code, error, *_ = main_worker.run(
     [
       '--config=configs/cifar100_tsla.py:1',

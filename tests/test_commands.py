@@ -112,8 +112,8 @@ def test_flags_that_cannot_be_used_are_three_lines(argv, words, capsys):
 
 def test_the_wrapper_catches_bad_input_and_nothing_else():
   @parser.command
-  def main(argv):
-    raise {'bad': InputError, 'bug': ValueError}[argv[0]]('x')
+  def main(parser):
+    raise {'bad': InputError, 'bug': ValueError}[parser.argv[0]]('x')
 
   assert main(['bad']) == 2
   with pytest.raises(ValueError, match='x'):

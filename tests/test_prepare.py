@@ -74,7 +74,7 @@ def built(tmp_path_factory, tiny):
   with pytest.MonkeyPatch.context() as patch:
     item = archive.Archive(CLOSED, tiny[1]['size'], tiny[1]['sha256'])
     patch.setattr(cifar100.Cifar100, 'ARCHIVES', (item,))
-    prepare.prepare('cifar100', root, tiny[0])
+    prepare.prepare('cifar100', root, [tiny[0]])
   return root
 
 
@@ -197,7 +197,7 @@ def test_an_archive_of_another_content_is_refused(register, tiny, tmp_path):
   cut = tmp_path / 'cut.tar.gz'
   cut.write_bytes(tiny[0].read_bytes()[:-1000])
   with pytest.raises(InputError) as error:
-    prepare.prepare('cifar100', tmp_path, cut)
+    prepare.prepare('cifar100', tmp_path, [cut])
   assert_helps(
     error,
     sha256_of(cut)[:12],
@@ -206,7 +206,7 @@ def test_an_archive_of_another_content_is_refused(register, tiny, tmp_path):
     f'python -m tsla prepare cifar100 --data_dir={tmp_path} --archive=FILE',
   )
   with pytest.raises(InputError, match='No such file'):
-    prepare.prepare('cifar100', tmp_path, tmp_path / 'missing')
+    prepare.prepare('cifar100', tmp_path, [tmp_path / 'missing'])
 
 
 @pytest.mark.parametrize('kind', ['refused', 'missing', 'silent', 'checksum'])
@@ -262,7 +262,7 @@ def test_a_full_disk_leaves_nothing(
 
   monkeypatch.setattr(archive, 'png', fail)
   with pytest.raises(InputError) as error:
-    prepare.prepare('cifar100', tmp_path, tiny[0])
+    prepare.prepare('cifar100', tmp_path, [tiny[0]])
   assert_helps(error, 'No space left', tiny[1]['sha256'], '--archive=FILE')
   assert not (tmp_path / 'cifar100' / '3.0.2').exists()
   assert not leftovers(tmp_path)
@@ -280,13 +280,13 @@ def test_kill_in_mid_build_leaves_no_set_and_the_next_try_builds_it(
     '  if next(count) == 50: os.kill(os.getpid(), signal.SIGKILL)',
     '  return real(image)',
     'archive.png = png',
-    "prepare.prepare('cifar100', data_dir, path)",
+    "prepare.prepare('cifar100', data_dir, [path])",
   )
   process.communicate(timeout=120)
   assert process.returncode == -signal.SIGKILL
   assert leftovers(tmp_path)
   assert not (tmp_path / 'cifar100' / '3.0.2').exists()
-  prepare.prepare('cifar100', tmp_path, tiny[0])
+  prepare.prepare('cifar100', tmp_path, [tiny[0]])
   assert not leftovers(tmp_path)
   assert_is(datasets.load_dataset(config(tmp_path, download=False)), tiny[1])
 
@@ -303,7 +303,7 @@ def test_two_processes_at_once_build_one_set(tiny, tmp_path):
       'prepare._build = build',
       "print('ready', flush=True)",
       "while not os.path.exists(data_dir + '/go'): time.sleep(0.01)",
-      "prepare.prepare('cifar100', data_dir, path)",
+      "prepare.prepare('cifar100', data_dir, [path])",
     )
     for _ in range(2)
   ]

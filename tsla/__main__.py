@@ -4,9 +4,8 @@ import difflib
 import importlib
 import os
 import sys
-from collections.abc import Sequence
 
-from tsla.commands.parser import command
+from tsla.commands.parser import Parser, command
 from tsla.errors import InputError
 
 # A module of `tsla.commands` each, with _ for -, imported when it is asked for.
@@ -26,9 +25,9 @@ COMMANDS = {
 
 
 @command
-def main(argv: Sequence[str]) -> int:
-  """Runs the command that `argv` begins with; returns its exit code."""
-  name, *rest = argv or ['--help']
+def main(parser: Parser) -> int:
+  """Runs the command that comes first; returns its exit code."""
+  name, *rest = parser.argv or ['--help']
   if name in ('-h', '--help'):
     print('tsla COMMAND, or python -m tsla COMMAND:\n')
     print(*(f'  {known:<14}{COMMANDS[known]}' for known in COMMANDS), sep='\n')

@@ -4,7 +4,6 @@ Exit codes: 0 all are whole, 1 one is damaged, 2 there are none.
 """
 
 import pathlib
-from collections.abc import Sequence
 
 from tsla.commands.parser import Parser, command
 from tsla.errors import InputError
@@ -14,11 +13,10 @@ from tsla.runs.manifest import Damaged
 
 
 @command
-def main(argv: Sequence[str]) -> int:
+def main(parser: Parser) -> int:
   """Runs the command line; returns the exit code."""
-  parser = Parser('check', __doc__)
   parser.add_argument('workdir', type=pathlib.Path, help="the run's directory")
-  run = read_record(parser.parse_args(argv).workdir)
+  run = read_record(parser.parse_args().workdir)
   folder = run.checkpoints
   damaged = False
   with Checkpoints(folder) as checkpoints:

@@ -9,8 +9,6 @@ to do. It runs on the CPU.
 Exit codes: 0 all are kept, 1 one is not, 2 there is no such method.
 """
 
-from collections.abc import Sequence
-
 import jax
 
 from tsla import programs
@@ -20,13 +18,12 @@ from tsla.smoothing.method_checks import examine
 
 
 @command
-def main(argv: Sequence[str]) -> int:
+def main(parser: Parser) -> int:
   """Runs the command line; returns the exit code."""
-  parser = Parser('check-method', __doc__)
   names = ', '.join(tables.METHODS)
   parser.add_argument('method', help=f'{names}, or FILE.py:name')
   parser.add_argument('--options', default='', help='as m=5, temperature=2.0')
-  args = parser.parse_args(argv)
+  args = parser.parse_args()
   if not (args.method in tables.METHODS or programs.is_own(args.method)):
     parser.error(f'{args.method!r}: no method; there are {names}, FILE.py:name')
   smoothing = forms.default_config().smoothing

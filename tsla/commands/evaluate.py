@@ -8,7 +8,6 @@ data need not be there. The classes of another set are found by their names.
 """
 
 import sys
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -24,15 +23,14 @@ from tsla.training import finished
 
 
 @command
-def main(argv: Sequence[str]) -> int:
+def main(parser: Parser) -> int:
   """Runs the command line; returns the exit code."""
-  parser = Parser('evaluate', __doc__)
   add = parser.add_argument
   add('run', help='the directory of a finished run')
   add('--data.name', dest='name', help="another set; default: the run's own")
   add('--data.path', dest='path', default='', help='where it lies')
   add('--split', default='test', help='default: test')
-  args = parser.parse_args(argv)
+  args = parser.parse_args()
   run = read_run(args.run, args.run)
   temperature = run.network(args.run)['temperature']
   own = not (args.name or args.path)
@@ -63,7 +61,7 @@ def _predict(
   dataset = datasets.load_dataset(data)
   for note in dataset.notes:  # such as which images are the test set
     print(f'{where}: {note}', file=sys.stderr)
-  splits = {**finished.splits_of(dataset), 'train': dataset.train}
+  splits = dataset.splits
   changed = not (name or place) and dataset.fingerprint != run.fingerprint
   for problem, allowed in (
     (set(dataset.class_names) - set(names), f'classes of {names}'),

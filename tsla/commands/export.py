@@ -13,7 +13,6 @@ with jax and flatbuffers (which jax.export reads by):
 """
 
 import pathlib
-from collections.abc import Sequence
 
 import jax
 import jax.export
@@ -30,13 +29,12 @@ _PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
 
 
 @command
-def main(argv: Sequence[str]) -> int:
+def main(parser: Parser) -> int:
   """Runs the command line; returns the exit code."""
-  parser = Parser('export', __doc__)
   parser.add_argument('run', help='the directory of a finished run')
   text = 'a .safetensors file, or a new folder'
   parser.add_argument('--out', required=True, type=pathlib.Path, help=text)
-  args = parser.parse_args(argv)
+  args = parser.parse_args()
   network, out = finished.load(args.run, args.run), args.out
   with files.untrusted(f'--out={out}', allowed=text):
     if out.suffix != '.safetensors':

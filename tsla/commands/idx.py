@@ -9,20 +9,18 @@ and EMNIST come in the same form. Then `--config.data.name=npz
 """
 
 import pathlib
-from collections.abc import Sequence
 
 from tsla.commands.parser import Parser, command
 from tsla.data import idx
 
 
 @command
-def main(argv: Sequence[str]) -> None:
+def main(parser: Parser) -> None:
   """Runs the command line."""
-  parser = Parser('idx', __doc__)
   add = parser.add_argument
   add('--folder', required=True, type=pathlib.Path, help='of the .gz files')
   add('--out', required=True, type=pathlib.Path, help='the .npz file to write')
   add('--train', type=int, metavar='N', help='the first N only')
-  args = parser.parse_args(argv)
+  args = parser.parse_args()
   for name, array in idx.convert(args.folder, args.out, args.train).items():
     print(f'{name}: {array.dtype}{list(array.shape)}')

@@ -7,18 +7,22 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from tsla.errors import InputError
 
 
 class Parser(argparse.ArgumentParser):
-  """argparse that raises `InputError`; `--help` still raises SystemExit(0)."""
+  """argparse that raises `InputError`; `--help` still raises SystemExit(0).
 
-  def __init__(self, name: str, description: str | None):
+  It is of the command in module `name`, and parses `argv`.
+  """
+
+  def __init__(self, name: str, argv: Sequence[str]):
+    self.argv = argv
     super().__init__(
-      prog=f'python -m tsla {name}',
-      description=description,
+      prog=f'python -m tsla {name.split(".")[-1].replace("_", "-")}',
+      description=sys.modules[name].__doc__,
       formatter_class=argparse.RawDescriptionHelpFormatter,
       allow_abbrev=False,
     )
@@ -27,9 +31,9 @@ class Parser(argparse.ArgumentParser):
     """What argparse calls for flags that it cannot use."""
     raise InputError(message, cure=f'{self.prog} --help')
 
-  def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+  def parse_args(self) -> argparse.Namespace:
     """As argparse's; an unknown argument is named with the nearest flag."""
-    parsed, rest = self.parse_known_args(args, namespace)
+    parsed, rest = self.parse_known_args(self.argv)
     if rest:
       raise self.not_a_flag(rest[0])
     return parsed
@@ -51,14 +55,18 @@ def hold_stderr() -> None:
   logging.getLogger('absl').addFilter(lambda record: not record.exc_info)
 
 
-def command(main: Callable[[Sequence[str]], int | None]) -> Callable[..., int]:
-  """A main that prints an `InputError` and returns 2, else 0 for None."""
+def command(main: Callable[[Parser], int | None]) -> Callable[..., int]:
+  """A main of argv that prints an `InputError` and returns 2, else 0 for None.
+
+  Its module's name and docstring are those of the command.
+  """
 
   @functools.wraps(main)
   def wrapped(argv: Sequence[str] | None = None) -> int:
     hold_stderr()
     try:
-      return main(sys.argv[1:] if argv is None else argv) or 0
+      argv = sys.argv[1:] if argv is None else argv
+      return main(Parser(main.__module__, argv)) or 0
     except InputError as error:
       print(error, file=sys.stderr)
       return 2

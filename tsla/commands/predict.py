@@ -34,14 +34,13 @@ _FORMS = ('.csv', '.jsonl', '.npz')
 
 
 @command
-def main(argv: Sequence[str]) -> int:
+def main(parser: Parser) -> int:
   """Runs the command line; returns the exit code."""
-  parser = Parser('predict', __doc__)
   add = parser.add_argument
   add('run', help='the directory of a finished run')
   add('images', nargs='+', type=pathlib.Path, help='images, folders, .npz')
   add('--out', type=pathlib.Path, help=f'a file: {", ".join(_FORMS)}')
-  args = parser.parse_args(argv)
+  args = parser.parse_args()
   if args.out and args.out.suffix not in _FORMS:
     raise InputError(f'--out={args.out}', allowed=', '.join(_FORMS))
   keep_compiled()

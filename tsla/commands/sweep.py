@@ -33,8 +33,7 @@ from tsla.sweep.plan import PlannedRun
 from tsla.sweep.table import adapt, load_table
 
 
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
-  parser = Parser('sweep', __doc__)
+def _parse(parser: Parser) -> argparse.Namespace:
   add = parser.add_argument
   add('--table', required=True, metavar='FILE.py', help='the rows')
   add('--workdir', required=True, metavar='DIR', help='folder of all its runs')
@@ -46,7 +45,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
   add('--dry_run', action='store_true', help='print the plan, train nothing')
   add('--list', action='store_true', help='print one command a run, in order')
   add('--only', type=int, metavar='I', help='train run I of --list, here')
-  args, rest = parser.parse_known_args(argv)
+  args, rest = parser.parse_known_args(parser.argv)
   for name in ('seeds', 'jobs', 'epochs'):
     value = getattr(args, name)
     if value is not None and value < 1:
@@ -94,9 +93,9 @@ def _train_one(
 
 
 @command
-def main(argv: Sequence[str]) -> int:
+def main(parser: Parser) -> int:
   """Runs the command line; returns the exit code."""
-  args = _parse(argv)
+  args = _parse(parser)
   again = _command(args)
   table = adapt(load_table(args.table), args.fields, args.epochs)
   workdir = pathlib.Path(args.workdir).absolute()

@@ -2,7 +2,6 @@
 
 import math
 import pathlib
-from collections.abc import Sequence
 
 from tsla.commands.parser import Parser, command
 from tsla.theory import bounds
@@ -21,9 +20,8 @@ _FLAGS = {
 
 
 @command
-def main(argv: Sequence[str]) -> None:
+def main(parser: Parser) -> None:
   """Runs the command line."""
-  parser = Parser('theory', __doc__)
   add = parser.add_argument
   for name, (default, meaning) in _FLAGS.items():
     text = f'{meaning}; default %(default)g'
@@ -32,7 +30,7 @@ def main(argv: Sequence[str]) -> None:
   add('--rho', type=float, help=text)
   text = 'also simulate the problem of the defaults and write theory.html there'
   add('--out', type=pathlib.Path, help=f'{text} (a minute or two)')
-  args = vars(parser.parse_args(argv))
+  args = vars(parser.parse_args())
   out, epsilon = args.pop('out'), args.pop('epsilon')
   print(_table(Problem(**args), epsilon))
   if out is not None:

@@ -110,12 +110,11 @@ def _check_theta(smoothing: Section) -> None:
   """Raises InputError for a θ or a rule that the method has no sense of."""
   method, theta = tables.method_of(smoothing), smoothing.theta
   if not method.lowest <= theta <= method.highest:
-    raise InputError(
-      f'config.smoothing.theta = {theta!r}: out of the bounds of '
-      f'smoothing.method = {smoothing.method!r}',
-      allowed=f'{method.lowest:g} to {method.highest:g}',
-      cure='--config.smoothing.theta=…',
-    )
+    problem = f'config.smoothing.theta = {theta!r}: out of the bounds of '
+    problem += f'smoothing.method = {smoothing.method!r}'
+    allowed = f'{method.lowest:g} to {method.highest:g}'
+    cure = '--config.smoothing.theta=…'
+    raise InputError(problem, allowed=allowed, cure=cure)
   if smoothing.rule == 'delta' and not (method.mixture and theta > 0):
     raise InputError(
       f"config.smoothing.rule = 'delta' with {smoothing.method} and theta = "

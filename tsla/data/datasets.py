@@ -37,6 +37,12 @@ class Dataset:
   left_out: Sequence[tuple[str, str]] = ()  # its files that are not in it, why
 
   @property
+  def splits(self) -> dict[str, Split]:
+    """Those that it has, by name."""
+    splits = {n: getattr(self, n) for n in ('train', 'test', 'validation')}
+    return {name: split for name, split in splits.items() if split is not None}
+
+  @property
   def num_classes(self) -> int:
     """K."""
     return len(self.class_names)

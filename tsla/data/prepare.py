@@ -39,22 +39,20 @@ def command(name: str, data_dir: AnyPath = '', *, by_hand: bool = False) -> str:
 
 
 def prepare(
-  name: str,
-  data_dir: AnyPath = '',
-  archive: AnyPath | Sequence[AnyPath] | None = None,
+  name: str, data_dir: AnyPath = '', archives: Sequence[AnyPath] = ()
 ) -> pathlib.Path:
   """Builds one of the project's own sets unless it is there, and checks it.
 
   Processes that ask for the same set at once wait for the first one. A build
-  that dies leaves nothing that is taken for a set. An `archive` was fetched by
-  hand; what is missing is downloaded. Returns the set's folder.
+  that dies leaves nothing that is taken for a set. The `archives` were fetched
+  by hand; what is missing is downloaded. Returns the set's folder.
   """
   if name not in BUILDERS:
     problem = f'{name!r}: not a set that can be prepared here'
     cure = nearest(name, BUILDERS, 'python -m tsla prepare ')
     raise InputError(problem, allowed=', '.join(sorted(BUILDERS)), cure=cure)
   root, directory = data_root(data_dir), set_directory(name, data_dir)
-  by_hand = _match_archives(name, data_dir, archive)
+  by_hand = _match_archives(name, data_dir, archives)
   with _explained(name, data_dir):
     root.mkdir(parents=True, exist_ok=True)
     with locked(root / f'.{name}.lock'):
@@ -101,14 +99,12 @@ def nearest(name: str, names: Sequence[str], prefix: str) -> str:
 
 
 def _match_archives(
-  name: str, data_dir: AnyPath, given: AnyPath | Sequence[AnyPath] | None
+  name: str, data_dir: AnyPath, given: Sequence[AnyPath]
 ) -> dict[str, pathlib.Path]:
   """The archives that were fetched by hand, by their SHA-256."""
-  if isinstance(given, str | os.PathLike):
-    given = [given]
   known = {item.sha256 for item in builder_class(name).ARCHIVES}
   found = {}
-  for path in map(pathlib.Path, given or ()):
+  for path in map(pathlib.Path, given):
     with untrusted(f'--archive={path}'):
       digest = sha256_of(path)
     if digest not in known:

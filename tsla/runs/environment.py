@@ -37,7 +37,7 @@ def describe(root: pathlib.Path = _ROOT) -> dict[str, str | int | bool | None]:
   revision, dirty = _git(root)
   return {
     'python': platform.python_version(),
-    **{name: _version(name) for name in _PACKAGES},
+    **{name: metadata.version(name) for name in _PACKAGES},
     'platform': device.platform,
     'device_kind': device.device_kind,
     'device_count': jax.device_count(),
@@ -48,13 +48,6 @@ def describe(root: pathlib.Path = _ROOT) -> dict[str, str | int | bool | None]:
     'git_dirty': dirty,
     'command': shlex.join([sys.executable, *sys.argv]),
   }
-
-
-def _version(package: str) -> str:
-  try:
-    return metadata.version(package)
-  except metadata.PackageNotFoundError:
-    return ''
 
 
 def _git(root: pathlib.Path) -> tuple[str, bool | None]:

@@ -277,5 +277,4 @@ def check_fits(
 
 def image_bytes(dataset: Dataset) -> int:
   """What the images of a set take on each device."""
-  splits = dataset.train, dataset.test, dataset.validation
-  return sum(split.images.nbytes for split in splits if split is not None)
+  return sum(split.images.nbytes for split in dataset.splits.values())

@@ -59,12 +59,6 @@ class Network(NamedTuple):
     }
 
 
-def splits_of(data: Dataset) -> dict[str, Split]:
-  """What a run on these data was not trained on."""
-  splits = {'test': data.test, 'validation': data.validation}
-  return {name: split for name, split in splits.items() if split is not None}
-
-
 def describe_and_predict(
   config: ml_collections.ConfigDict, dataset: Dataset, state: TrainState
 ) -> tuple[dict[str, Any], dict[str, Predictions]]:
@@ -88,7 +82,8 @@ def describe_and_predict(
     create_configured(model, dataset.num_classes),
     *(jax.tree.map(jnp.asarray, variables), view, description),
   )
-  predicted = network.predict(splits_of(dataset), config.eval_batch_size)
+  unseen = {n: s for n, s in dataset.splits.items() if n != 'train'}
+  predicted = network.predict(unseen, config.eval_batch_size)
   if validation := predicted.get('validation'):
     logits, labels = validation['logits'], validation['labels']
     description['temperature'] = calibration.fit_temperature(logits, labels)

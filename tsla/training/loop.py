@@ -52,21 +52,13 @@ def train_and_evaluate(
   """Trains what `config` says, from the newest checkpoint in `workdir` if any.
 
   The run is a function of (config, data): one that was interrupted, and is
-  started again with the same arguments, ends with the same bits on the CPU.
+  started again with the same arguments, ends with the same bits on the CPU; one
+  that is finished returns at once. `allow_changed_config` goes on with a run of
+  another config, as far as the shapes of its state fit.
 
-  Args:
-    config: all fields of `tsla.config.schema.FIELDS`.
-    workdir: the run's directory; a finished run there returns at once.
-    allow_changed_config: whether to go on with a run there whose config was
-      another, as far as the shapes of its state fit.
-
-  Returns:
-    The last evaluation on the test set: `tsla.evaluation.metrics.finalize`.
-
-  Raises:
-    InputError: config, data or directory cannot be used.
-    Diverged: a loss or the state is not finite; earlier checkpoints are kept.
-    Interrupted: SIGTERM or SIGINT came, and the state was saved.
+  Returns the last evaluation on the test set, as `metrics.finalize`. Raises
+  InputError, Diverged where a loss or the state is not finite (checkpoints
+  before it are kept), and Interrupted after a signal and a save.
 
   Reference:
     Xu et al., arXiv:2006.11653, the TSLA algorithm.

@@ -117,7 +117,14 @@ def load_teacher(
   not there, not finished, or of other classes or other input.
   """
   if options.run:
-    model, variables = _of_run(options.run, dataset, view)
+    run = _finished_run(options.run, dataset.name, view)
+    fits = f'does not fit the {dataset.num_classes} classes of {dataset.name}'
+    model, variables = restore(
+      *(run, dataset.num_classes, dataset.image_shape, view),
+      where=f'{_RUN} = {options.run!r}: {fits}',
+      allowed='a run on this data set',
+      cure=f'--{_RUN}=ITS_WORKDIR',
+    )
   elif options.weights:
     model, variables = _of_file(options, dataset, view)
   else:
@@ -154,16 +161,6 @@ def _finished_run(path: str, data_name: str, view: View) -> RunRecord:
       problem = f'{where}: its {name} is {there}'
       raise InputError(problem, allowed=f'{here}, as here')
   return run
-
-
-def _of_run(path: str, dataset: Dataset, view: View) -> tuple[nn.Module, Any]:
-  classes, name = dataset.num_classes, dataset.name
-  return restore(
-    *(_finished_run(path, name, view), classes, dataset.image_shape, view),
-    where=f'{_RUN} = {path!r}: does not fit the {classes} classes of {name}',
-    allowed='a run on this data set',
-    cure=f'--{_RUN}=ITS_WORKDIR',
-  )
 
 
 def restore(

@@ -18,6 +18,8 @@ from tensorflow_datasets.core.download import checksums, resource
 from tsla.errors import InputError
 
 _PATIENCE = 8  # seconds until an unreachable host is given up
+Downloads = tfds.download.DownloadManager
+Splits = dict[str, Iterator[tuple[Any, dict[str, Any]]]]  # keys and examples
 
 
 class Archive(NamedTuple):
@@ -74,9 +76,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       for item in self.ARCHIVES
     }
 
-  def fetch(
-    self, archive: Archive, dl_manager: tfds.download.DownloadManager
-  ) -> pathlib.Path:
+  def fetch(self, archive: Archive, dl_manager: Downloads) -> pathlib.Path:
     """Returns the archive: by hand, from TFDS's cache or from the network."""
     if archive.sha256 in self._archives:
       return self._archives[archive.sha256]

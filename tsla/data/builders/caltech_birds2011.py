@@ -1,7 +1,5 @@
 """Caltech-UCSD Birds-200-2011 (CUB) with TFDS's name, version and split."""
 
-from collections.abc import Iterator
-
 import tensorflow_datasets as tfds
 
 from tsla.data.builders import BUILDERS, archive
@@ -36,9 +34,7 @@ class CaltechBirds2011(archive.ArchiveBuilder, skip_registration=True):
   )
   HOMEPAGE = 'https://www.vision.caltech.edu/datasets/cub_200_2011/'
 
-  def _split_generators(
-    self, dl_manager: tfds.download.DownloadManager
-  ) -> dict[str, Iterator]:
+  def _split_generators(self, dl_manager: archive.Downloads) -> archive.Splits:
     path = self.fetch(self.ARCHIVES[0], dl_manager)
     files = archive.read_members(path, (_IMAGES, _LABELS, _CLASSES, _SPLIT))
     lists = {name: _table(content) for name, content in files.items()}

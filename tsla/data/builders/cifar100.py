@@ -44,9 +44,7 @@ class Cifar100(archive.ArchiveBuilder, skip_registration=True):
     more = {'coarse_label': tfds.features.ClassLabel(num_classes=20)}
     return {'id': tfds.features.Text(), **super()._features(), **more}
 
-  def _split_generators(
-    self, dl_manager: tfds.download.DownloadManager
-  ) -> dict[str, Iterator]:
+  def _split_generators(self, dl_manager: archive.Downloads) -> archive.Splits:
     path = self.fetch(self.ARCHIVES[0], dl_manager)
     files = archive.read_members(path, [*_NAMES.values(), *_RECORDS.values()])
     for feature, name in _NAMES.items():

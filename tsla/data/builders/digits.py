@@ -25,9 +25,7 @@ class Digits(archive.ArchiveBuilder, skip_registration=True):
   CLASSES = 10
   HOMEPAGE = 'https://archive.ics.uci.edu/dataset/80'
 
-  def _split_generators(
-    self, dl_manager: tfds.download.DownloadManager
-  ) -> dict[str, Iterator]:
+  def _split_generators(self, dl_manager: archive.Downloads) -> archive.Splits:
     from sklearn import datasets
 
     digits = datasets.load_digits()

@@ -1,7 +1,6 @@
 """Stanford Dogs with TFDS's name, version, classes and split."""
 
 import io
-from collections.abc import Iterator
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -39,13 +38,13 @@ class StanfordDogs(archive.ArchiveBuilder, skip_registration=True):
   )
   HOMEPAGE = _HOST + 'main.html'
 
-  def _split_generators(
-    self, dl_manager: tfds.download.DownloadManager
-  ) -> dict[str, Iterator]:
+  def _split_generators(self, dl_manager: archive.Downloads) -> archive.Splits:
     images, lists = (self.fetch(item, dl_manager) for item in self.ARCHIVES)
     files = archive.read_members(lists, _LISTS.values())
     labels = {
-      split: {name: _class_name(name) for name in _image_names(files[file])}
+      split: {
+        name: name.split('/')[0].lower() for name in _image_names(files[file])
+      }
       for split, file in _LISTS.items()
     }
     self.info.features['label'].names = sorted(set(labels['train'].values()))
@@ -60,7 +59,3 @@ def _image_names(mat: bytes) -> list[str]:
 
   content = scipy_io.loadmat(io.BytesIO(mat), squeeze_me=True)
   return np.atleast_1d(content['file_list']).tolist()
-
-
-def _class_name(image_name: str) -> str:
-  return image_name.split('/')[0].lower()
