@@ -9,6 +9,7 @@ from PIL import Image
 from support import changed
 
 from configs import bases
+from tsla.commands import evaluate
 from tsla.config.checks import validate
 from tsla.config.from_data import settle
 from tsla.config.schema import FOLLOWING
@@ -302,3 +303,7 @@ def test_a_run_says_what_follows_and_what_was_left_out(messy, tmp_path, capsys):
   assert [why for _, why in data['left_out']].count('damaged') == 1
   assert len(data['left_out']) == 5 and len(data['notes']) == 2
   assert loop.train_and_evaluate(config, workdir) == test  # finished
+  for split, count in (('test', 40), ('all', 199)):
+    argv = [str(workdir), f'--data.path={messy}', f'--split={split}']
+    assert evaluate.main(argv) == 0
+    assert f'{split}, {count} images' in capsys.readouterr().out

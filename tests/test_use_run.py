@@ -188,6 +188,51 @@ def test_evaluate_tells_what_a_run_would_of_the_data(
   assert f'temperature 1.0000: accuracy {right:.4f}' in found.out
 
 
+def test_evaluate_takes_new_images_without_any_to_train_on(
+  run, images, tmp_path, capsys
+):
+  right = kept(run)['logits'].argmax(1) == images[1]
+  new, path = images[1] == 3, tmp_path / 'new.npz'  # of one class only
+  own = {'test_images': images[0][new], 'test_labels': images[1][new]}
+  np.savez(path, **own)
+  for split in ('test', 'all'):
+    argv = [str(run), f'--data.path={path}', f'--split={split}']
+    assert evaluate.main(argv) == 0
+    found = capsys.readouterr().out
+    assert f'{split}, {new.sum()} images' in found
+    assert f'accuracy {right[new].mean():.4f}' in found
+  assert evaluate.main([str(run), f'--data.path={path}', '--split=train']) == 2
+  assert '--split of test, all' in capsys.readouterr().err
+  large = [
+    Image.fromarray(i[..., 0]).resize((24, 16)) for i in own['test_images']
+  ]
+  small = [i.resize((8, 8), Image.Resampling.BILINEAR) for i in large]
+  said = set()
+  for pixels in (large, small):  # those of another size are resized
+    np.savez(path, **own | {'test_images': np.stack(pixels)})
+    assert evaluate.main([str(run), f'--data.path={path}']) == 0
+    said.add(capsys.readouterr().out)
+  assert len(said) == 1
+  np.savez(path, **own, train_images=own['test_images'])
+  assert evaluate.main([str(run), f'--data.path={path}']) == 2
+  assert 'it has no train_labels' in capsys.readouterr().err
+
+
+def test_evaluate_of_all_takes_every_split_of_a_set(
+  run, images, tmp_path, capsys
+):
+  path, part = tmp_path / 'new.npz', np.arange(40) < 30
+  splits = {'train': ~part, 'test': part}
+  arrays = {f'{s}_images': images[0][p] for s, p in splits.items()}
+  arrays |= {f'{s}_labels': images[1][p] for s, p in splits.items()}
+  np.savez(path, **arrays, class_names=np.arange(10).astype(str))
+  assert evaluate.main([str(run), f'--data.path={path}', '--split=all']) == 0
+  found, _, own = capsys.readouterr().out.partition('\n')
+  assert found.endswith('all, 40 images')
+  assert evaluate.main([str(run)]) == 0
+  assert capsys.readouterr().out.partition('\n')[2] == own
+
+
 def test_predict_asks_files_folders_and_arrays(run, images, tmp_path, capsys):
   p = softmax(kept(run)['logits'].astype(float) / temperature(run), axis=1)
   folder = tmp_path / 'images'

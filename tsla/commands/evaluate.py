@@ -1,10 +1,13 @@
-"""Says what a finished run is worth on a split: test, validation or train.
+"""Says what a finished run is worth on a split: test, validation, train, all.
 
   python -m tsla evaluate RUN
-  python -m tsla evaluate RUN --data.name=npz --data.path=FILE.npz
+  python -m tsla evaluate RUN --data.path=FILE.npz
+  python -m tsla evaluate RUN --data.name=folder --data.path=DIR --split=all
 
 Of its own test and validation split a run keeps its predictions, so that its
-data need not be there. The classes of another set are found by their names.
+data need not be there. The classes of another set are found by their names; it
+may be an .npz without training arrays. Of a folder without test/, a fifth is
+the test split.
 """
 
 import sys
@@ -58,20 +61,21 @@ def _predict(
     data.update(path=place, image_size=side, validation=0.0, label_noise=0.0)
     data.name = name or ('npz' if place.endswith('.npz') else data.name)
   where = f'data.name = {data.name!r}, data.path = {data.path!r}'
-  dataset = datasets.load_dataset(data)
+  dataset = datasets.load_dataset(data, to_train=False)
   for note in dataset.notes:  # such as which images are the test set
     print(f'{where}: {note}', file=sys.stderr)
   splits = dataset.splits
+  picked = splits if split == 'all' else {split: splits.get(split)}
   changed = not (name or place) and dataset.fingerprint != run.fingerprint
   for problem, allowed in (
     (set(dataset.class_names) - set(names), f'classes of {names}'),
     (dataset.image_shape != tuple(shape), f'images of (H, W, C) = {shape}'),
-    (split not in splits, f'--split of {", ".join(splits)}'),
+    (None in picked.values(), f'--split of {", ".join([*splits, "all"])}'),
     (changed, f'the data of the run, with SHA-256 {run.fingerprint[:12]}…'),
   ):
     if problem:
       raise InputError(f'{where} does not fit the run', allowed=allowed)
   labels = np.array([names.index(n) for n in dataset.class_names], np.int32)
-  part = splits[split]
-  mapped = {split: Split(part.images, labels[part.labels])}
-  return network.predict(mapped, run.config.eval_batch_size)[split]
+  mapped = {k: Split(s.images, labels[s.labels]) for k, s in picked.items()}
+  found = [*network.predict(mapped, run.config.eval_batch_size).values()]
+  return {k: np.concatenate([p[k] for p in found]) for k in found[0]}

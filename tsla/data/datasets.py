@@ -38,9 +38,9 @@ class Dataset:
 
   @property
   def splits(self) -> dict[str, Split]:
-    """Those that it has, by name."""
+    """Those that hold something, by name."""
     splits = {n: getattr(self, n) for n in ('train', 'test', 'validation')}
-    return {name: split for name, split in splits.items() if split is not None}
+    return {n: part for n, part in splits.items() if part and part.labels.size}
 
   @property
   def num_classes(self) -> int:
@@ -53,19 +53,22 @@ class Dataset:
     return self.train.images.shape[1:]
 
 
-def load_dataset(config: 'ml_collections.ConfigDict') -> Dataset:
+def load_dataset(
+  config: 'ml_collections.ConfigDict', *, to_train: bool = True
+) -> Dataset:
   """Reads a data set and checks it against what it says of itself.
 
   Images are decoded once; a later call maps what `tsla.data.cache` keeps.
   `config` is the section `data`. Raises InputError for a set that is unknown,
-  missing, damaged, empty, of mixed sizes, or not what it says it is.
+  missing, damaged, empty, of mixed sizes, or not what it says it is, and for
+  one `to_train` of a single class, or without training examples of a class.
   """
   name, path, where = config.name, config.path, f'data.name = {config.name!r}:'
   cure = f'--config.data.path={"FILE" if name == "npz" else "DIR"}'
   if name in ('folder', 'npz') and not path:
     raise InputError(f'{where} data.path is empty', cure=cure)
   if name == 'npz':
-    raw, class_names, notes = npz.read(path, config.image_size)
+    raw, class_names, notes = npz.read(path, config.image_size, to_train)
     fingerprint, left_out = cache.fingerprint(raw, class_names), []
   else:
     with untrusted(f'{where} data.path = {path!r}', cure=cure):
@@ -76,25 +79,21 @@ def load_dataset(config: 'ml_collections.ConfigDict') -> Dataset:
       raw, class_names, fingerprint, notes, left_out = cache.load_decoded(
         source, config.image_size, skip_corrupt=config.skip_corrupt
       )
-  train, test = (
-    _checked(f'{where} {split}', *raw[split], class_names)
-    for split in ('train', 'test')
-  )
-  if len(class_names) < 2:
-    problem = f'{where} its classes are {class_names}'
-    raise InputError(problem, allowed='two classes or more')
+  test = _checked(f'{where} test', *raw['test'], class_names)
+  train = Split(test.images[:0], test.labels[:0])
+  if to_train or len(raw['train'][0]):
+    train = _checked(f'{where} train', *raw['train'], class_names)
   shapes = train.images.shape[1:], test.images.shape[1:]
   if shapes[0] != shapes[1]:
     problem = f'{where} images of train are {shapes[0]}, of test {shapes[1]}'
     cure = '--config.data.image_size=256 resizes all images'
     raise InputError(problem, allowed='one shape', cure=cure)
-  notes += _check_classes(where, train, test, class_names)
+  if to_train:
+    notes += _check_classes(where, train, test, class_names)
   validation = None
   if config.label_noise or config.validation:
-    fraction, seed = config.label_noise, config.label_noise_seed
-    labels = label_noise.add_label_noise(
-      train.labels, len(class_names), fraction, seed
-    )
+    noise = config.label_noise, config.label_noise_seed
+    labels = label_noise.add_label_noise(train.labels, len(class_names), *noise)
     mask = label_noise.set_apart(train.labels, config.validation)
     fingerprint = label_noise.fingerprint(fingerprint, labels, mask)
     train = Split(train.images, labels)
@@ -110,6 +109,9 @@ def _check_classes(
   where: str, train: Split, test: Split, class_names: list[str]
 ) -> list[str]:
   """A notice of classes that are not tested; InputError: not trained."""
+  if len(class_names) < 2:
+    problem = f'{where} its classes are {class_names}'
+    raise InputError(problem, allowed='two classes or more')
   lacking = []
   for split in (train, test):
     counts = np.bincount(split.labels, minlength=len(class_names))

@@ -20,21 +20,26 @@ _HEADERS = {
 _MOST_CLASSES = 1_000_000  # more is a marker, not a label
 
 
-def read(path: str, size: int) -> tuple[Splits, list[str], list[str]]:
+def read(
+  path: str, size: int, to_train: bool
+) -> tuple[Splits, list[str], list[str]]:
   """A file's splits, its class names, and what a person should know of it.
 
   Labels are texts, or numbers from 0 with `class_names`; without, any numbers:
   those that occur are the classes, in order. A size of 0 is as stored, of -1
   the shorter side, at most `images.LARGEST`. InputError: the file is damaged,
   an array is missing or of the wrong type, or all take over half of the memory.
+  The training set may be missing, and is empty then, unless it is `to_train`.
   """
   where, notes = f'data.path = {path!r}', []
   arrays = read_arrays(path, (*_NPZ, 'class_names'), where)
-  if missing := [key for key in _NPZ if key not in arrays]:
+  keys = _NPZ if to_train or {*_NPZ[:2]} & arrays.keys() else _NPZ[2:]
+  if missing := [key for key in keys if key not in arrays]:
     problem = f'{where}: it has no {", ".join(missing)}'
-    raise InputError(problem, allowed=', '.join(_NPZ))
-  for key in _NPZ:
+    raise InputError(problem, allowed=', '.join(keys))
+  for key in keys:
     _check_array(where, key, arrays[key])
+  arrays = {f'train{key[4:]}': arrays[key][:0] for key in _NPZ[2:]} | arrays
   labels = np.concatenate([arrays['train_labels'], arrays['test_labels']])
   kinds, places = np.unique(labels, return_inverse=True)
   class_names = arrays.get('class_names', kinds).astype(str).ravel().tolist()
