@@ -71,8 +71,8 @@ def cifar100() -> ml_collections.ConfigDict:
 def fine_grained(name: str) -> ml_collections.ConfigDict:
   """ResNet-18 at 224 pixels, 90 epochs. Unverified transcription.
 
-  It starts from ImageNet weights, as the paper does, which you provide: see the
-  README, "ImageNet weights". `--config.model.weights=` starts from random ones.
+  It starts from ImageNet weights, as the paper does, which you provide: see
+  docs/reproduce.md. `--config.model.weights=` starts from random ones.
   """
   config = default_config()
   config.epochs = 90

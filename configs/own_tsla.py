@@ -4,7 +4,7 @@ Row:      "TSLA(s)", default s = 40 of 60; no published table has your set
 Command:  python main.py --config=configs/own_tsla.py[:s]
             --config.data.path=DIR | FILE.csv | FILE.npz
           or --config.data.name=NAME of a prepared set
-Weights:  --config.model.weights=FILE starts from ImageNet's; see the README
+Weights:  --config.model.weights=FILE starts from ImageNet's; docs/own-data.md
 Hardware: what your images ask for
 Hours:    as they ask for
 Expected: not yet run

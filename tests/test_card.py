@@ -2,6 +2,8 @@
 
 import json
 import pathlib
+import re
+import shutil
 
 import numpy as np
 import pytest
@@ -113,6 +115,149 @@ def three(tmp_path):
   return folder, kept
 
 
+def by_hand(differences, level=0.05):
+  """Mean, ends and detectable difference of fewer than ten seeds × images."""
+  d = np.array(differences, np.float64)
+  n, m = d.shape
+  g, row, col = d.mean(), d.mean(1), d.mean(0)
+  seeds = m * ((row - g) ** 2).sum() / (n - 1)
+  images = n * ((col - g) ** 2).sum() / (m - 1)
+  total = (d**2).sum() - m * (row**2).sum() - n * (col**2).sum() + n * m * g**2
+  rest = total / ((n - 1) * (m - 1))
+  error = np.sqrt(max(seeds + images - rest, seeds, images) / (n * m))
+  t = stats.t.ppf(1 - level / 2, n - 1)
+  future = np.sqrt(seeds / m / n + max(0, images - rest) / (n * m))
+  least = (t + stats.t.ppf(0.8, n - 1)) * future
+  return g, g - t * error, g + t * error, least
+
+
+def shown(g, low, high, _, scale=1, digits=3):
+  """As a cell has them."""
+  g, low, high = (round(scale * x, digits) + 0.0 for x in (g, low, high))
+  text = f'{g:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]'
+  return text.replace('-', '−')
+
+
+def judged(one):
+  """By image: NLL, Brier, right or not."""
+  z, labels = one['logits'].astype(np.float64), one['labels']
+  p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+  hot = np.eye(z.shape[1])[labels]
+  nll = -np.log((p * hot).sum(1))
+  return nll, ((p - hot) ** 2).sum(1), z.argmax(1) == labels
+
+
+def changes(kept, row, number):
+  """A figure of `judged`, a row's less the baseline's, a line a seed."""
+  pairs = (
+    [judged(kept[r, seed])[number] for r in (row, 0)] for seed in (0, 1, 2)
+  )
+  return [own * 1.0 - other for own, other in pairs]
+
+
+def test_the_table_speaks_of_seeds_and_images(three):
+  """Four rows, decided on the NLL; the squared error is in its own test."""
+  folder, kept = three
+  table = write_table(folder, ['baseline', 'LSR', 'B', 'none'], range(3))
+  declare(table, 'nll')
+  rng = np.random.default_rng(7)
+  for seed in range(3):
+    logits = kept[0, seed]['logits'] + 0.1 * rng.standard_normal((60, 4))
+    kept[2, seed] = kept[0, seed] | {'logits': logits.astype(np.float32)}
+    keep(write_run(folder / f'r2-seed{seed}', seed=seed), kept[2, seed])
+  markdown, _ = report(folder)
+  rows, told, worst = cells(markdown, 2), [], 0
+  head = rows['Method']
+  assert head[3] == 'NLL (primary, 98.33 %)'  # of three rows
+  assert head[1] == 'Top-1 % (secondary, 95 %)'
+  assert rows['none'][3] == '– (no pair)'
+  for name, row in (('LSR', 1), ('B', 2)):
+    plain = [cell.replace('\\', '') for cell in rows[name]]
+    nll = by_hand(changes(kept, row, 0), 0.05 / 3)
+    assert plain[3].startswith(shown(*nll))
+    inside = nll[1] <= 0 <= nll[2]
+    assert ('inside the noise' in plain[3]) == inside
+    told += [] if inside else [f'{name} ({shown(*nll).split(" ")[0]})']
+    worst = max(worst, nll[3])
+    assert plain[4].startswith(shown(*by_hand(changes(kept, row, 1))))
+    top1 = by_hand(changes(kept, row, 2))
+    assert plain[1].startswith(shown(*top1, 100, 2))
+    assert 'inside' not in plain[1] + plain[4]
+  assert len(told) == 1
+  claim = f'images against baseline, in NLL: {told[0]}. The intervals'
+  assert claim in markdown
+  assert 'other images like these 60 test images' in markdown
+  assert f'in the noisiest row: {worst:.3f}; of 10 seeds' in markdown
+  assert 'So few seeds tell almost nothing' in markdown
+
+
+def test_ece_is_decided_on_the_squared_error(three):
+  folder, kept = three
+  declare(folder, 'ece')
+  markdown, _ = report(folder)
+  rows, means = cells(markdown, 2), []
+  assert rows['Method'][5] == 'Squared cal. error (primary, 95 %)'
+  for row in (1, 0):
+    for seed in range(3):
+      z = kept[row, seed]['logits'].astype(np.float64)
+      p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+      d = (z.argmax(1) == kept[row, seed]['labels']) - p.max(1)
+      d = d[np.argsort(p.max(1))].reshape(15, 4)  # no two are equal
+      pairs = d[:, :, None] * d[:, None] * (1 - np.eye(4))
+      means.append(pairs.sum((1, 2)).mean() / 12)
+  change = 1e4 * (np.mean(means[:3]) - np.mean(means[3:]))
+  text = f'{change:+.2f}'.replace('-', '−')
+  assert rows['LSR'][5].startswith(f'{text} ')
+  (line,) = re.findall(r'images against baseline, in (.*?)\. The', markdown)
+  noise = 'inside the noise' in rows['LSR'][5]
+  assert line == f'Squared cal. error: {"none" if noise else f"LSR ({text})"}'
+  # Without predictions it is ECE, over the seeds, which claims nothing.
+  for path in folder.glob('r*/predictions'):
+    shutil.rmtree(path)
+  markdown, _ = report(folder)
+  assert cells(markdown, 2)['Method'][5] == 'ECE % (primary, 95 %)'
+  assert cells(markdown, 2)['LSR'][5].endswith('(seeds only)')
+
+
+@pytest.mark.parametrize('damage', ['lost', 'turned', 'other'])
+def test_pairs_that_did_not_see_the_same_images_speak_of_seeds(three, damage):
+  folder, kept = three
+  runs = [folder / f'r1-seed{seed}' for seed in range(3)]
+  if damage == 'lost':
+    shutil.rmtree(runs[1] / 'predictions')
+  elif damage == 'turned':  # the same labels
+    order = np.arange(60).reshape(4, 15)[:, ::-1].ravel()
+    keep(runs[1], {name: a[order] for name, a in kept[1, 1].items()})
+  else:  # each pair its own images
+    for row in (0, 1):
+      one = kept[row, 2] | {'ids': kept[row, 2]['ids'] + 1}
+      keep(folder / f'r{row}-seed2', one)
+  rows = cells(report(folder)[0], 2)
+  assert rows['LSR'][0] == '3'
+  assert all(rows['LSR'][i].endswith('(seeds only)') for i in (1, 2, 3, 4))
+  assert 'Nothing is claimed against baseline' in report(folder)[0]
+
+
+def test_predictions_are_read_once(three, monkeypatch):
+  folder, _ = three
+  read, seen = predictions.read, []
+
+  def count(place, split, step):
+    seen.append((place, split))
+    return read(place, split, step)
+
+  monkeypatch.setattr(predictions, 'read', count)
+  report(folder)
+  assert len(seen) == len({*seen}) == 2 * 6
+
+
+def declare(folder, primary):
+  """Names the metric that a table is decided on."""
+  path = folder / 'table.json'
+  table = json.loads(path.read_text()) | {'primary': primary}
+  path.write_text(json.dumps(table))
+
+
 def test_differences_are_scipy_s_of_so_many_comparisons(three):
   folder, kept = three
   card = card_of(report(folder)[0], 'LSR')
@@ -136,13 +281,17 @@ def test_differences_are_scipy_s_of_so_many_comparisons(three):
     f'{1000 * np.mean(own):.2f} ± {1000 * np.std(own, ddof=1):.2f}'
   )
   assert found[1].replace('\\', '').startswith(expected.replace('-', '−'))
-  assert found[1].endswith('(inside the noise)')
-  # Logits a fifth as large are told from the others by their calibration.
-  assert 'inside' not in rows['ECE (equal mass), %'][1]
-  told = card.split('Outside the noise against baseline: ')[1].split('\n')[0]
-  assert told.startswith('ECE (equal mass) as trained')
-  assert 'AURC' not in told
-  assert 'class' not in told
+  for name in ('AURC, ‰', 'AUGRC, ‰', 'ECE (equal mass), %'):
+    assert rows[name][1].endswith('(seeds only)')
+  nll = by_hand(changes(kept, 1, 0), 0.05 / 9)
+  assert rows['NLL'][1].replace('\\', '') == shown(*nll)
+  brier = by_hand(changes(kept, 1, 1), 0.05 / 9)
+  assert rows['Brier'][1].replace('\\', '').startswith(shown(*brier))
+  # Only what holds for other images is told.
+  told = card.split('seeds and images against baseline: ')[1].split('\n')[0]
+  clear = ['NLL'] + ['Brier'] * (not brier[1] <= 0 <= brier[2])
+  clear += ['Squared cal. error'] * ('in' not in rows['Squared cal. error'][1])
+  assert told == '; '.join(f'{name} as trained' for name in clear) + '.'
 
 
 def test_classes_are_counted_one_by_one(three):
@@ -151,6 +300,7 @@ def test_classes_are_counted_one_by_one(three):
   changes = []
   for k in range(4):
     gave, took, right = np.zeros((3, 3))
+    table = np.zeros((3, 15))
     for seed in range(3):
       base, own = (
         kept[row, seed]['logits'].argmax(1) == kept[row, seed]['labels']
@@ -158,16 +308,13 @@ def test_classes_are_counted_one_by_one(three):
       )
       mine = kept[0, seed]['labels'] == k
       gave[seed] = (own & ~base)[mine].mean()
+      table[seed] = own[mine] * 1.0 - base[mine]
       took[seed] = (base & ~own)[mine].mean()
       right[seed] = own[mine].mean()
     shares = (100 * x.mean() for x in (right, gave, took))
     assert rows[f'c{k}'][:4] == ['15', *(f'{share:.1f}' for share in shares)]
-    low, high = stats.ttest_1samp(gave - took, 0).confidence_interval(
-      1 - 0.05 / 4
-    )
-    text = rows[f'c{k}'][4].replace('\\', '').replace('−', '-')
-    if np.ptp(gave - took):
-      assert f'[{100 * low:+.1f}, {100 * high:+.1f}]' in text
+    text = rows[f'c{k}'][4].replace('\\', '')
+    assert text.startswith(shown(*by_hand(table, 0.05 / 4), 100, 1))
     changes.append((gave - took).mean())
   order = np.array([int(name[1:]) for name in [*rows][1:]])
   assert (np.diff(np.array(changes)[order]) >= 0).all()
@@ -191,7 +338,7 @@ def test_a_run_without_predictions_is_named_and_its_log_still_counts(three):
   )
   card = card_of(markdown, 'LSR')
   assert 'one pair: no interval' in card
-  assert 'noise against baseline: none.' in card
+  assert 'noise of seeds and images against baseline: none.' in card
   for path in folder.glob('*/predictions/*'):
     path.unlink()
   for path in folder.glob('*/predictions'):
@@ -236,6 +383,41 @@ def test_above_a_thousand_classes_there_are_no_normalised_logits(tmp_path):
   assert len(names) == 10
   assert {*names} <= {*seen}
   assert {*names[:5]} <= {*wrong}
+
+
+def test_scores_alone_tell_differences_too(tmp_path):
+  """Above a thousand classes, where top-5 knows no image."""
+  rng = np.random.default_rng(2)
+  labels = rng.integers(0, 1001, 30).astype(np.int32)
+  ids = np.arange(30, dtype=np.int32)
+  folder, kept = write_table(tmp_path, ['baseline', 'LSR'], range(3)), {}
+  for row, lift in enumerate((4.0, 8.0)):
+    for seed in range(3):
+      logits = rng.standard_normal((30, 1001)).astype(np.float32)
+      logits[ids, labels] += lift
+      one = {'ids': ids, 'labels': labels, 'logits': logits}
+      kept[row, seed] = one
+      keep(write_run(folder / f'r{row}-seed{seed}', seed=seed), one)
+  rows = cells(report(folder)[0], 2)
+  plain = [cell.replace('\\', '') for cell in rows['LSR']]
+  assert plain[1].startswith(shown(*by_hand(changes(kept, 1, 2)), 100, 2))
+  assert plain[3] == shown(*by_hand(changes(kept, 1, 0)))
+  assert plain[2].endswith('(seeds only)')
+  assert 'seeds only' not in plain[1] + plain[3] + plain[4] + plain[5]
+
+
+def test_the_first_five_rank_as_the_log_does(tmp_path):
+  rng = np.random.default_rng(3)
+  logits = rng.integers(0, 4, (200, 9)).astype(np.float32)  # many are equal
+  logits[:5, 3] = -np.inf
+  labels = rng.integers(0, 9, 200).astype(np.int32)
+  one = {'ids': np.arange(200, dtype=np.int32), 'labels': labels}
+  folder = write_table(tmp_path, ['baseline'], (0,))
+  keep(write_run(folder / 'r0-seed0'), one | {'logits': logits})
+  (run,) = read_results([folder])[0].runs
+  order = np.argsort(-logits, 1, kind='stable')[:, :5]
+  expected = (order == labels[:, None]).any(1)
+  np.testing.assert_array_equal(run.card['top5_by_image'], expected)
 
 
 def test_the_figure_shows_counts_and_errors(three, monkeypatch):

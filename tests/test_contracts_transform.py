@@ -323,7 +323,7 @@ def test_four_devices_and_a_mesh_find_what_one_does():
 
 
 def test_the_documented_loops_run():
-  found = doctest.testfile(str(ROOT / 'docs/loops.md'), module_relative=False)
+  found = doctest.testfile(str(ROOT / 'docs/library.md'), module_relative=False)
   assert found.failed == 0
   assert found.attempted > 20
 

@@ -21,6 +21,7 @@ FLOORS = (
   'tsla.sweep',
   'tsla.pages',
   'tsla.report',
+  'tsla.advise',
   'tsla.theory',
   'tsla.commands',
   'tsla.__main__',

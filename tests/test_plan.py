@@ -258,7 +258,8 @@ def test_a_rehearsal_scales_every_duration():
   auto.smoothing.schedule = 'auto'
   auto.smoothing.min_epochs, auto.smoothing.max_epochs = 4.0, 8.0
   auto.optimizer.warmup_epochs, auto.checkpoint_keep_epochs = 2.0, (2, 6)
-  adapted = table.adapt(Table('t', 'T', (Row('auto', auto),)), {}, 5)
+  adapted = table.adapt(Table('t', 'T', (Row('auto', auto),), 'nll'), {}, 5)
+  assert adapted.primary == 'nll'
   short = adapted.rows[0].config
   assert (short.smoothing.min_epochs, short.smoothing.max_epochs) == (2, 4)
   assert short.optimizer.warmup_epochs == 1
@@ -313,6 +314,11 @@ def test_a_table_that_cannot_be_is_explained(rows, message):
     ('1 / 0', 'ZeroDivisionError'),
     ('x = 1', "no function 'get_table'"),
     ('def get_table(): return 3', 'returned int'),
+    (
+      'from tsla.sweep.table import Table\n'
+      "def get_table(): return Table('t', 'T', (), 'top2')",
+      r"primary = 'top2'\n.*top1, top5, nll, brier, ece",
+    ),
   ],
 )
 def test_a_table_file_that_cannot_be_read_is_explained(tmp_path, text, message):
@@ -326,13 +332,16 @@ def test_a_table_file_that_cannot_be_read_is_explained(tmp_path, text, message):
 
 def test_a_plan_is_read_as_it_was_written(tmp_path, monkeypatch):
   rows = (Row('LSR', lsr()), Row('TSLA', tsla(7.0)))
-  small = Table('t', 'ŷ', rows)
+  small = Table('t', 'ŷ', rows, primary='nll')
   disk = Disk(monkeypatch)
   outline.write(tmp_path, small, plan.plan(small, (0, 1), tmp_path), 'command')
   disk.assert_lasting(tmp_path / 'table.json')
   assert json.loads((tmp_path / 'table.json').read_text())['format'] == 1
   read = outline.read(tmp_path)
   assert (read['title'], read['rows']) == ('ŷ', ['LSR', 'TSLA'])
+  assert read.pop('primary') == 'nll'
+  (tmp_path / 'table.json').write_text(json.dumps(read))
+  assert outline.read(tmp_path)['primary'] == 'top1'  # as before it was named
   assert [(r['row'], r['seed'], r['first_epoch']) for r in read['runs']] == [
     ('LSR', 0, 0),
     ('LSR', 1, 0),

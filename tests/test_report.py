@@ -3,6 +3,7 @@
 import html.parser
 import io
 import json
+import math
 import os
 import pathlib
 import re
@@ -26,7 +27,8 @@ from tsla.commands.report import main
 from tsla.config import durations
 from tsla.config.forms import default_config, flatten
 from tsla.data import augment, datasets
-from tsla.report import figures, published, samples, summary
+from tsla.evaluation.two_way import Estimate
+from tsla.report import comparison, figures, published, samples, summary
 from tsla.report.results import read_results
 from tsla.report.sections import write_report
 from tsla.smoothing import rules
@@ -189,25 +191,52 @@ def test_differences_are_scipy_s_over_the_seeds_that_both_have(table):
   ).replace('-', '−')
   assert rows['LSR'][0] == '3'
   assert rows['LSR'][1].startswith(expected)
-  # 0.05, 0.06, 0.04 lie clear of 0; NLL's 0, 0.1, 0.2 do not.
-  assert 'inside the noise' not in rows['LSR'][1]
-  assert rows['LSR'][3].endswith('(inside the noise)')
+  # Without predictions nothing is known of other images, and nothing claimed.
+  assert rows['LSR'][1].endswith('(seeds only)')
+  assert rows['LSR'][3].endswith('(seeds only)')
+  markdown, _ = report(table)
+  assert 'Nothing is claimed against baseline' in markdown
+  assert 'Outside the noise' not in markdown
+  assert 'The smallest true difference' not in markdown
   low, high = stats.ttest_rel([0.5, 0.6, 0.7], [0.5] * 3).confidence_interval()
   assert f'[{low:+.3f}'.replace('-', '−') in rows['LSR'][3].replace('\\', '')
 
 
-def test_what_the_test_set_cannot_resolve_is_said(tmp_path):
-  folder = write_table(tmp_path, ['baseline', 'close', 'alike', 'one'], (0, 1))
-  image = 1 / COUNT
-  gains = {1: (0.5 * image, 0.51 * image), 2: (image, image), 3: (image,)}
+@pytest.mark.parametrize(
+  ('mean', 'error', 'images', 'claim', 'note'),
+  [
+    (0.01, 0.001, COUNT, 0.01, ''),
+    (0.01, 0.0025, COUNT, 0.01, 'inside the noise'),  # ± 4.60 errors
+    (0.01, 0.0025, COUNT, None, ''),  # ± 2.78
+    (0.01, 0.01, COUNT, None, ''),
+    (0.9 / COUNT, 1e-5, COUNT, 0.01, 'less than one image'),
+    (1 / COUNT, 1e-5, COUNT, 0.01, ''),
+    (0.01, 0.0, COUNT, 0.01, 'all pairs alike: too few'),
+    (0.01, 0.0, COUNT, None, 'all pairs alike: too few'),
+    (0.01, 0.001, 0, 0.01, 'seeds only'),
+    (0.01, math.nan, 1, 0.01, 'one image: no interval'),
+  ],
+)
+def test_a_cell_says_why_it_claims_nothing(mean, error, images, claim, note):
+  found = Estimate(mean, error, 4, 5, images, error**2, 0.0)
+  cell = comparison.difference_cell(comparison.METRICS[0], found, claim)
+  assert cell.note == note
+  assert cell.faint == bool(note)
+  if error == 0:
+    assert cell.text == '+1.00'
+  elif error > 0:
+    half = stats.t.ppf(1 - (claim or 0.05) / 2, 4) * error
+    ends = f'{100 * (mean - half):+.2f}, {100 * (mean + half):+.2f}'
+    text = f'{100 * mean:+.2f} [{ends}]'.replace('-', '−')
+    assert cell.text == text
+
+
+def test_one_pair_has_no_interval(tmp_path):
+  folder = write_table(tmp_path, ['baseline', 'one'], (0, 1))
   for seed in (0, 1):
     write_run(folder / f'r0-seed{seed}', top1=0.5, seed=seed)
-    for row, gain in gains.items():
-      if seed < len(gain):
-        write_run(folder / f'r{row}-seed{seed}', top1=0.5 + gain[seed])
+  write_run(folder / 'r1-seed0', top1=0.5 + 1 / COUNT)
   rows = cells(report(folder)[0], 2)
-  assert 'less than one image' in rows['close'][1]
-  assert 'all pairs alike' in rows['alike'][1]
   assert rows['one'][:2] == ['1', '+0.28 (one pair: no interval)']
 
 
@@ -646,6 +675,7 @@ def change_table(**fields):
     (break_file('table.json', '[]'), 'no JSON object'),
     (change_table(title=3), 'title = 3, not str'),
     (change_table(rows=[]), 'rows = []'),
+    (change_table(primary='top2'), "primary = 'top2', none of top1, top5"),
     (change_table(rows=['baseline', 'baseline']), 'different names'),
     (change_table(runs=[{'row': 'baseline'}]), 'runs[0].seed'),
     (change_table(rows=['baseline', 'TSLA']), "row = 'LSR' is not one of rows"),
@@ -844,3 +874,36 @@ def test_the_figure_of_several_tables_has_a_row_for_each(
   (legend,) = figure.legends
   assert [text.get_text() for text in legend.texts] == ['baseline', 'LSR']
   assert plots.main([str(tmp_path / 'x.png'), f'0={tmp_path}']) == 2
+
+
+def test_the_figure_of_the_switch_draws_what_was_logged(tmp_path, monkeypatch):
+  rows, saved = [*plots.SWITCH_ROWS], []
+  folder = write_table(tmp_path / 't', rows, (0, 1), epochs=4)
+  for index in range(3):
+    for seed in (0, 1):
+      run = folder / f'r{index}-seed{seed}'
+      write_run(run, seed=seed, epochs=4, switch=2 if index == 2 else None)
+  save = matplotlib.figure.Figure.savefig
+  monkeypatch.setattr(
+    matplotlib.figure.Figure,
+    'savefig',
+    lambda *args, **options: saved.append(args[0]) or save(*args, **options),
+  )
+  out = tmp_path / 'switch.svg'
+  assert plots.main([str(out), str(folder)]) == 0
+  assert '</svg>' in out.read_text()
+  (figure,) = saved
+  epochs = np.arange(1, 5)
+  # 4 updates at 10 e − 6 and 6 at 10 e, and half a point of seed 1.
+  panels = zip(figure.axes, (10 * epochs - 2.4 + 0.5, [2.0] * 4), strict=True)
+  for panel, values in panels:
+    *lines, switch = panel.get_lines()
+    assert [*switch.get_xdata()] == [2, 2]
+    for line, begins in zip(lines, (0, 0, 1), strict=True):
+      np.testing.assert_allclose(
+        line.get_data(), [epochs[begins:], values[begins:]]
+      )
+    assert [text.get_text() for text in panel.texts] == rows
+  shutil.rmtree(folder / 'r2-seed0')
+  shutil.rmtree(folder / 'r2-seed1')
+  assert plots.main([str(out), str(folder)]) == 2

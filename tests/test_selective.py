@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy import stats
 from support import RECORDED, recorded
 
 from tsla.evaluation.calibration import scores
@@ -184,20 +183,25 @@ def test_what_a_method_gave_and_took():
     change = own.mean(1) - others.mean(1)
     np.testing.assert_allclose(found['gave'][k], (own & ~others).mean())
     np.testing.assert_allclose(found['took'][k], (others & ~own).mean())
-    np.testing.assert_allclose(found['change'][k], change.mean(), 1e-12, 1e-15)
+    part = found['change'][k]
+    np.testing.assert_allclose(part.mean, change.mean(), 1e-12, 1e-15)
     np.testing.assert_allclose(found['accuracy'][k], own.mean())
     assert found['count'][k] == own.shape[1]
-    # Three classes have images: 95 % of all three together.
-    interval = stats.ttest_1samp(change, 0).confidence_interval(1 - 0.05 / 3)
-    np.testing.assert_allclose(
-      [found['low'][k], found['high'][k]], [*interval], 1e-9
-    )
+    assert (part.seeds, part.images) == own.shape
+    # The noise of images is that of the means over seeds, less the rest's.
+    table = own * 1.0 - others
+    rest = table - table.mean(1, keepdims=True) - table.mean(0) + table.mean()
+    n, m = table.shape
+    error = (rest**2).sum() / ((n - 1) * (m - 1) * n * m)
+    noise = table.mean(0).var(ddof=1) / m - error
+    np.testing.assert_allclose(part.image_variance, max(0, noise), 1e-9, 1e-12)
+    np.testing.assert_allclose(part.seed_variance, change.var(ddof=1), 1e-9)
   assert found.pop('count')[3] == 0
+  assert np.isnan(found.pop('change')[3].mean)
   assert all(np.isnan(values[3]) for values in found.values())
   one = class_changes(method[:1], baseline[:1], labels, 3)
-  assert np.isnan(one['low']).all()
-  assert np.isnan(one['high']).all()
-  assert np.isfinite(one['change']).all()
+  assert not any(part.known for part in one['change'])
+  assert np.isfinite([part.mean for part in one['change']]).all()
 
 
 def test_the_figures_of_a_card():

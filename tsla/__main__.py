@@ -11,6 +11,7 @@ from tsla.errors import InputError
 # A module of `tsla.commands` each, with _ for -, imported when it is asked for.
 COMMANDS = {
   'sweep': 'train a whole table, with a report',
+  'advise': 'whether to smooth on your data, how strongly, until when',
   'report': 'report.md and report.html of finished runs',
   'evaluate': 'what a finished run is worth on a split, or on another set',
   'predict': 'the classes of images, by a finished run',

@@ -116,11 +116,10 @@ def main(parser: Parser) -> int:
   if args.dry_run:
     return 0
   with claimed(workdir):
-    outline.write(workdir, table, resolved, again)
     check_inputs(runs, workdir)
     # The runs need the accelerator for themselves.
     jax.config.update('jax_platforms', 'cpu')
-    failures, signum = pool.run_all(runs, workdir, args.jobs)
+    failures, signum = pool.train_table(table, runs, workdir, args.jobs, again)
     if signum:
       text = f'saved and stopped; go on with\n  {again} --jobs={args.jobs}'
       print(text, file=sys.stderr)
@@ -129,8 +128,6 @@ def main(parser: Parser) -> int:
       if run.directory in failures:
         text = f'failed: {run.label}: {failures[run.directory]}'
         print(text, file=sys.stderr)
-    resolved = [plan.resolve_fork(run, workdir) for run in runs]
-    outline.write(workdir, table, resolved, again)
     markdown, page = write_report([workdir], workdir)
     print(f'report: {page}, {markdown}')
     return 1 if failures else 0

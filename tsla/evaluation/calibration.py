@@ -91,24 +91,59 @@ def calibration(scores: Scores, num_bins: int = NUM_BINS) -> dict[str, Any]:
     Liang, Ma, Verified uncertainty calibration, arXiv 1909.10155.
   """
   correct, confidence = scores.correct, scores.confidence
-  sums = np.ones(len(correct)), correct, confidence, (correct - confidence) ** 2
+  sums = np.ones(len(correct)), correct, confidence
   edges = np.arange(1, num_bins) / num_bins
-  ranks = np.searchsorted(np.sort(confidence), confidence)
-  size, larger = divmod(len(ranks), num_bins)
-  ends = np.cumsum(size + (np.arange(num_bins) < larger))
-  places = np.searchsorted(edges, confidence), np.searchsorted(ends, ranks + 1)
+  places = np.searchsorted(edges, confidence), _mass_bins(confidence, num_bins)
   width, mass = (
     np.array([np.bincount(place, values, num_bins) for values in sums])
     for place in places
   )
-  n, gaps = mass[0], mass[1] - mass[2]
-  pairs = (gaps**2 - mass[3])[n > 1] / (n[n > 1] - 1)
+  gaps = mass[1] - mass[2]
   return {
     'ece': float(np.abs(width[1] - width[2]).sum() / len(correct)),
     'ece_equal_mass': float(np.abs(gaps).sum() / len(correct)),
-    'squared_error': float(pairs.sum() / (n[n > 1].sum() or np.nan)),
-    'bins': width[:3],
+    'squared_error': float(squared_error_shares(scores, num_bins).mean()),
+    'bins': width,
   }
+
+
+def _mass_bins(confidence: np.ndarray, num_bins: int) -> np.ndarray:
+  """By image, its bin of equally many; equal confidences share one."""
+  ranks = np.searchsorted(np.sort(confidence), confidence)
+  size, larger = divmod(len(ranks), num_bins)
+  ends = np.cumsum(size + (np.arange(num_bins) < larger))
+  return np.searchsorted(ends, ranks + 1)
+
+
+def squared_error_shares(
+  scores: Scores, num_bins: int = NUM_BINS
+) -> np.ndarray:
+  """What each image adds to the squared error of `calibration`, `f64[N]`.
+
+  Their mean is that error. With `d = correct - confidence` and the sums S of d
+  and Q of d² in an image's bin of n, the error of the bin is
+  `U = (S² - Q) / (n (n - 1))`, and an image's share its first-order effect on
+  it, `2 d (S - d) / (n - 1) - U`. So the spread of the shares over images is
+  that of the error. In a bin of one it is 0; NaN if all bins are.
+
+  Example:
+    >>> squared_error_shares(scores([[0.0, 0.0]] * 2, [0, 1]), 1).tolist()
+    [-0.25, -0.25]
+
+  Reference:
+    Hoeffding, A class of statistics with asymptotically normal distribution,
+    Annals of Mathematical Statistics 19 (1948).
+  """
+  d = scores.correct - scores.confidence
+  place = _mass_bins(scores.confidence, num_bins)
+  n, total, squares = (
+    np.bincount(place, values, num_bins)[place]
+    for values in (np.ones(len(d)), d, d**2)
+  )
+  others = np.maximum(n - 1, 1)
+  bins = (total**2 - squares) / (n * others)
+  shares = np.where(n > 1, 2 * d * (total - d) / others - bins, 0)
+  return shares * (len(d) / (np.count_nonzero(n > 1) or np.nan))
 
 
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:

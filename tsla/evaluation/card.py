@@ -9,8 +9,15 @@ from tsla.evaluation import calibration, selective
 
 
 def figures(own: calibration.Scores) -> dict[str, Any]:
-  """`accuracy`, `nll`, `brier`, `calibration`'s and `selective_risk`'s."""
+  """`accuracy`, `nll`, `brier`, `calibration`'s and `selective_risk`'s.
+
+  `NAME_by_image`, `[N]`, is what each image adds to a mean of that name.
+  """
   return {
+    'top1_by_image': own.correct,
+    'nll_by_image': own.nll,
+    'brier_by_image': own.brier,
+    'squared_error_by_image': calibration.squared_error_shares(own),
     'accuracy': float(own.correct.mean()),
     'nll': float(own.nll.mean()),
     'brier': float(own.brier.mean()),

@@ -1,28 +1,11 @@
 """Accuracy class by class, and what a method changes in it over seeds."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 
-CONFIDENCE = 0.95
-
-
-def student_interval(
-  differences: ArrayLike, comparisons: int = 1
-) -> tuple[np.ndarray, ...]:
-  """Mean and ends of `mean(d) ± t(q, S - 1) std(d) / sqrt(S)`, over axis 0.
-
-  It speaks of other seeds on these test images, not of other test images. With
-  `q = 1 - 0.025 / comparisons` so many of them hold at once (Bonferroni). The
-  ends are NaN for one seed.
-  """
-  values = np.asarray(differences, np.float64)
-  n, mean = len(values), values.mean(0)
-  if n == 1:
-    return mean, mean * np.nan, mean * np.nan
-  t = stats.t.ppf(1 - (1 - CONFIDENCE) / 2 / comparisons, n - 1)
-  half = t * values.std(0, ddof=1) / np.sqrt(n)
-  return mean, mean - half, mean + half
+from tsla.evaluation.two_way import two_way
 
 
 def class_accuracy(
@@ -37,7 +20,7 @@ def class_accuracy(
 
 def class_changes(
   method: ArrayLike, baseline: ArrayLike, labels: ArrayLike, num_classes: int
-) -> dict[str, np.ndarray]:
+) -> dict[str, Any]:
   """What a method gave and took, class by class, as means over paired seeds.
 
   Args:
@@ -49,8 +32,8 @@ def class_changes(
   Returns:
     `i64[K]` `count`, the images; `f64[K]`: `accuracy` of the method, 0 .. 1;
     `gave` and `took`, shares of the class that only the method or only the
-    baseline has right; `change`, gave - took; `low`, `high` of its
-    `student_interval`, of all classes that have an image at once.
+    baseline has right; and by class `change`, gave - took, as `two_way` tells
+    it over seeds and the images of the class.
 
   Example:
     >>> class_changes([[1, 1, 0]], [[0, 1, 1]], [0, 0, 1], 2)['took'].tolist()
@@ -60,7 +43,12 @@ def class_changes(
   gave = class_accuracy(own & ~others, labels, num_classes)
   took = class_accuracy(others & ~own, labels, num_classes)
   count = np.bincount(labels, minlength=num_classes)
-  interval = student_interval(gave - took, np.count_nonzero(count))
-  found = {'count': count, 'gave': gave.mean(0), 'took': took.mean(0)}
-  found['accuracy'] = class_accuracy(own, labels, num_classes).mean(0)
-  return found | dict(zip(('change', 'low', 'high'), interval, strict=True))
+  change = np.subtract(own, others, dtype=np.float64)
+  tables = np.split(change[:, np.argsort(labels)], np.cumsum(count)[:-1], 1)
+  return {
+    'count': count,
+    'accuracy': class_accuracy(own, labels, num_classes).mean(0),
+    'gave': gave.mean(0),
+    'took': took.mean(0),
+    'change': [two_way(table) for table in tables],
+  }

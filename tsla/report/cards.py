@@ -9,11 +9,12 @@ import numpy as np
 
 from tsla.evaluation.metrics import NUM_BINS
 from tsla.evaluation.per_class import class_changes
+from tsla.evaluation.two_way import ALPHA
 from tsla.pages import blocks
 from tsla.pages import figures as pages
 from tsla.pages.blocks import Block, Key, ParagraphBlock, Picture, read_texts
 from tsla.report import comparison, figures, summary
-from tsla.report.comparison import METRICS, NOTHING, Metric
+from tsla.report.comparison import METRICS, NOTHING, SQUARED, Metric
 from tsla.report.results import Results, RunResult, Runs
 
 _FIGURES = (
@@ -21,7 +22,7 @@ _FIGURES = (
   *(metric for metric in METRICS if metric.name in ('nll', 'brier')),
   Metric('ece', 'ECE (equal width), %', 100, 2),
   Metric('ece_equal_mass', 'ECE (equal mass), %', 100, 2),
-  Metric('squared_error', 'Squared error, points²', 1e4, 2),
+  SQUARED,
   Metric('aurc', 'AURC, ‰', 1000, 2),
   Metric('augrc', 'AUGRC, ‰', 1000, 2),
   Metric('normalized_aurc', 'AURC (normalised logits), ‰', 1000, 2),
@@ -50,9 +51,8 @@ def of_results(results: Results, level: int) -> Iterator[Block]:
   for look, runs in cards.items():
     yield blocks.HeadingBlock(look.label, level, look != next(iter(cards)))
     others = cards.get(looks[0], ()) if look != looks[0] else ()
-    others = {(r.seed, r.card['labels'].tobytes()): r for r in others}
-    found = [(r, (r.seed, r.card['labels'].tobytes())) for r in runs]
-    pairs = [(run, others[key]) for run, key in found if key in others]
+    pairs, images = summary.pairs(runs, others), {runs[0].card['images']}
+    pairs = [p for p in pairs if {run.card['images'] for run in p} == images]
     yield from _card(runs, pairs, look, looks[0])
 
 
@@ -70,8 +70,8 @@ def _card(runs: Runs, pairs: Pairs, look: Key, base: Key) -> Iterator[Block]:
       own = metric._replace(name=way + metric.name)
       cells = [comparison.mean_cell(own, runs)]
       if others:
-        found = summary.difference(runs, others, own.name, count)
-        cells.append(comparison.difference_cell(own, found, 0))
+        found = summary.difference(runs, others, own.name)
+        cells.append(comparison.difference_cell(own, found, ALPHA / count))
         name = f'{metric.label.split(", ")[0]} {_WAYS[way]}'
         told += [name] * (not cells[-1].note)
       row += cells if own.name in card else [NOTHING] * len(cells)
@@ -93,14 +93,13 @@ def _card(runs: Runs, pairs: Pairs, look: Key, base: Key) -> Iterator[Block]:
 def _classes(pairs: Pairs, columns: int, told: list[str]) -> Block:
   """By class, the worst first; adds to `told` what is outside the noise."""
   labels, names = (pairs[0][0].card[n] for n in ('labels', 'class_names'))
-  right = np.array([[run.card['correct'] for run in pair] for pair in pairs])
-  found = class_changes(right[:, 0], right[:, 1], labels, len(names))
+  right = [[run.card['top1_by_image'] for run in pair] for pair in pairs]
+  found = class_changes(*np.swapaxes(right, 0, 1), labels, len(names))
   change, count, rows = found['change'], found['count'], []
-  for k in np.lexsort((found['accuracy'], change))[: np.count_nonzero(count)]:
+  seen, means = np.count_nonzero(count), [part.mean for part in change]
+  for k in np.lexsort((found['accuracy'], means))[:seen]:
     shares = [_SHARE.text(found[n][k]) for n in ('accuracy', 'gave', 'took')]
-    ends = found['low'][k], found['high'][k]
-    difference = summary.Difference(len(pairs), change[k], *ends)
-    cell = comparison.difference_cell(_SHARE, difference, count[k])
+    cell = comparison.difference_cell(_SHARE, change[k], ALPHA / seen)
     rows.append([names[k], f'{count[k]:,}', *shares, cell][:columns])
     told += [f'class {names[k]}'] * (not cell.note)
   text, most = 'pair_classes' if columns > 3 else 'classes', _MOST_CLASSES

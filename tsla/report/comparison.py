@@ -9,13 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from tsla.config import forms as config_lib
-from tsla.pages.blocks import (
-  Block,
-  Cell,
-  ParagraphBlock,
-  TableBlock,
-  read_texts,
-)
+from tsla.evaluation.two_way import ALPHA, Estimate, detectable
+from tsla.pages import blocks
+from tsla.pages.blocks import Block, Cell, ParagraphBlock, read_texts
 from tsla.report import published, summary
 from tsla.report.results import Results, RunResult
 
@@ -42,11 +38,13 @@ METRICS = (
   Metric('brier', 'Brier', 1, 3),
   Metric('ece', 'ECE %', 100, 2),
 )
+SQUARED = Metric('squared_error', 'Squared cal. error', 1e4, 2)
 # What a run with a rule and one with a fixed s may differ in.
 _WHEN = ('schedule', 'drop_', 'rule', 'patience', 'min_', 'max_')
 _FREE = ('seed', 'init.', 'variance.', *(f'smoothing.{x}' for x in _WHEN))
 # Of an evaluation's row; what else is there is a metric of one's own.
 _KNOWN = {'kind', 'step', 'epoch', 'count', *(m.name for m in METRICS)}
+_FEW, _MANY = 5, 10  # seeds
 NOTHING = Cell('–', faint=True)
 NOT_MEASURED = Cell('not measured', faint=True)
 Blocks = Iterator[Block]
@@ -74,40 +72,54 @@ def of_results(results: Results) -> Blocks:
     runs = results.done(row)
     cells = [row, str(len(runs)), *(mean_cell(m, runs) for m in metrics)]
     rows.append(cells + (_published(paper.get(row)) if paper else []))
-  yield TableBlock(caption, header, rows)
+  yield blocks.TableBlock(caption, header, rows)
   yield from _differences(results, metrics)
   yield from _hindsight(results)
 
 
 def _differences(results: Results, metrics: Sequence[Metric]) -> Blocks:
   """The rows against the first, and which of that is more than noise."""
-  baseline = results.rows[0]
+  baseline, *names = results.rows
   others = results.done(baseline)
-  images, rows, clear = _images(others), [], {metric: [] for metric in metrics}
-  for row in results.rows[1:]:
+  first = [metric.name for metric in metrics].index(results.primary)
+  if summary.measured(others, SQUARED.name):  # it decides in place of ECE
+    metrics = [SQUARED if m.name == 'ece' else m for m in metrics]
+  level, rows, told, decided = ALPHA / max(len(names), 1), [], [], []
+  for row in names:
     runs = results.done(row)
     found = [summary.difference(runs, others, m.name) for m in metrics]
-    cells, pairs = [], max(d.n if d else 0 for d in found)
-    for metric, difference in zip(metrics, found, strict=True):
-      cell = difference_cell(metric, difference, images)
-      cells.append(cell if difference or not pairs else NOT_MEASURED)
-      if not cell.note:
-        clear[metric].append(f'{row} ({metric.text(difference.mean, "+")})')
+    cells, pairs = [], max(d.seeds if d else 0 for d in found)
+    for place, (metric, part) in enumerate(zip(metrics, found, strict=True)):
+      claim = level if place == first else None
+      cell = difference_cell(metric, part, claim)
+      cells.append(cell if part or not pairs else NOT_MEASURED)
+      if part and claim:
+        decided.append(part)
+        name = f'{row} ({metric.text(part.mean, "+")})'
+        told += [name] * (not cell.note)
     rows.append([row, str(pairs), *cells])
   if all(row[1] == '0' for row in rows):
     if rows:
       yield ParagraphBlock(_text('no_pair', baseline=baseline))
     return
-  points = f'{100 / images:.2f}' if images else ''
-  image = _text('image', images=images, points=points) if images else ''
-  caption = _text('differences', baseline=baseline, image=image)
-  header = ['Method', 'Pairs', *(metric.label for metric in metrics)]
-  yield TableBlock(caption, header, rows)
-  told = '; '.join(
-    f'{metric.label.removesuffix(" %")}: {", ".join(names) or "none"}'
-    for metric, names in clear.items()
-  )
-  yield ParagraphBlock(_text('outside_noise', baseline=baseline, told=told))
+  images = round(max(summary.measured(others, 'count').values(), default=0))
+  image = _text('image', images=images, points=100 / images) if images else ''
+  caption = _text('differences', baseline=baseline, image=image, rows=len(rows))
+  notes, metric = ['secondary, 95 %'] * len(metrics), metrics[first]
+  notes[first] = f'primary, {100 * (1 - level):.4g} %'
+  header = ['Method', 'Pairs', *map(Cell, [m.label for m in metrics], notes)]
+  yield blocks.TableBlock(caption, header, rows)
+  words = {'metric': metric.label.removesuffix(' %'), 'baseline': baseline}
+  seen = max((part.images for part in decided), default=0)
+  words |= {'told': ', '.join(told) or 'none', 'images': seen}
+  yield ParagraphBlock(_text('told' if seen else 'seeds_only', **words))
+  if known := [part for part in decided if part.images and part.known]:
+    worst = max(known, key=lambda part: detectable(part, part.seeds, level))
+    for name, seeds in (('least', worst.seeds), ('then', _MANY)):
+      words[name] = metric.text(detectable(worst, seeds, level))
+    words |= {'seeds': worst.seeds, 'many': _MANY}
+    few = f' {_text("few")}' * (worst.seeds < _FEW)
+    yield ParagraphBlock(_text('detectable', **words) + few)
 
 
 def _hindsight(results: Results) -> Blocks:
@@ -132,7 +144,7 @@ def _hindsight(results: Results) -> Blocks:
         continue
       best = min(means, key=means.get)
       difference = summary.difference(done[row], done[best], metric.name)
-      cells += [best, difference_cell(metric, difference, _images(done[best]))]
+      cells += [best, difference_cell(metric, difference)]
     switches = (r.switches for r in done[row])
     ends = ', '.join(f'{s[0]:g}' if s else 'never' for s in switches)
     rows.append([row, ends, *cells])
@@ -141,7 +153,7 @@ def _hindsight(results: Results) -> Blocks:
     for metric in metrics:
       header += [f'Best by {metric.label.removesuffix(" %")}', metric.label]
     align = 'll' + 'lr' * len(metrics)
-    yield TableBlock(_text('hindsight'), header, rows, align)
+    yield blocks.TableBlock(_text('hindsight'), header, rows, align)
 
 
 def _is_fixed(run: RunResult, like: RunResult) -> bool:
@@ -152,12 +164,6 @@ def _is_fixed(run: RunResult, like: RunResult) -> bool:
   others = (n for n in {*here, *there} if here.get(n) != there.get(n))
   fixed = schedule in ('none', 'constant', 'two_stage')
   return fixed and all(name.startswith(free) for name in others)
-
-
-def _images(runs: list[RunResult]) -> int:
-  """How many test images there are; 0 where no run says so."""
-  counts = summary.measured(runs, 'count').values()
-  return round(next(iter(counts), 0))
 
 
 def mean_cell(metric: Metric, runs: list[RunResult]) -> str | Cell:
@@ -179,20 +185,28 @@ def _published(row: published.Published | None) -> list[Cell]:
 
 
 def difference_cell(
-  metric: Metric, difference: summary.Difference | None, images: int
+  metric: Metric, found: Estimate | None, claim: float | None = None
 ) -> Cell:
-  """The cell; its note says why the difference may mean nothing."""
-  if difference is None:
+  """The cell, with the interval at the level of a claim, or a 95 % one.
+
+  The note says why it may mean nothing. Where a claim is asked for, a cell
+  without one makes it: the difference is outside the noise.
+  """
+  if found is None:
     return Cell('–', 'no pair', faint=True)
-  n, mean, low, high = difference
-  text, note = metric.text(mean, '+'), ''
-  if n == 1:
-    return Cell(text, 'one pair: no interval', faint=True)
-  text += f' [{metric.text(low, "+")}, {metric.text(high, "+")}]'
-  if low <= 0 <= high:
-    note = 'inside the noise'
-  elif images and metric.counts and abs(mean) * images < 1 - 1e-6:
-    note = 'less than one image'
-  elif high - low < 1e-9:
+  text, note = metric.text(found.mean, '+'), ''
+  if np.isnan(found.error):
+    few = 'pair' if found.seeds == 1 else 'image'
+    return Cell(text, f'one {few}: no interval', faint=True)
+  low, high = found.interval(claim or ALPHA)
+  if found.known:
+    text += f' [{metric.text(low, "+")}, {metric.text(high, "+")}]'
+  if not found.images:
+    note = 'seeds only'
+  elif not found.known:
     note = 'all pairs alike: too few'
+  elif claim and low <= 0 <= high:
+    note = 'inside the noise'
+  elif metric.counts and abs(found.mean) * found.images < 1 - 1e-6:
+    note = 'less than one image'
   return Cell(text, note, faint=bool(note))

@@ -13,6 +13,8 @@ import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from tsla import files
 from tsla.config import forms as config_lib
 from tsla.errors import InputError
@@ -56,8 +58,9 @@ class RunResult:
   def card(self) -> dict[str, Any]:
     """What its predictions on the test set are worth; {} without any.
 
-    `labels`, `correct`, `class_names`, the figures of `evaluation.card`; with a
-    validation split `calibrated_NAME`, with logits `normalized_NAME`.
+    `labels`, `class_names`, `images` (alike for runs on the same ones) and the
+    figures of `evaluation.card`; with a validation split `calibrated_NAME`,
+    with logits `normalized_NAME` and `top5_by_image`.
     """
     predicted, held = map(self.record.predictions, ('test', 'validation'))
     if predicted is None:
@@ -72,8 +75,14 @@ class RunResult:
         parts['calibrated_'] = card.figures(scores) | {'temperature': by}
       if 'logits' in predicted:
         parts['normalized_'] = card.normalized(predicted, held)
+        logits, label = predicted['logits'], predicted['labels'][:, None]
+        true = np.take_along_axis(logits, label, 1)
+        first = (logits == true) & (np.arange(logits.shape[1]) < label)
+        top5 = ((logits > true) | first).sum(1) < 5  # as `batch_sums`
+        parts['']['top5_by_image'] = top5
       found = {f'{way}{n}': v for way in parts for n, v in parts[way].items()}
-      found |= {'labels': predicted['labels'], 'correct': own.correct}
+      labels, images = predicted['labels'], predicted['ids'].tobytes()
+      found |= {'labels': labels, 'images': images + labels.tobytes()}
       return found | {'class_names': description['class_names']}
 
   @property
@@ -105,6 +114,7 @@ class Results:
   command: str  # what makes it again, '' if unknown
   rows: tuple[str, ...]  # the methods; the others are compared with the first
   runs: Runs  # every run that is asked for
+  primary: str = 'top1'  # the metric that decides
 
   def done(self, row: str) -> list[RunResult]:
     """The runs of a row whose numbers count, by seed."""
@@ -157,7 +167,8 @@ def _of_sweep(folder: pathlib.Path) -> Results:
     trunk = planned.get('trunk') or ''
     lengths = planned['epochs'], planned['first_epoch']
     runs.append(RunResult(*method, *lengths, trunk))
-  named = {name: table[name] for name in ('name', 'title', 'command')}
+  names = 'name', 'title', 'command', 'primary'
+  named = {name: table[name] for name in names}
   return Results(**named, rows=tuple(table['rows']), runs=runs)
 
 

@@ -13,13 +13,7 @@ from tsla.config import forms as config_lib
 from tsla.errors import InputError
 from tsla.files import untrusted
 from tsla.pages import blocks
-from tsla.pages.blocks import (
-  Block,
-  FigureBlock,
-  ParagraphBlock,
-  TableBlock,
-  read_texts,
-)
+from tsla.pages.blocks import Block, ParagraphBlock, TableBlock, read_texts
 from tsla.pages.render import render_html, render_markdown
 from tsla.report import cards, comparison, figures, samples, summary
 from tsla.report.results import Results, RunResult, read_results
@@ -98,8 +92,10 @@ def _curves(results: Results) -> Iterator[Block]:
   if not keys:
     yield ParagraphBlock('No run is done.')
     return
-  yield FigureBlock(_text('curves'), figures.learning_curves(results), keys)
-  yield FigureBlock(_text('schedules'), figures.schedules(results), keys)
+  yield blocks.FigureBlock(
+    _text('curves'), figures.learning_curves(results), keys
+  )
+  yield blocks.FigureBlock(_text('schedules'), figures.schedules(results), keys)
 
 
 def _probes(results: Results) -> Iterator[Block]:
@@ -109,7 +105,7 @@ def _probes(results: Results) -> Iterator[Block]:
   keys = [key for key in figures.keys(results) if key.label in rows]
   if not keys:
     return
-  yield FigureBlock(_text('probes'), figures.probes(results), keys)
+  yield blocks.FigureBlock(_text('probes'), figures.probes(results), keys)
 
   def firings(row: str, rule: str) -> str:
     found = [summary.first_firing(run, rule) for run in results.done(row)]
@@ -137,7 +133,7 @@ def _images(results: Results) -> Iterator[Block]:
   given = {n: run.record.fields.get(f'augment.{n}') for n in _AUGMENT}
   how = ', '.join(f'{name} = {value}' for name, value in given.items())
   caption = _text('images', count=len(images), run=run, augmentation=how)
-  yield FigureBlock(caption, samples.contact_sheet(images))
+  yield blocks.FigureBlock(caption, samples.contact_sheet(images))
 
 
 def _costs(results: Results) -> Iterator[Block]:

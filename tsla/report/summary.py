@@ -7,18 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tsla.evaluation.per_class import student_interval
+from tsla.evaluation.two_way import Estimate, two_way
 from tsla.report.results import RunResult, Runs
 from tsla.runs.log import is_number
-
-
-class Difference(NamedTuple):
-  """Of a metric between two rows, over the seeds that both have."""
-
-  n: int
-  mean: float
-  low: float  # ends of the confidence interval; NaN for n = 1
-  high: float
 
 
 class Curve(NamedTuple):
@@ -36,19 +27,33 @@ def measured(runs: Iterable[RunResult], metric: str) -> dict[int, float]:
   return {seed: v for seed, v in values.items() if is_number(v)}
 
 
-def difference(
-  runs: Runs, baseline: Runs, metric: str, comparisons: int = 1
-) -> Difference | None:
-  """Mean of the paired differences d_i to the baseline; None without a pair.
+def pairs(runs: Runs, baseline: Runs) -> list[tuple[RunResult, RunResult]]:
+  """Each run with the baseline's of its seed, where there is one."""
+  others = {run.seed: run for run in baseline}
+  return [(run, others[run.seed]) for run in runs if run.seed in others]
 
-  The interval is `student_interval`'s of so many comparisons.
+
+def difference(runs: Runs, baseline: Runs, metric: str) -> Estimate | None:
+  """Mean of the paired differences to the baseline; None without a pair.
+
+  Over seeds and images where all pairs tell the metric image by image, of the
+  same images. Else over seeds only, as Student: its `images` are then 0, and
+  it speaks of these images and no others.
   """
+  cards = [run.card for pair in pairs(runs, baseline) for run in pair]
+  name, images = f'{metric}_by_image', {card.get('images') for card in cards}
+  if len(images) == 1 and all(name in card for card in cards):
+    tables = np.array([card[name] for card in cards], np.float64)
+    estimate = two_way(tables[::2] - tables[1::2])
+    if math.isfinite(estimate.mean):
+      return estimate
   own, others = measured(runs, metric), measured(baseline, metric)
-  pairs = np.array([own[seed] - others[seed] for seed in own if seed in others])
-  if not len(pairs):
+  values = [own[seed] - others[seed] for seed in own if seed in others]
+  if not values:
     return None
-  interval = student_interval(pairs, comparisons)
-  return Difference(len(pairs), *map(float, interval))
+  n, mean = len(values), float(np.mean(values))
+  variance = float(np.var(values, ddof=1)) if n > 1 else math.nan
+  return Estimate(mean, math.sqrt(variance / n), n - 1, n, 0, variance, 0.0)
 
 
 def evaluation_curve(runs: Runs, metric: str) -> Curve:

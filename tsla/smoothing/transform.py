@@ -4,7 +4,7 @@
 reads θ from the optimiser state and hands it to the loss; the update that
 applies the gradient moves θ on. So θ is saved, restored and skipped together
 with the update it belongs to, and being traced it recompiles nothing at the
-switch. The README has a whole loop, `docs/loops.md` has those with flax's
+switch. `docs/library.md` has whole loops: a bare one, and those with flax's
 `TrainState` and `nnx.Optimizer`. Every state may be donated.
 
 For a loss that takes no soft labels, compute the gradients against y and

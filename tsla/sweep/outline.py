@@ -9,7 +9,7 @@ from typing import Any
 from tsla import files
 from tsla.runs.directory import state_of
 from tsla.sweep.plan import PlannedRun
-from tsla.sweep.table import Table
+from tsla.sweep.table import PRIMARY, Table
 
 _FORMAT = 1
 NAME = 'table.json'  # in the folder of a sweep
@@ -73,6 +73,7 @@ def write(
   content = {
     'name': table.name,
     'title': table.title,
+    'primary': table.primary,
     'command': command,
     'rows': list(order),
     'seeds': sorted({run.seed for run in runs}),
@@ -98,9 +99,13 @@ def read(workdir: pathlib.Path) -> dict[str, Any]:
   """What `write` left there; raises NewerFormat or DamagedFile."""
   where = f'{workdir / NAME}: '
   table = files.read_object(workdir / NAME, newest=_FORMAT)
-  types = dict.fromkeys(('name', 'title', 'command'), str)
+  table = {'primary': 'top1'} | table  # an earlier version does not say
+  types = dict.fromkeys(('name', 'title', 'command', 'primary'), str)
   files.check_fields(where, table, **types, rows=list, runs=list)
   names, runs = table['rows'], table['runs']
+  if table['primary'] not in PRIMARY:
+    why = f'primary = {table["primary"]!r}, none of {", ".join(PRIMARY)}'
+    raise files.DamagedFile(where + why)
   strings = all(isinstance(name, str) for name in names)
   if not strings or not 0 < len(names) == len(set(names)):
     why = f'rows = {names!r}, not some different names'

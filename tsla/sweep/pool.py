@@ -13,27 +13,46 @@ from tqdm import tqdm
 from tsla.runs import directory
 from tsla.runs.lifecycle import watch_signals
 from tsla.sweep import outline
-from tsla.sweep.plan import PlannedRun
+from tsla.sweep.plan import PlannedRun, resolve_fork
+from tsla.sweep.table import Table
 from tsla.sweep.worker import Worker, environment, find_devices
 
 _POLL_SECONDS = 0.5
 _GRACE_SECONDS = 40.0  # longer than a run has to save
 
 
+def train_table(
+  table: Table,
+  runs: Sequence[PlannedRun],
+  workdir: pathlib.Path,
+  jobs: int,
+  command: str,
+  after: float = 0,
+) -> tuple[dict[str, str], int]:
+  """`run_all`, with the plan on the disk as it is before and after."""
+  for step in range(2):
+    resolved = [resolve_fork(run, workdir) for run in runs]
+    outline.write(workdir, table, resolved, command)
+    if not step:
+      outcome = run_all(runs, workdir, jobs, after)
+  return outcome
+
+
 def run_all(
-  runs: Sequence[PlannedRun], workdir: pathlib.Path, jobs: int
+  runs: Sequence[PlannedRun], workdir: pathlib.Path, jobs: int, after: float = 0
 ) -> tuple[dict[str, str], int]:
   """Trains what is not finished yet of a plan, `jobs` runs at a time.
 
-  Returns why each run failed that did, by folder, and the number of the signal
-  that stopped the sweep, 0 if it came to its end.
+  Progress counts `after` epochs that follow. Returns why each run failed that
+  did, by folder, and the number of the signal that stopped the sweep, 0 if it
+  came to its end.
   """
   queue = _Queue(runs, workdir)
   devices = find_devices() if jobs > 1 else ('', 0)
   running, stopping = list[Worker](), False
   with (
     watch_signals(lambda: None, _GRACE_SECONDS) as requested,
-    _Progress(queue.waiting, workdir) as progress,
+    _Progress(queue.waiting, workdir, after) as progress,
   ):
     while True:
       if requested.signum and not stopping:
@@ -103,13 +122,15 @@ class _Queue:
 class _Progress(tqdm):
   """A bar over the epochs of all runs, and a line for each that ends."""
 
-  def __init__(self, runs: Sequence[PlannedRun], workdir: pathlib.Path):
+  def __init__(
+    self, runs: Sequence[PlannedRun], workdir: pathlib.Path, after: float
+  ):
     self._folders = [(run, workdir / run.directory) for run in runs]
     self._ended = 0
     self._started = time.monotonic()
     self._first = self._epochs()
     super().__init__(
-      total=outline.trained_epochs(runs),
+      total=outline.trained_epochs(runs) + after,
       initial=self._first,
       unit=' epochs',
       disable=not sys.stderr.isatty(),

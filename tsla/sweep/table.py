@@ -13,6 +13,8 @@ from tsla.config.forms import keep_given, parse_text
 from tsla.config.schema import FIELDS
 from tsla.errors import InputError
 
+# What a table may be decided on; of ECE the squared calibration error.
+PRIMARY = ('top1', 'top5', 'nll', 'brier', 'ece')
 # The fields of `smoothing` that end it, as they are where it has no end.
 ENDLESS = {
   'schedule': 'constant',
@@ -38,6 +40,12 @@ class Table:
   name: str  # short, also where published figures are looked up
   title: str  # what the report puts above it
   rows: tuple[Row, ...]  # in the order they are shown
+  primary: str = 'top1'  # the metric that the report decides on
+
+  def __post_init__(self) -> None:
+    if self.primary not in PRIMARY:
+      problem = f'Table.primary = {self.primary!r}'
+      raise InputError(problem, allowed=', '.join(PRIMARY))
 
 
 def load_table(path: str | os.PathLike) -> Table:
@@ -90,7 +98,7 @@ def adapt(table: Table, fields: dict[str, str], epochs: int | None) -> Table:
   name, title = table.name, ', '.join([table.title, *changes])
   if epochs is not None:  # nothing that was published compares with it
     name, title = f'{name}-rehearsal', f'{title}, rehearsed in {epochs} epochs'
-  return Table(name, title, tuple(rows))
+  return dataclasses.replace(table, name=name, title=title, rows=tuple(rows))
 
 
 def _rehearse(config: ml_collections.ConfigDict, epochs: int) -> None:
