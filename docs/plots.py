@@ -1,9 +1,12 @@
-"""The figures of `variance.md`, from sweeps of one table at several noises.
+"""The figures of these pages: of the README, and of `variance.md`.
 
+  python -m docs.plots docs/switch.svg demo/digits
   python -m docs.plots docs/variance-digits.png 0=runs/variance/digits-0 \
     0.2=runs/variance/digits-0.2 0.4=runs/variance/digits-0.4
 
-What stands before = is the part of the labels that are wrong.
+The first is of one sweep, as of `make demo`: hard loss and ECE of baseline, LSR
+and TSLA(20) over the epochs. The others are of sweeps of one table at several
+noises: what stands before = is the part of the labels that are wrong.
 """
 
 import io
@@ -15,9 +18,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from tsla.errors import InputError
-from tsla.pages.figures import styled
-from tsla.report.figures import draw_panel, keys
+from tsla.pages.figures import NEUTRAL, plain_log_ticks, styled, svg_file
+from tsla.report.figures import draw_curve, draw_panel, keys
 from tsla.report.results import Results, read_results
+from tsla.report.summary import Curve, evaluation_curve, training_curve
+
+SWITCH_ROWS = ('baseline', 'LSR', 'TSLA(20)')
 
 
 @styled
@@ -60,12 +66,70 @@ def probe_grid(
   return file.getvalue()
 
 
+@styled
+def switch(results: Results, rows: Sequence[str] = SWITCH_ROWS) -> str:
+  """What dropping the smoothing does: hard loss and ECE around the switch.
+
+  Args:
+    results: of a sweep that has the rows and a validation split.
+    rows: the methods; the last one drops its smoothing.
+
+  Returns:
+    An .svg file.
+  """
+  known = {key.label: key for key in keys(results)}
+  last = results.done(rows[-1])
+  if not all(map(results.done, rows)) or not last[0].switches:
+    problem = f'{results.title}: no finished run of each of {", ".join(rows)}'
+    raise InputError(problem, cure='make demo, which trains them')
+  (epoch,) = last[0].switches
+  figure = Figure(figsize=(8.4, 3.0), layout='constrained')
+  loss, error = figure.subplots(1, 2)
+  for row in rows:
+    runs, key = results.done(row), known[row]
+    # Until the switch the last one is the one before it.
+    begins = epoch if row == rows[-1] else 0
+    for axes, curve in (
+      (loss, training_curve(runs, 'hard_loss')),
+      (error, evaluation_curve(runs, 'ece')),
+    ):
+      shown = curve.epochs >= begins
+      epochs, *values = (part[shown] for part in curve)
+      percent = 100 if axes is error else 1
+      drawn = Curve(epochs, *(percent * value for value in values))
+      draw_curve(axes, drawn, key)
+      axes.annotate(
+        key.label,
+        (drawn.epochs[-1], drawn.mean[-1]),
+        xytext=(4, 0),
+        textcoords='offset points',
+        color=key.colour,
+        va='center',
+      )
+  loss.set_title('Training: hard loss, nats')
+  loss.set_yscale('log')
+  plain_log_ticks(loss)
+  error.set_title('Validation: ECE, %')
+  error.set_ylim(0, 20)
+  for axes in (loss, error):
+    look = {'color': NEUTRAL, 'linewidth': 0.9, 'linestyle': ':'}
+    axes.axvline(epoch, **look)
+    axes.set_xlim(0, results.runs[0].epochs)
+    axes.set_xlabel('epoch')
+  return svg_file(figure, 'switch')
+
+
 def main(argv: list[str]) -> int:
   """Writes the figure; returns the exit code, 2 for bad input."""
-  if len(argv) < 2 or not all('=' in argument for argument in argv[1:]):
+  noises = ['=' in argument for argument in argv[1:]]
+  if not noises or not (all(noises) or len(argv) == 2):
     print(__doc__, file=sys.stderr)
     return 2
   try:
+    if not noises[0]:
+      (table,) = read_results([pathlib.Path(argv[1])])
+      pathlib.Path(argv[0]).write_text(switch(table))
+      return 0
     tables = {}
     for argument in argv[1:]:
       noise, _, folder = argument.partition('=')
