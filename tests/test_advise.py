@@ -584,6 +584,9 @@ def words(*verdicts, **fields):
   return answer
 
 
+GUESS = 'Nothing was shown either way; not to smooth is simpler. Best guess '
+
+
 def test_a_smooth_verdict_says_by_how_much_and_until_when():
   found = words(a_verdict('smooth', told=1))
   assert found.heading == 'SMOOTH TO THE END, θ = 0.1.'
@@ -618,8 +621,20 @@ def test_a_smooth_verdict_says_by_how_much_and_until_when():
     (LSR, TSLA, -1, TSLA, 'Kept to the end is worse by 1.00 points (98'),
     (TSLA, LSR, 1, TSLA, 'Kept to the end is worse by 1.00 points (98'),
     (TSLA, LSR, -1, LSR, 'Dropping it at epoch 21 is worse by 1.00 points (98'),
-    (LSR, TSLA, 0, LSR, 'Whether it is dropped at epoch 21 or kept makes no'),
-    (TSLA, LSR, 0, TSLA, 'Whether it is dropped at epoch 21 or kept makes no'),
+    (
+      LSR,
+      TSLA,
+      0,
+      LSR,
+      'For Top-1 alone, dropped at epoch 21 and kept are not',
+    ),
+    (
+      TSLA,
+      LSR,
+      0,
+      TSLA,
+      'For Top-1 alone, dropped at epoch 21 and kept are not',
+    ),
   ],
 )
 def test_the_companion_decides_until_when(arm, other, told, advised, text):
@@ -636,21 +651,22 @@ def test_dont_says_why():
   found = words(a_verdict('dont', told=-1, means=(-0.01,)))
   assert (found.heading, found.advised) == ('DON’T.', None)
   assert found.text == (
-    'The most promising of 12 ways to smooth is worse by 1.00 points '
-    '(95 % interval [0.80, 1.20]).'
+    'The most promising of 12 ways to smooth, LSR(0.1), is worse by 1.00 '
+    'points (95 % interval [0.80, 1.20]) than the baseline.'
   )
   # The interval of one of several may reach beyond 0.
   wide = a_verdict('dont', told=-1, means=(-0.001,))
-  assert 'by 0.10 points (95 % interval [−0.10, 0.30]).' in words(wide).text
+  assert 'by 0.10 points (95 % interval [−0.10, 0.30]) than' in words(wide).text
   found = words(a_verdict('dont', means=(0.001,)))
   assert found.text == (
-    'A gain above 0.40 points is excluded, and you said 0.50 points is what it '
-    'takes.'
+    'The most promising of 12 ways to smooth, LSR(0.1), gains at most 0.40 '
+    'points over the baseline; 0.50 points would matter (--worth).'
   )
-  found = words(a_verdict('dont', means=(-0.01,), gain_below=-0.004))
-  assert found.text == 'A gain is excluded: it is at most −0.40 points.'
-  found = words(a_verdict('dont', 'calibration', (-1e-4,), gain_below=-2e-5))
-  assert found.text == 'A gain is excluded: it is at most −0.20 points².'
+  found = words(a_verdict('dont', 'nll', (0.1, -0.3), gain_below=-0.2))
+  assert found.text == (
+    'The most promising of 12 ways to smooth, LSR(0.1), is worse by at least '
+    '0.2000 nats than the baseline with its temperature.'
+  )
 
 
 def test_a_temperature_that_does_as_well_is_said():
@@ -660,12 +676,10 @@ def test_a_temperature_that_does_as_well_is_said():
   )
   found = words(a_verdict('calibrate', 'nll', (0.03, -0.01)))
   assert found.heading == 'DON’T: CALIBRATE INSTEAD.'
-  assert found.text.endswith(repaired) and 'is excluded' in found.text
+  assert found.text.endswith(repaired) and 'gains at most' in found.text
   found = words(a_verdict('beyond_temperature', 'nll', (0.03, 0.001)))
   assert found.heading == 'NO EVIDENCE beyond a temperature.'
-  assert found.text.startswith(
-    'Best guess +0.0010 nats (95 % interval [−0.0010'
-  )
+  assert found.text.startswith(GUESS + '+0.0010 nats (95 % interval')
   assert found.text.endswith(repaired) and found.advised is None
 
 
@@ -675,13 +689,17 @@ def test_no_evidence_says_what_it_would_take():
   # A = 16 · C and C = 4.5e-6: with seeds without end √C (1.96 + 0.84) is 0.59
   # points, so 0.5 needs 360 · 4.5e-6 (2.8016 / 0.005)² = 509 images.
   assert found.text == (
-    'Best guess +0.10 points (95 % interval [−0.10, +0.30]), of LSR(0.1). 16 '
-    'seeds on 360 images could have told 0.90 points; no number of seeds will '
-    'tell 0.50 points: about 509 images are needed.'
+    f'{GUESS}+0.10 points (95 % interval [−0.10, +0.30]), of LSR(0.1) over the '
+    'baseline. 16 seeds on 360 images, as a last look, could have told 0.90 '
+    'points; no number of seeds will tell 0.50 points: that takes 509 test '
+    'images or more.'
   )
   found = words(a_verdict('no_evidence', means=(0.001,), error=0.002))
   # (t_{.975, N-1} + t_{.8, N-1}) √(32e-6/N + 2e-6) ≤ 0.005 from N = 33 on.
-  assert '; 33 seeds would tell 0.50 points.' in found.text
+  assert (
+    '; 33 seeds would tell 0.50 points, of which this plan has 16.'
+    in found.text
+  )
   found = words(a_verdict('no_evidence', 'calibration', (1e-4, 1e-4)))
   assert 'could have told 29.98 points².' in found.text
   found = words(a_verdict('no_evidence', means=(0.0,), error=0.0))
@@ -693,7 +711,7 @@ def test_no_evidence_says_what_it_would_take():
   [
     (
       {'diverged': ['LSR(0.2)']},
-      'left out, as a run of it diverged: LSR(0.2).',
+      'Left out, as a run of it diverged: LSR(0.2).',
     ),
     ({'earlier': ['a', 'b']}, 'have been advised on 2 times before'),
     (
@@ -702,28 +720,25 @@ def test_no_evidence_says_what_it_would_take():
     ),
     (
       {'runs': {BASELINE: {'nll': np.array([[[-0.1]], [[-0.2]]])}}},
-      'the temperature makes the baseline’s NLL worse',
+      'The temperature makes the baseline’s NLL worse',
     ),
   ],
 )
 def test_each_beware_stands_where_it_applies_and_only_there(fields, note):
   verdict = a_verdict('smooth', told=1)
-  (found,) = (
-    text for text in page.rests_on(an_advice(verdict, **fields)) if note in text
-  )
-  assert found.startswith('Beware: ')
-  assert not any(note in text for text in page.rests_on(an_advice(verdict)))
-  assert len(page.rests_on(an_advice(verdict))) == 2
+  (found,) = page.beware(an_advice(verdict, **fields))
+  assert note in found
+  assert not page.beware(an_advice(verdict))
 
 
 def test_a_gain_of_less_than_an_image_is_no_gain_to_rely_on():
-  note = 'Beware: top-1 differs by less than one image.'
+  note = ['Top-1 differs by less than one image.']
   below = a_verdict('smooth', told=1, means=(0.9 / 360,))
   above = a_verdict('smooth', told=1, means=(1.1 / 360,))
-  assert note in page.rests_on(an_advice(below))
-  assert note not in page.rests_on(an_advice(above))
+  assert page.beware(an_advice(below)) == note
+  assert not page.beware(an_advice(above))
   other = a_verdict('smooth', 'nll', told=1, means=(0.9 / 360,) * 2)
-  assert note not in page.rests_on(an_advice(other))
+  assert not page.beware(an_advice(other))
 
 
 def test_what_it_rests_on_is_counted():
@@ -731,7 +746,7 @@ def test_what_it_rests_on_is_counted():
   assert 'Seeds 0 to 3 chose among 12 ways to smooth, on 143 images.' in text
   assert (
     'Seeds 1000 to 1015 of the baseline and of LSR(0.1), TSLA(0.1, 21) '
-    'confirmed, on 360 test images, with looks after 16 seeds.'
+    'were tested on 360 test images, with looks after 16 seeds.'
   ) in text
   assert 'It took 78.0 baseline runs; plan ' in text
   assert text.endswith('It used all its seeds.')
@@ -788,7 +803,11 @@ def test_the_files_hold_no_nan_and_escape_what_they_show(no_runs, tmp_path):
   'arm', [LSR, TSLA, OTHER, Arm('max_suppression', 0.05, 27)]
 )
 def test_the_command_trains_the_arm_that_is_advised(arm):
-  text = page.command_of(arm, BEGAN + ' --config.epochs=40')
+  told = a_verdict('smooth', told=1, arm=arm)
+  dont = a_verdict('dont', 'nll', (-0.1, -0.1), told=-1)
+  found = page.commands(an_advice(told, dont), BEGAN + ' --config.epochs=40')
+  plain, text = found.pop('To train for NLL:'), found.pop('To train for Top-1:')
+  assert not found and plain == BEGAN + ' --config.epochs=40'
   python, main, *argv = shlex.split(text.replace('\\\n', ''))
   assert (python, main) == ('python', 'main.py')
   config = cli.parse([main, *argv]).config
@@ -798,7 +817,13 @@ def test_the_command_trains_the_arm_that_is_advised(arm):
   assert config.smoothing.drop_epochs == (arm.drop or -1)
   kind = 'two_stage' if arm.drop else 'constant'
   assert config.smoothing.schedule == kind
-  assert page.command_of(None, BEGAN) == BEGAN
+
+
+def test_metrics_that_advise_the_same_share_a_command():
+  dont = [a_verdict('dont', m, (-0.1, -0.1), told=-1) for m in ('nll', 'top1')]
+  assert page.commands(an_advice(*dont), 'c') == {
+    'To train for NLL, Top-1:': 'c'
+  }
 
 
 # The command.

@@ -69,8 +69,14 @@ class Comparison(NamedTuple):
 
   @property
   def lead(self) -> Estimate:
-    """Against the form of the baseline that has to be beaten."""
+    """Against the better form of the baseline, as far as that was known."""
     return self.against[self.control]
+
+  @property
+  def hardest(self) -> int:
+    """The form of the baseline over which the gain is least."""
+    means = [estimate.mean for estimate in self.against]
+    return int(np.argmin(means))
 
 
 class Finding(NamedTuple):
@@ -95,6 +101,15 @@ class Finding(NamedTuple):
   def comparison(self) -> Comparison:
     """The comparison at the look that counts."""
     return self.comparisons[self.look]
+
+  def form(self, comparison: Comparison) -> int:
+    """The form of the baseline that a comparison speaks of."""
+    return comparison.control if self.told else comparison.hardest
+
+  @property
+  def lead(self) -> Estimate:
+    """Against the form of the baseline that decides."""
+    return self.comparison.against[self.form(self.comparison)]
 
 
 class Decision(NamedTuple):
@@ -272,7 +287,7 @@ def judge(
       kind = 'smooth'
     elif finding.told < 0 or gain_below < matters:
       kind = 'calibrate' if repaired else 'dont'
-    answer = {'kind': kind, 'interval': comparison.lead.interval(level)}
+    answer = {'kind': kind, 'interval': finding.lead.interval(level)}
     answer |= {'level': level, 'gain_below': gain_below}
     judged.append(finding._replace(**answer))
   return judged

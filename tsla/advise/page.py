@@ -87,8 +87,12 @@ def _amount(
 
 def _answer(advice: Advice, finding: Finding) -> Answer:
   kind, compared, worth = finding.kind, finding.comparison, advice.plan.worth
-  metric, lead, arm = finding.question.metric, compared.lead, compared.arm
+  metric, lead, arm = finding.question.metric, finding.lead, compared.arm
   label, known = _UNITS[metric][0].label, (finding.interval, finding.level)
+  own = f'{arm.name} {FORMS[1]}' if compared.form else arm.name
+  base = finding.form(compared)
+  which = f' {FORMS[base]}' if len(compared.against) > 1 else ''
+  tried = {'arms': len(advice.plan.arms), 'own': own, 'which': which}
   by = _amount(metric, lead.mean, *known)
   if kind == 'smooth':
     forms = _text('both_forms') if len(compared.against) > 1 else ''
@@ -97,19 +101,19 @@ def _answer(advice: Advice, finding: Finding) -> Answer:
       texts.append(_text('tempered'))
     if lead.mean**2 < lead.seed_variance:
       texts.append(_text('small'))
-    more, arm = _companion(finding)
+    more, arm = _companion(finding, label)
     heading = _text(f'smooth_{"drop" if arm.drop else "end"}', arm=arm)
     return Answer(label, heading, ' '.join([*texts, more]), arm)
   if finding.told:
-    text = _text('worse', arms=len(advice.plan.arms), by=by)
+    text = _text('worse', by=by, **tried)
   elif kind in ('dont', 'calibrate'):
-    below = _amount(metric, finding.gain_below, sign='-')
+    below = _amount(metric, finding.gain_below)
     need = _amount(metric, worth.get(metric, 0.0))
     name = 'excluded' if finding.gain_below > 0 else 'no_gain'
-    text = _text(name, below=below, worth=need)
+    text = _text(name, below=below, worth=need, **tried)
   elif lead.known:
     guess = _amount(metric, lead.mean, *known, '+')
-    text = f'{_text("guess", guess=guess, arm=arm)} {_told(advice, finding)}'
+    text = f'{_text("guess", guess=guess, **tried)} {_told(advice, finding)}'
   else:
     text = _text('unknown')
   if kind in ('calibrate', 'beyond_temperature'):
@@ -118,14 +122,15 @@ def _answer(advice: Advice, finding: Finding) -> Answer:
   return Answer(label, _text(kind), text, None)
 
 
-def _companion(finding: Finding) -> tuple[str, Arm]:
+def _companion(finding: Finding, label: str) -> tuple[str, Arm]:
   """Whether to drop it, in words; and the arm that is advised."""
   arm, other = finding.comparison.arm, finding.question.companion
   estimate, level = finding.companion, finding.companion_level
   if estimate is None or other is None:
     return _text('not_asked'), arm
   if not finding.companion_told:
-    return _text('no_difference', drop=other.drop or arm.drop), arm
+    drop = other.drop or arm.drop
+    return _text('no_difference', drop=drop, metric=label), arm
   better, worse = (arm, other) if finding.companion_told > 0 else (other, arm)
   ends = estimate.interval(level)
   by = _amount(finding.question.metric, estimate.mean, ends, level)
@@ -135,20 +140,21 @@ def _companion(finding: Finding) -> tuple[str, Arm]:
 
 def _told(advice: Advice, finding: Finding) -> str:
   """Which difference could have been told, and what would tell the worth."""
-  lead, metric, more = finding.comparison.lead, finding.question.metric, ''
+  lead, metric, more = finding.lead, finding.question.metric, ''
   alpha = ALPHA / len(finding.question.candidates)
   level = spending(advice.looks, alpha)[-1]
   if worth := advice.plan.worth.get(metric):
     seeds = two_way.seeds_needed(lead, worth, level)
     needed = seeds or two_way.images_needed(lead, worth, level)
     name = 'more_seeds' if seeds else 'more_images'
-    more = _text(name, needed=needed, worth=_amount(metric, worth))
+    most = {'most': advice.looks[-1], 'worth': _amount(metric, worth)}
+    more = _text(name, needed=needed, **most)
   least = _amount(metric, detectable(lead, lead.seeds, level))
   return _text('told', lead=lead, least=least, more=more)
 
 
 def rests_on(advice: Advice) -> list[str]:
-  """What the verdicts rest on and speak of, and what to beware of."""
+  """What the verdicts rest on, and what they speak of."""
   asked, found = advice.plan, advice.decision
   seeds = plan.seeds_of(found.seeds)
   values = {
@@ -157,24 +163,27 @@ def rests_on(advice: Advice) -> list[str]:
     'arms': ', '.join(arm.name for arm in advice.arms),
     'looks': ', '.join(map(str, advice.looks)),
     'choices': len(asked.arms),
-    'gone': ', '.join(advice.diverged),
-    'count': len(advice.earlier),
     'advice': advice,
   }
+  names = ['screen'] * bool(asked.screen) + ['confirm', 'spent', found.ended]
+  first = ' '.join(_text(name, **values) for name in names)
+  return [first, _text('speaks', **values)]
+
+
+def beware(advice: Advice) -> list[str]:
+  """What to know before the verdicts."""
   trained, calibrated = advice.runs[BASELINE]['nll'].mean((1, 2))
   tops = (f for f in advice.verdicts if f.told and f.question.metric == 'top1')
-  leads = [finding.comparison.lead for finding in tops]
-  beware = {
+  leads = [finding.lead for finding in tops]
+  applies = {
     'diverged': advice.diverged,
-    'small_selection': asked.select == 'test',
+    'small_selection': advice.plan.select == 'test',
     'worse_temperature': calibrated < trained,
     'below_image': any(abs(x.mean) * x.images < 1 for x in leads),
     'again': advice.earlier,
   }
-  names = ['screen'] * bool(asked.screen) + ['confirm', 'spent', found.ended]
-  first = ' '.join(_text(name, **values) for name in names)
-  notes = ['speaks', *(name for name, applies in beware.items() if applies)]
-  return [first, *(_text(name, **values) for name in notes)]
+  values = {'gone': ', '.join(advice.diverged), 'count': len(advice.earlier)}
+  return [_text(name, **values) for name, true in applies.items() if true]
 
 
 def _plain(value: Any) -> Any:
@@ -204,6 +213,7 @@ def write(advice: Advice, workdir: pathlib.Path, train: str) -> None:
     'screen': _means(advice.screen),
     'runs': _means(advice.runs),
     'answers': answers(advice),
+    'beware': beware(advice),
     'rests_on': rests_on(advice),
   }
   files.write_object(workdir / plan.ADVICE, _plain(content), version=_FORMAT)
@@ -211,29 +221,40 @@ def write(advice: Advice, workdir: pathlib.Path, train: str) -> None:
   files.write_whole(workdir / 'advice.html', page)
 
 
-def command_of(arm: Arm | None, train: str) -> str:
-  """What trains an arm, where `train` trains the baseline."""
-  given = arm.fields if arm else {}
-  flags = (f'--config.smoothing.{name}={v}' for name, v in given.items())
-  return ' \\\n  '.join([train, *flags])
+def commands(advice: Advice, train: str) -> dict[str, str]:
+  """What trains what is advised, by metrics; `train` trains the baseline."""
+  metrics: dict[Arm | None, list[str]] = {}
+  for answer in answers(advice):
+    metrics.setdefault(answer.advised, []).append(answer.metric)
+  found = {}
+  for arm, labels in metrics.items():
+    given = arm.fields if arm else {}
+    flags = (f'--config.smoothing.{name}={v}' for name, v in given.items())
+    what = _text('next', metrics=', '.join(labels))
+    found[what] = ' \\\n  '.join([train, *flags])
+  return found
 
 
 def _blocks(
   advice: Advice, workdir: pathlib.Path, train: str
 ) -> Iterator[Block]:
   yield blocks.HeadingBlock('Whether to smooth', 1)
+  yield ParagraphBlock(_text('counts'))
+  if notes := beware(advice):
+    yield blocks.NoticeBlock('Beware:', notes)
   for answer in answers(advice):
     yield blocks.HeadingBlock(f'For {answer.metric}: {answer.heading}')
     yield ParagraphBlock(answer.text)
-    yield ParagraphBlock(_text('next', metric=answer.metric))
-    yield blocks.CodeBlock(command_of(answer.advised, train))
+  yield blocks.HeadingBlock('What to train')
+  for what, command in commands(advice, train).items():
+    yield from (ParagraphBlock(what), blocks.CodeBlock(command))
+  yield _measured(advice, workdir)
   yield blocks.HeadingBlock('What it rests on')
   yield from map(ParagraphBlock, rests_on(advice))
   yield blocks.FigureBlock(_text('figure'), _draw(advice))
-  yield _measured(advice, workdir)
   rows = []
   for finding in advice.verdicts:
-    lead = finding.comparison.lead
+    lead = finding.lead
     unit, name = _UNITS[finding.question.metric]
     parts = lead.seed_variance / lead.seeds, lead.image_variance
     errors = map(unit.text, (*np.sqrt(parts), lead.error))
@@ -280,7 +301,8 @@ def _draw(advice: Advice) -> Picture:
     unit, name = _UNITS[finding.question.metric]
     axes.axhline(0, color=figures.NEUTRAL, linewidth=0.8)
     for look, compared in enumerate(finding.comparisons):
-      lead, seeds = compared.lead, advice.looks[look]
+      lead = compared.against[finding.form(compared)]
+      seeds = advice.looks[look]
       colour = figures.COLOURS[1 if look == finding.look else 0]
       axes.plot([seeds], [unit.scale * lead.mean], 'o', color=colour)
       if lead.known:

@@ -122,26 +122,31 @@ def main(parser: Parser) -> int:
   again = shlex.join(['python', '-m', 'tsla', 'advise', *parser.argv])
   jax.config.update('jax_platforms', 'cpu')  # the runs need the accelerator
   at_once = min(jobs, asked.most_runs)
-  train = study.Trainer(asked, config, workdir, at_once, again)
+  trainer = study.Trainer(asked, config, workdir, at_once, again)
   with files.claimed(workdir):
     earlier = [] if args.dry_run else asked.save(workdir)
     try:
-      if args.dry_run or not train.has_begun:
-        seconds = train.measure()
+      if args.dry_run or not trainer.has_begun:
+        seconds = trainer.measure()
         left = tqdm.format_interval(seconds) if seconds else 'unknown time'
         print(f'  at most about {left}, {jobs} at a time', flush=True)
       if args.dry_run:
         return 0
-      advice = study.follow_plan(asked, train, earlier)
+      advice = study.follow_plan(asked, trainer, earlier)
     except study.Failed as error:
       print(f'{error}\n  next: {again}', file=sys.stderr)
       return 1
     except Interrupted as stop:
       print(f'{stop}; go on with\n  {again}', file=sys.stderr)
       return stop.exit_code
-    page.write(advice, workdir, shlex.join(['python', 'main.py', *rest]))
+    train = shlex.join(['python', 'main.py', *rest])
+    page.write(advice, workdir, train)
+  for note in page.beware(advice):
+    print(f'Beware: {note}')
   for answer in page.answers(advice):
     print(f'\nFor {answer.metric}: {answer.heading}\n  {answer.text}')
+  for what, again in page.commands(advice, train).items():
+    print(f'\n{what}\n  {again}')
   print('', *page.rests_on(advice), sep='\n')
   print(f'advice: {workdir / plan.ADVICE.replace("json", "html")}')
   return 0
