@@ -104,7 +104,7 @@ class Finding(NamedTuple):
 
   def form(self, comparison: Comparison) -> int:
     """The form of the baseline that a comparison speaks of."""
-    return comparison.control if self.told else comparison.hardest
+    return comparison.control if self.told < 0 else comparison.hardest
 
   @property
   def lead(self) -> Estimate:
@@ -277,11 +277,12 @@ def judge(
     bound = _level(looks, finding.look, len(decision.findings) * candidates)
     ends = [[e.interval(bound)[1] for e in each] for each in comparison.rivals]
     gain_below, matters = max(map(min, ends)), worth.get(question.metric, 0.0)
-    # What a temperature does as well: a gain over the baseline as trained only.
+    # A gain over the baseline as trained, of which a temperature takes some.
     trained, *calibrated = comparison.against
     gained = trained.mean > 0 and trained.p_value <= level
     may_matter = trained.interval(bound)[1] >= matters
     repaired = gained and bool(calibrated) and may_matter
+    repaired = repaired and comparison.hardest > 0
     kind: Kind = 'beyond_temperature' if repaired else 'no_evidence'
     if finding.told > 0:
       kind = 'smooth'

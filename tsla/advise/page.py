@@ -39,6 +39,8 @@ def describe(asked: plan.Plan, workdir: pathlib.Path) -> str:
   values = {'arms': ', '.join(arm.name for arm in asked.arms)}
   values |= {'epochs': asked.budget * asked.epochs, 'workdir': workdir}
   values['seeds'] = asked.confirmed(())[1][-1]
+  worth = ', '.join(_amount(*gain) for gain in asked.worth.items())
+  values['worth'] = worth or 'any gain'
   lines = 'plan', 'ways', 'stages' if asked.screen else 'one_stage', 'most'
   return '\n  '.join(_text(name, asked=asked, **values) for name in lines)
 
@@ -96,7 +98,8 @@ def _answer(advice: Advice, finding: Finding) -> Answer:
   by = _amount(metric, lead.mean, *known)
   if kind == 'smooth':
     forms = _text('both_forms') if len(compared.against) > 1 else ''
-    texts = [_text('better', metric=label, by=by, forms=forms, lead=lead)]
+    better = {'own': own, 'forms': forms, 'lead': lead}
+    texts = [_text('better', metric=label, by=by, **better)]
     if compared.form:
       texts.append(_text('tempered'))
     if lead.mean**2 < lead.seed_variance:
@@ -118,7 +121,8 @@ def _answer(advice: Advice, finding: Finding) -> Answer:
     text = _text('unknown')
   if kind in ('calibrate', 'beyond_temperature'):
     gain = _amount(metric, compared.against[0].mean)
-    text += ' ' + _text('repaired', by=gain)
+    name = 'repaired' if kind == 'calibrate' else 'untold'
+    text += ' ' + _text(name, by=gain)
   return Answer(label, _text(kind), text, None)
 
 
@@ -141,15 +145,17 @@ def _companion(finding: Finding, label: str) -> tuple[str, Arm]:
 def _told(advice: Advice, finding: Finding) -> str:
   """Which difference could have been told, and what would tell the worth."""
   lead, metric, more = finding.lead, finding.question.metric, ''
-  alpha = ALPHA / len(finding.question.candidates)
+  alpha, most = ALPHA / len(finding.question.candidates), advice.looks[-1]
   level = spending(advice.looks, alpha)[-1]
+  if lead.seeds < most:
+    full = _amount(metric, detectable(lead, most, level))
+    more = _text('all_seeds_tell', most=most, full=full)
   if worth := advice.plan.worth.get(metric):
     seeds = two_way.seeds_needed(lead, worth, level)
     needed = seeds or two_way.images_needed(lead, worth, level)
     name = 'more_seeds' if seeds else 'more_images'
-    most = {'most': advice.looks[-1], 'worth': _amount(metric, worth)}
-    more = _text(name, needed=needed, **most)
-  least = _amount(metric, detectable(lead, lead.seeds, level))
+    more += _text(name, needed=needed, worth=_amount(metric, worth))
+  least = _amount(metric, detectable(lead, lead.seeds, finding.level))
   return _text('told', lead=lead, least=least, more=more)
 
 
@@ -306,7 +312,9 @@ def _draw(advice: Advice) -> Picture:
       colour = figures.COLOURS[1 if look == finding.look else 0]
       axes.plot([seeds], [unit.scale * lead.mean], 'o', color=colour)
       if lead.known:
-        ends = unit.scale * np.array(lead.interval(levels[look]))
+        ends = lead.interval(levels[look])
+        counts = look == finding.look
+        ends = unit.scale * np.array(finding.interval if counts else ends)
         axes.vlines(seeds, *ends, color=colour)
     axes.set(title=f'{unit.label}, {name}', xlabel='seeds')
     axes.set_xticks(advice.looks, map(str, advice.looks))

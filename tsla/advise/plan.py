@@ -51,6 +51,8 @@ class Plan:
   budget: float  # baseline runs that it takes at most
   select: str  # 'validation', or 'test': on a fifth of it
   images: tuple[int, int]  # that choose, that confirm
+  confirm: tuple[int, int] = (_FIRST_SEED, _MOST_SEEDS)  # first, how many
+  looks: tuple[float, ...] = _LOOKS  # after these shares of the seeds
 
   @property
   def hash(self) -> str:
@@ -90,7 +92,9 @@ class Plan:
       if (seeds := int(left + _ROUNDING)) >= _MOST_SEEDS:
         break
     seeds = min(seeds, _MOST_SEEDS)
-    return arms, tuple(sorted({math.ceil(share * seeds) for share in _LOOKS}))
+    return arms, tuple(
+      sorted({math.ceil(share * seeds) for share in self.looks})
+    )
 
   @property
   def parts(self) -> dict[str, np.ndarray]:
@@ -168,6 +172,10 @@ def make(
   screen: tuple[int, ...] = _SCREEN_SEEDS
   spent = len(screen) * cost(arms, epochs)
   if budget < spent + _LEAST:
+    if len(methods) > 1:
+      problem = f'--budget={budget:g}, and {len(methods)} methods'
+      allowed, cure = f'{spent + _LEAST:g} or more', 'one of --methods'
+      raise InputError(problem, allowed=allowed, cure=cure)
     arms, screen = fixed(methods[0], epochs), ()
     if budget < _FEWEST_FIXED * cost(arms, epochs) - _ROUNDING:
       return None

@@ -66,6 +66,9 @@ def _parse(parser: Parser) -> tuple[argparse.Namespace, list[str]]:
     if value is not None and not value > 0:
       raise InputError(f'--{name}={value:g}', allowed='a number above 0')
   if not any(argument.startswith('--config=') for argument in rest):
+    if any(argument.startswith('--config.data.') for argument in rest):
+      cure = '--config=configs/own_baseline.py'
+      raise InputError('--config.data.… without --config', cure=cure)
     rest.insert(0, _DIGITS)
   return args, rest
 
