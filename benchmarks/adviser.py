@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import common
-from tsla.advise import decision
+from tsla.advise import decision, plan
 from tsla.advise.decision import METRICS, Arm, Question
 from tsla.evaluation.calibration import Scores
 from tsla.evaluation.two_way import Estimate
@@ -43,7 +43,6 @@ ARMS = tuple(
 NAMES = (decision.BASELINE, *(arm.name for arm in ARMS))
 LOOKS = (6, 10, 16)
 SCREENED = 4  # seeds
-WORTH = {'top1': 0.005, 'nll': 0.01}
 OVERCONFIDENT = 1.6  # the true temperature
 NAIVE_SEEDS = 5
 CHUNK = 25  # advisers that share a seed of the random numbers
@@ -207,13 +206,7 @@ def screen(
 def two_arms() -> list[Question]:
   """What is asked without a screen: LSR(0.1) and TSLA(0.1, 7 of 10)."""
   arms = [arm for arm in ARMS if arm.theta == 0.1 and arm.drop in (0, 7)]
-  return [
-    Question(
-      metric,
-      tuple(itertools.product(arms, range(1 if metric == 'top1' else 2))),
-    )
-    for metric in METRICS
-  ]
+  return decision.ask_all(arms, METRICS)
 
 
 def confirm(
@@ -290,11 +283,7 @@ def cost(questions: Sequence[Question], companions: bool) -> float:
   arms = {arm for question in questions for arm, _ in question.candidates}
   if companions:
     arms |= {question.companion for question in questions if question.companion}
-  total = 1.0
-  for theta in {arm.theta for arm in arms}:
-    ends = sorted((a.drop or 10) / 10 for a in arms if a.theta == theta)
-    total += 1 + sum(1 - end for end in ends[:-1])
-  return total
+  return plan.cost(arms, 10)
 
 
 def adviser(
@@ -341,7 +330,7 @@ def adviser(
   out['false_exclusion'] = any(excluded)
   kinds = ('false_claim', 'until_when', 'false_exclusion')
   out['any_false'] = max(out[kind] for kind in kinds)
-  for verdict in decision.judge(found, case.looks, WORTH):
+  for verdict in decision.judge(found, case.looks, plan.WORTH):
     for kind in ('dont', 'calibrate', 'beyond_temperature'):
       key = f'{verdict.question.metric}_{kind}'
       out[key] = verdict.kind == kind

@@ -5,6 +5,7 @@ per-image numbers of which larger is better. A screen chooses a candidate for
 each metric; runs of fresh seeds on other images confirm it, at some looks.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -151,6 +152,15 @@ def choose(
     companion = max(others, key=lambda a: mean[a.name][form], default=None)
     questions.append(Question(metric, ((arm, form),), control, companion))
   return questions
+
+
+def ask_all(arms: Sequence[Arm], metrics: Sequence[str]) -> list[Question]:
+  """Without a screen every arm, in each form, is a candidate."""
+  forms = {metric: range(1 if metric == 'top1' else 2) for metric in metrics}
+  return [
+    Question(metric, tuple(itertools.product(arms, forms[metric])))
+    for metric in metrics
+  ]
 
 
 def _means(values: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tsla.advise import decision, plan
-from tsla.advise.decision import BASELINE, METRICS, Arm, Question, Runs
+from tsla.advise.decision import BASELINE, METRICS, Arm, Runs
 from tsla.advise.plan import Plan
 from tsla.config.schema import Config
 from tsla.errors import InputError
@@ -62,11 +62,7 @@ def follow_plan(
       raise Failed('every arm of the screen diverged')
     questions = decision.choose(screen, arms, asked.metrics)
   else:
-    questions = [
-      Question(metric, tuple((a, form) for a in asked.arms for form in forms))
-      for metric in asked.metrics
-      for forms in [range(1 if metric == 'top1' else 2)]
-    ]
+    questions = decision.ask_all(asked.arms, asked.metrics)
   arms, looks = asked.confirmed(questions)
   seed = plan.cost(arms, asked.epochs)
   for count in looks:

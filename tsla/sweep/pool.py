@@ -30,11 +30,14 @@ def train_table(
   after: float = 0,
 ) -> tuple[dict[str, str], int]:
   """`run_all`, with the plan on the disk as it is before and after."""
-  for step in range(2):
+
+  def write() -> None:
     resolved = [resolve_fork(run, workdir) for run in runs]
     outline.write(workdir, table, resolved, command)
-    if not step:
-      outcome = run_all(runs, workdir, jobs, after)
+
+  write()
+  outcome = run_all(runs, workdir, jobs, after)
+  write()
   return outcome
 
 
