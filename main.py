@@ -9,6 +9,7 @@ interrupted after a save. After 4, 143, 129 and 130 the same command goes on.
 """
 
 import os
+import shlex
 import signal
 import sys
 
@@ -27,7 +28,7 @@ from tsla.runs.environment import hush, keep_compiled, split_cores
 from tsla.runs.lifecycle import Interrupted
 from tsla.training import parallel
 from tsla.training.loop import train_and_evaluate
-from tsla.training.reporter import Diverged
+from tsla.training.reporter import Diverged, in_words
 
 
 def main(argv: Sequence[str]) -> int:
@@ -46,6 +47,7 @@ def main(argv: Sequence[str]) -> int:
       command.config,
       command.workdir,
       allow_changed_config=command.allow_changed_config,
+      overview=command.overview,
     )
   except InputError as error:
     if '--debug' in argv:  # the flags may not be parsed
@@ -55,8 +57,12 @@ def main(argv: Sequence[str]) -> int:
   except (Diverged, Interrupted) as stop:
     print(stop, file=sys.stderr)
     return stop.exit_code
-  figures = '  '.join(f'{name} {value:.4f}' for name, value in test.items())
-  print(f'{command.workdir}: test {figures}')
+  place = shlex.quote(str(command.workdir))
+  print(f'test of {test["count"]:,.0f} images after epoch {test["epoch"]:g}:')
+  print(f'  {in_words(test, top5=test["top5"] < 1)}')
+  print(f'directory: {command.workdir}')
+  print(f'next: python -m tsla report {place}')
+  print(f'      python -m tsla evaluate {place}')
   return 0
 
 

@@ -51,7 +51,18 @@ BAD = {
   'no such file': (['--config=configs/digit_tsla.py'], 'digits_tsla.py'),
   'syntax error in it': (['--config={F}/syntax.py'], 'SyntaxError'),
   'no get_config': (['--config={F}/empty.py'], 'get_config'),
-  'it raises': (['--config={F}/raises.py'], 'ZeroDivisionError'),
+  'it raises': (
+    ['--config={F}/raises.py'],
+    '{F}/raises.py, line 2: ZeroDivisionError',
+  ),
+  'a module mistyped in it': (
+    ['--config={F}/mistyped.py'],
+    '{F}/mistyped.py, line 2: ModuleNotFoundError',
+  ),
+  'a field mistyped in it': (
+    ['--config={F}/misnamed.py'],
+    '{F}/misnamed.py, line 4: KeyError',
+  ),
   'argument of a config without': (
     ['--config={F}/small.py:20'],
     'this config takes no argument',
@@ -60,6 +71,16 @@ BAD = {
   'field of the wrong type in it': (['--config={F}/typed.py'], "'ten'"),
   'unknown flag': ([DIGITS, '--wrokdir=x'], 'wrokdir'),
   'dashes forgotten': ([DIGITS, 'config.epochs=1'], '--config.epochs=1'),
+  'a word that is no flag': (
+    [DIGITS, 'extra'],
+    "'extra': not a flag\n  next: python main.py --help",
+  ),
+  'a field for a flag': ([DIGITS, '--epochs=3'], 'next: --config.epochs=3'),
+  'another field for a flag': ([DIGITS, '--seed=1'], '--config.seed=1'),
+  'a short name of a field': (
+    [DIGITS, 'config.lr=0.1'],
+    '--config.optimizer.learning_rate=0.1',
+  ),
   'not a switch': ([DIGITS, '--distributed=maybe'], '--distributed=maybe'),
   'not in a cluster': ([DIGITS, '--distributed'], '--coordinator'),
   'coordinator alone': (
@@ -84,6 +105,7 @@ BAD = {
   ),
   # fields
   'unknown field': (set_to('smoothing.tetha', 0.1), 'smoothing.theta'),
+  'a short name': (set_to('lr', 0.1), '--config.optimizer.learning_rate=…'),
   'unknown section': (set_to('learning_rate', -5), 'optimizer.learn'),
   'a section': (set_to('smoothing', 0.1), 'smoothing.theta'),
   'wrong type': (set_to('epochs', 'many'), 'whole number >= 1'),
@@ -324,7 +346,10 @@ BAD = {
   # the work directory
   'a file': ([DIGITS, '--workdir={F}/small.py'], 'workdir'),
   'a bucket': ([DIGITS, '--workdir=gs://bucket/run'], 'mount it'),
-  'cannot be made': ([DIGITS, '--workdir=/proc/tsla/run'], 'workdir'),
+  'cannot be made': (
+    [DIGITS, '--workdir=/proc/tsla/run'],
+    'No such file or directory\n  allowed: a directory that can be written',
+  ),
   'read-only': ([DIGITS, '--workdir={F}/readonly/run'], 'workdir'),
   'unreadable': ([DIGITS, '--workdir={F}/unreadable'], 'config.json'),
   'half a config': ([DIGITS, '--workdir={F}/half_config'], 'workdir'),
@@ -373,6 +398,7 @@ def write_files(root):
   (root / 'nested.pth').write_bytes(nested(45))
   (root / 'syntax.py').write_text('def get_config(:\n')
   (root / 'empty.py').write_text('')
+  (root / 'mistyped.py').write_text('import json\nfrom cofnigs import bases\n')
   (root / 'raises.py').write_text('def get_config():\n  return 1 / 0\n')
   start = (
     'from tsla.config.forms import default_config\n'
@@ -380,6 +406,7 @@ def write_files(root):
   )
   for name, line in {
     'small': 'c.epochs = 1',
+    'misnamed': 'c.epoks = 1',
     'lacks': 'c.unlock()\n  del c.seed',
     'typed': "c.unlock()\n  del c.epochs\n  c.epochs = 'ten'",
   }.items():

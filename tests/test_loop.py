@@ -1,6 +1,8 @@
 """A run from config to files: log, switch, resume, end."""
 
+import contextlib
 import functools
+import io
 import json
 import math
 import shutil
@@ -29,8 +31,38 @@ pytestmark = pytest.mark.usefixtures('compile_once')
 @pytest.fixture(scope='module')
 def finished(config, tmp_path_factory):
   workdir = tmp_path_factory.mktemp('run')
-  with no_network():
-    return workdir, loop.train_and_evaluate(config, workdir)
+  with no_network(), contextlib.redirect_stderr(io.StringIO()) as said:
+    test = loop.train_and_evaluate(config, workdir, overview=True)
+  return workdir, test, said.getvalue()
+
+
+def test_a_run_says_what_it_does_in_the_order_in_which_it_does_it(finished):
+  said = finished[2]
+  places = [
+    said.find(text)
+    for text in (
+      '| conv1/kernel ',  # asked for
+      'data       npz: 64 training images, 0 to select by, 40 test, 10 classes',
+      'smoothing  label_smoothing, theta = 0.4, s = 2, schedule two_stage, '
+      'rule none\n',
+      'network    resnet8, ',
+      'optimiser  sgd, learning rate 0.1 (constant), batch 16',
+      'epochs     4, from update 0 of 16\n',
+      f'directory  {finished[0]}\n',
+      'compiling the update, once\n',
+      'epoch 0.2/4  stage 1  theta 0.4 ',
+      'compiling the test metrics, once\n',
+      'epoch 1  test  top-1 ',
+      'epoch 2.0/4  stage 1  theta 0.4 ',
+      'epoch 2, update 8: label smoothing is dropped, stage 2\n',
+      'epoch 2  test  top-1 ',
+      'epoch 4.0/4  stage 2  theta 0 ',
+      'epoch 4  test  top-1 ',
+    )
+  ]
+  assert -1 not in places, said
+  assert places == sorted(places), said
+  assert said.count('compiling') == 2 + said.count('with compiling')
 
 
 def read(workdir, kind):
@@ -71,7 +103,7 @@ def test_training_asks_nothing_of_the_network(finished):
 
 
 def test_every_epoch_is_evaluated_and_the_run_says_it_is_done(finished):
-  workdir, test = finished
+  workdir, test, _ = finished
   rows = read(workdir, 'eval')
   assert [row['step'] for row in rows] == [4, 8, 12, 16]
   assert {name: rows[-1][name] for name in test} == test

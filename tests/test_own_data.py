@@ -296,7 +296,7 @@ def test_a_run_says_what_follows_and_what_was_left_out(messy, tmp_path, capsys):
   printed = capsys.readouterr().err
   assert 'from the data: ' in printed and 'batch_size = 8' in printed
   assert 'folder: 5 files left out: ' in printed
-  assert '16 to select by, 40 test images, 4 classes' in printed
+  assert '16 to select by, 40 test, 4 classes' in printed
   fields = json.loads((workdir / 'config.json').read_text())
   assert fields['batch_size'] == 8 and fields['from_data'] == []
   data = json.loads((workdir / 'data.json').read_text())

@@ -51,9 +51,9 @@ def write_whole(
       file.flush()
       os.fsync(file.fileno())
     os.replace(draft, path)
-  except OSError:
+  except OSError as error:
     draft.unlink(missing_ok=True)  # it would fill a full disk
-    raise
+    raise OSError(error.errno, error.strerror, os.fspath(path)) from error
   sync(path.parent)
 
 

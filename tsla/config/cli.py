@@ -1,8 +1,10 @@
 """The command line of training: its flags, and the config they ask for."""
 
+import difflib
 import pathlib
 import re
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,7 +14,7 @@ from ml_collections import config_flags
 from tsla.config import tables
 from tsla.config.checks import check_file, notices, validate
 from tsla.config.forms import config_hash, keep_given
-from tsla.config.schema import FIELDS, Config, check_field_name
+from tsla.config.schema import FIELDS, Config, check_field_name, nearest_field
 from tsla.errors import InputError, Problems
 
 _EXAMPLE = 'python main.py --config=configs/digits_tsla.py'
@@ -21,6 +23,7 @@ _whole = flags.DEFINE_integer
 _switch = flags.DEFINE_boolean
 _FLAGS = {
   'workdir': (_text, "the run's directory; default: runs/CONFIG-HASH"),
+  'overview': (_switch, 'list the parameters of the network first'),
   'allow_changed_config': (_switch, 'go on with a run of another config'),
   'distributed': (_switch, 'join the processes of a pod slice or Slurm job'),
   'coordinator': (_text, 'HOST:PORT of process 0, to join processes by hand'),
@@ -42,6 +45,7 @@ class CommandLine(NamedTuple):
   config: Config
   workdir: pathlib.Path
   allow_changed_config: bool
+  overview: bool
   processes: _Processes
   join_seconds: int
 
@@ -72,12 +76,14 @@ def parse(argv: Sequence[str]) -> CommandLine:
     if config is not None:
       keep_given(config, given)
       asked, config = config, validate(config)
+  except flags.UnrecognizedFlagError as error:
+    named = re.compile(rf'--?{re.escape(error.flagname)}\b')
+    raise _not_a_flag(next(filter(named.match, argv[1:]))) from error
   except Exception as error:  # a config file may raise anything
     raise _explain(error) from error
   flags.FLAGS.mark_as_parsed()  # else absl's loggers wait for it
   if rest:
-    flag = '--config=' if '.py' in rest[0] else '--'
-    raise InputError(f'{rest[0]!r}: not a flag', cure=f'{flag}{rest[0]}')
+    raise _not_a_flag(rest[0])
   if config is None:
     raise InputError('--config is missing', cure=_EXAMPLE)
   name = pathlib.Path(values['config'].config_filename).stem
@@ -92,8 +98,9 @@ def parse(argv: Sequence[str]) -> CommandLine:
   seconds = 60 if values.join_seconds is None else values.join_seconds
   if seconds < 1:
     raise InputError(f'--join_seconds={seconds}', allowed='1 or more')
-  changed, processes = bool(values.allow_changed_config), _processes(values)
-  return CommandLine(config, pathlib.Path(workdir), changed, processes, seconds)
+  changed, overview = bool(values.allow_changed_config), bool(values.overview)
+  more = overview, _processes(values), seconds
+  return CommandLine(config, pathlib.Path(workdir), changed, *more)
 
 
 def help_text() -> str:
@@ -131,6 +138,20 @@ def _processes(values: flags.FlagValues) -> _Processes:
   return address, count, index
 
 
+def _not_a_flag(argument: str) -> InputError:
+  """The error for an argument that is none, with the flag that was meant."""
+  name, equals, value = argument.lstrip('-').partition('=')
+  name = name.replace('-', '_')
+  flag = difflib.get_close_matches(name, ['config', *_FLAGS], 1, cutoff=0.85)
+  field = nearest_field(name.removeprefix('config.'))
+  cure = 'python main.py --help lists every flag'
+  if re.match(r'[^-].*\.py', argument):
+    cure = f'--config={argument}'
+  elif known := ''.join(flag) or f'config.{field}' * bool(field):
+    cure = f'--{known}{equals}{value}'
+  return InputError(f'{argument!r}: not a flag', cure=cure)
+
+
 def _explain(error: Exception) -> InputError:
   """What absl, ml_collections or a config file raised, in three lines."""
   chain: list[BaseException] = [error]
@@ -150,6 +171,12 @@ def _explain(error: Exception) -> InputError:
     problem = '--config=FILE.py:ARGUMENT: this config takes no argument'
     cure = 'the same without what follows the colon'
     return InputError(problem, allowed='FILE.py without a colon', cure=cure)
-  problem = f'--config: {type(root).__name__}: {root}'
+  # In whose code: not this one's, nor that of the libraries and of Python.
+  here, place = str(pathlib.Path(__file__).parents[1]), ''
+  for link in chain:
+    for frame in traceback.extract_tb(link.__traceback__):
+      if not re.match(f'<|{re.escape(here)}|.*-packages', frame.filename):
+        place = f'{frame.filename}, line {frame.lineno}: '
+  problem = f'--config: {place}{type(root).__name__}: {root}'
   allowed = 'FILE.py with a get_config() that takes what follows a colon'
   return InputError(problem, allowed=allowed, cure=_EXAMPLE)

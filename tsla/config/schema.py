@@ -324,12 +324,21 @@ def check_field_name(name: str) -> None:
   if inside := [known for known in FIELDS if known.startswith(name + '.')]:
     problem = f'config.{name}: a section, not a field'
     raise InputError(problem, allowed=', '.join(inside))
-  leaves = {known.split('.')[-1]: known for known in FIELDS}
-  near = difflib.get_close_matches(name, FIELDS, n=1)
-  if leaf := difflib.get_close_matches(name.split('.')[-1], leaves, n=1):
-    near.append(leaves[leaf[0]])
-  cure = f'--config.{near[0]}=…' if near else 'python main.py --help lists all'
+  near = nearest_field(name)
+  cure = f'--config.{near}=…' if near else 'python main.py --help lists all'
   raise InputError(f'config.{name}: no such field', cure=cure)
+
+
+def nearest_field(name: str) -> str:
+  """The field that a name may stand for, as 'lr' does; '' if there is none."""
+  leaf = name.split('.')[-1]
+  leaves = {known.split('.')[-1]: known for known in FIELDS}
+  initials = {''.join(word[0] for word in k.split('_')): k for k in leaves}
+  if leaf in initials:
+    return leaves[initials[leaf]]
+  found = difflib.get_close_matches(name, FIELDS, n=1)
+  near = difflib.get_close_matches(leaf, leaves, n=1)
+  return (found or [leaves[known] for known in near] or [''])[0]
 
 
 def check_value(name: str, value: Any) -> None:

@@ -241,10 +241,10 @@ def check_space(directory: pathlib.Path, state: Any) -> None:
   """Raises InputError if the disk has no room for three of `state`."""
   leaves = jax.tree.leaves(state)
   need = _SPACE * sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
-  free = shutil.disk_usage(existing(directory)).free
-  if free < need:
+  disk = shutil.disk_usage(existing(directory))
+  if disk.total and disk.free < need:  # of 0 bytes, as /proc, it says nothing
     raise InputError(
-      f'workdir = {directory.parent}: {free / 1e6:,.1f} MB are free there',
+      f'workdir = {directory.parent}: {disk.free / 1e6:,.1f} MB are free there',
       allowed=f'{need / 1e6:,.1f} MB or more, {_SPACE} times the state',
       cure='make room, or another --workdir',
     )

@@ -5,6 +5,7 @@ What `describe` finds goes into the run's directory. `keep_compiled` and
 """
 
 import contextlib
+import hashlib
 import logging
 import os
 import pathlib
@@ -13,13 +14,14 @@ import shlex
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
 
 import jax
 
 from tsla.errors import InputError
-from tsla.files import user_cache
+from tsla.files import locked, user_cache
 
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint')
 _ROOT = pathlib.Path(__file__).parents[2]
@@ -82,6 +84,19 @@ def keep_compiled() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     jax.config.update('jax_compilation_cache_dir', str(folder))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+
+
+@contextlib.contextmanager
+def compiling_alone(program: str) -> Iterator[None]:
+  """Waits while another process compiles the program, to read it then."""
+  folder = jax.config.jax_compilation_cache_dir
+  kept = folder and jax.config.jax_enable_compilation_cache
+  with contextlib.ExitStack() as stack:
+    if kept and jax.process_count() == 1:  # else they compile together
+      name = hashlib.sha256(program.encode()).hexdigest()[:16] + '.lock'
+      with contextlib.suppress(OSError):  # of a folder that is only read
+        stack.enter_context(locked(pathlib.Path(folder) / name))
+    yield
 
 
 def hush() -> None:

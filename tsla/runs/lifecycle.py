@@ -30,7 +30,8 @@ class Interrupted(Exception):
   status = 'interrupted'
 
   def __init__(self, signum: int):
-    super().__init__(f'{signal.Signals(signum).name}: saved and stopped')
+    text = 'saved and stopped\n  next: the same command goes on from here'
+    super().__init__(f'{signal.Signals(signum).name}: {text}')
     self.exit_code = 128 + signum
 
 

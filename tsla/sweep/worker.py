@@ -59,8 +59,9 @@ class Worker:
     self.run, self.slot = run, slot
     self.log = workdir / 'logs' / f'{run.directory}.log'
     self.log.parent.mkdir(parents=True, exist_ok=True)
-    # A fork of a process that runs XLA would hang; a new one is spawned.
-    context = multiprocessing.get_context('spawn')
+    # A fork of a process that runs XLA would hang; a server has only imported.
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload([__name__])
     self._outcome, sender = context.Pipe(duplex=False)
     args = (run, workdir, self.log, sender, variables)
     self._process = context.Process(target=_work, args=args, name=run.directory)

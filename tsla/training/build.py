@@ -79,7 +79,8 @@ def build(
   """
   tables = tables_of(config, durations)
   first = first_state(config, dataset, durations, tables)
-  _check_network(config, dataset, first)
+  if programs.is_own(config.model.name):
+    _check_network(config, dataset, first)
   _check_range(config.smoothing, np.asarray(tables.theta))
   view, method = view_of(config), config_tables.method_of(config.smoothing)
   size = {'batch_size': config.batch_size, 'axis_name': devices.axis_name}
@@ -151,12 +152,15 @@ def first_state(
 ) -> TrainState:
   """The state before the first update; under `jax.eval_shape` its shapes."""
   make = _make_optimizer(config, durations)
+  # One program, not one for each shape; with the tables for an argument.
+  init = jax.jit(lambda t, params: make(optimizer.from_tables(t)).init(params))
+  tx = make(optimizer.from_tables(tables))
   target = _target(config.smoothing, dataset, lambda: UNIFORM)
   name = config.model.name
   with programs.explained(f'config.model.name = {name!r}', name):
     return step.create_state(
       create_configured(config.model, dataset.num_classes),
-      make(optimizer.from_tables(tables)),
+      tx._replace(init=functools.partial(init, tables)),
       seed=config.seed,
       image_shape=view_of(config).input_shape(dataset.image_shape),
       target=target.state,

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
@@ -80,7 +79,7 @@ def describe_and_predict(
   }
   network = Network(
     create_configured(model, dataset.num_classes),
-    *(jax.tree.map(jnp.asarray, variables), view, description),
+    *(jax.device_put(variables), view, description),
   )
   unseen = {n: s for n, s in dataset.splits.items() if n != 'train'}
   predicted = network.predict(unseen, config.eval_batch_size)

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 import ml_collections
-from clu import parameter_overview
+from clu.parameter_overview import get_parameter_overview
 
 import tsla
 from tsla.config.checks import check_own_method, validate
@@ -25,6 +25,7 @@ from tsla.errors import InputError
 from tsla.programs import sha256
 from tsla.runs.checkpoint import Checkpoints, check_space
 from tsla.runs.directory import RunDirectory
+from tsla.runs.environment import compiling_alone
 from tsla.runs.lifecycle import Interrupted, watch_progress, watch_signals
 from tsla.runs.log import RunLog
 from tsla.runs.manifest import digests, host_copy, named
@@ -34,7 +35,6 @@ from tsla.training import finished, parallel
 from tsla.training import teacher as teacher_lib
 from tsla.training.build import Compiled, build, check_fits, view_of
 from tsla.training.optimizer import end_of_smoothing
-from tsla.training.parallel import Devices
 from tsla.training.reporter import Diverged, Reporter
 from tsla.training.start import Start, check_origin, find_start
 from tsla.training.step import TrainState
@@ -48,13 +48,15 @@ def train_and_evaluate(
   workdir: str | os.PathLike,
   *,
   allow_changed_config: bool = False,
+  overview: bool = False,
 ) -> dict[str, float]:
   """Trains what `config` says, from the newest checkpoint in `workdir` if any.
 
   The run is a function of (config, data): one that was interrupted, and is
   started again with the same arguments, ends with the same bits on the CPU; one
   that is finished returns at once. `allow_changed_config` goes on with a run of
-  another config, as far as the shapes of its state fit.
+  another config, as far as the shapes of its state fit; `overview` lists the
+  parameters of the network.
 
   Returns the last evaluation on the test set, as `metrics.finalize`. Raises
   InputError, Diverged where a loss or the state is not finite (checkpoints
@@ -115,7 +117,9 @@ def train_and_evaluate(
       checkpoints.confirm(durations.total_steps)
       print(f'{directory.path}: this run is finished')
       return directory.result
-    run = build(config, dataset, durations, devices, teacher)
+    name = f'{config.model} {config.batch_size} {config.smoothing.target}'
+    with compiling_alone(f'state {name}'):
+      run = build(config, dataset, durations, devices, teacher)
     start = find_start(
       *(config, run.state, run.tables),
       *(checkpoints, durations, dataset.fingerprint),
@@ -128,20 +132,23 @@ def train_and_evaluate(
       *(start.step, durations.total_steps),
       **{'notes': dataset.notes, 'left_out': dataset.left_out},
     )
-    progress = Progress(
-      durations, config.batch_size, start.step, shown=jax.process_index() == 0
-    )
-    if found := [f'{n} = {flatten(config)[n]}' for n in asked.from_data]:
-      progress.say(f'from the data: {", ".join(found)}')
-    _announce(progress, dataset, devices, directory, start, durations)
-    kept = 0 if start.rows else start.step
+    kept, shown = 0 if start.rows else start.step, jax.process_index() == 0
+    progress = Progress(durations, config.batch_size, start.step, name, shown)
     with (
+      contextlib.closing(progress),
       directory.log(kept, start.saved.get('log')) as log,
       _noted(directory, checkpoints),
     ):
+      if overview:
+        progress.say(get_parameter_overview(start.state.params))
+      if found := [f'{n} = {flatten(config)[n]}' for n in asked.from_data]:
+        progress.say(f'from the data: {", ".join(found)}')
+      progress.say(_announcement(config, dataset, durations, start))
+      progress.say(f'devices    {devices.describe()}')
+      progress.say(f'directory  {directory.path}')
       reporter = Reporter(
         *(log, progress, durations, end_of_smoothing(run.tables)),
-        *(list(named(start.state)), alive),
+        *(list(named(start.state)), dataset.num_classes, alive),
       )
       reporter.copy_parent_log(start)
       state, test = _train(
@@ -197,11 +204,12 @@ def _train(
   but after it is probed, because it holds what the probe decided.
   """
   per_epoch, total = durations.steps_per_epoch, durations.total_steps
-  state, step = start.state, start.step
+  state, step, progress = start.state, start.step, reporter.progress
   while True:
     if step not in log.probes and _due(step, durations.probe_every):
       reporter.flush()
-      state = reporter.probe(step, state, run.probe)
+      with progress.compiling('probe'):
+        state = reporter.probe(step, state, run.probe)
     signum = stop_signal(state)
     at_end = step == total
     to_save = _due(step, durations.save_every) or step in durations.keep_steps
@@ -215,45 +223,48 @@ def _train(
     kinds = [k for k in kinds if due and step not in log.evaluations[k]]
     if kinds:
       reporter.flush()
-      reporter.evaluation(kinds[0], step, run.evaluate[kinds[0]](state))
+      with progress.compiling(f'{kinds[0]} metrics'.replace('eval', 'test')):
+        found = run.evaluate[kinds[0]](state)
+      reporter.evaluation(kinds[0], step, found)
       continue
     if at_end:
       return state, log.evaluations['eval'][step]
 
     in_epoch = step % per_epoch
     if in_epoch == 0:
-      reporter.progress.skip_time()
+      progress.skip_time()
     length = min(longest - in_epoch % longest, per_epoch - in_epoch)
-    state, row = run.train_chunk(state, length)
+    with progress.compiling('update'):
+      state, row = run.train_chunk(state, length)
     reporter.chunk(step, step + length, row)
     step += length
 
 
-def _announce(
-  progress: Progress,
+def _announcement(
+  config: ml_collections.ConfigDict,
   dataset: Dataset,
-  devices: Devices,
-  directory: RunDirectory,
-  start: Start,
   durations: Durations,
-) -> None:
-  """Tells a person what is about to run."""
-  if not start.step:
-    progress.say(parameter_overview.get_parameter_overview(start.state.params))
+  start: Start,
+) -> str:
+  """What is about to run, for a person."""
   splits = dataset.train, dataset.validation, dataset.test
   train, select, test = (f'{len(s.labels) if s else 0:,}' for s in splits)
-  progress.say(
-    f'{dataset.name}: {train} training images, {select} to select by, {test} '
-    f'test images, {dataset.num_classes} classes, '
-    f'{build_lib.image_bytes(dataset) / 1e6:,.1f} MB on each device'
-  )
-  for note in dataset.notes:
-    progress.say(f'{dataset.name}: {note}')
-  if start.note:
-    progress.say(start.note)
-  progress.say(
-    f'{devices.describe()}; {directory.path} from update {start.step:,} of '
+  smoothing, optimizer = config.smoothing, config.optimizer
+  drop = durations.at('smoothing.drop')
+  end = '' if drop is None else f', s = {drop / durations.steps_per_epoch:g}'
+  size = sum(leaf.size for leaf in jax.tree.leaves(start.state.params))
+  return (
+    f'data       {dataset.name}: {train} training images, {select} to select '
+    f'by, {test} test, {dataset.num_classes} classes\n'
+    f'smoothing  {smoothing.method}, theta = {smoothing.theta:g}{end}, '
+    f'schedule {smoothing.schedule}, rule {smoothing.rule or "none"}\n'
+    f'network    {config.model.name}, {size:,} parameters; see --overview\n'
+    f'optimiser  {optimizer.name}, learning rate {optimizer.learning_rate:g} '
+    f'({optimizer.schedule}), batch {config.batch_size}\n'
+    f'epochs     {config.epochs}, from update {start.step:,} of '
     f'{durations.total_steps:,}'
+    + ''.join(f'\n{dataset.name}: {note}' for note in dataset.notes)
+    + f'\n{start.note}' * bool(start.note)
   )
 
 

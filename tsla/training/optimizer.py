@@ -42,7 +42,7 @@ def tabulate(schedules: Schedules, total_steps: int) -> Tables:
     columns = Tables(*(jax.vmap(schedule)(counts) for schedule in schedules))
     return jax.tree.map(lambda c: c.astype(jnp.float32), columns)
 
-  tables = at(jnp.arange(total_steps + 1))
+  tables = at(np.arange(total_steps + 1, dtype=np.int32))
   if tables.theta.ndim != 1:
     shape = tables.theta.shape[1:]
     raise ValueError(f'theta is of shape {shape} at a count, not one number')

@@ -47,6 +47,7 @@ class Reporter:
   durations: Durations
   end: int  # update from which on the schedule's θ stays 0, whatever rules say
   arrays: Sequence[str]  # their names in the state
+  num_classes: int
   alive: Callable[[], None]  # called whenever something was done
   _pending: tuple[int, int, TrainMetrics, Future[float]] | None = None
   _has_probed: bool = False
@@ -68,10 +69,11 @@ class Reporter:
     self._pending = None
     row = _shortest(metrics)
     self.alive()
-    if before < self.end <= step and not self.log.decided:
-      self._switch(self.end)
+    ends = before < self.end <= step and not self.log.decided
     row['stage'] = 2 if self.log.decided or step > self.end else 1
-    rate = self.progress.update(step, row, ready.result())
+    rate = self.progress.update(step, row, ready.result(), stays=ends)
+    if ends:
+      self._switch(self.end)
     self._write('train', step, **row, images_per_second=rate)
     self._check_finite(before, step, metrics)
 
@@ -111,11 +113,8 @@ class Reporter:
       raise Diverged(f'NLL = {nll} in the {split} after update {step}', step)
     self.alive()
     self._write(kind, step, **found)
-    self.progress.say(
-      f'epoch {step // self.durations.steps_per_epoch}  {split} '
-      f'top-1 {found["top1"]:.2%}  top-5 {found["top5"]:.2%}  '
-      f'NLL {found["nll"]:.4f}  ECE {found["ece"]:.2%}'
-    )
+    figures = in_words(found, top5=self.num_classes > 5)
+    self.progress.say(f'epoch {self._epoch(step):g}  {split}  {figures}')
 
   def probe(
     self,
@@ -158,6 +157,16 @@ class Reporter:
 
   def _epoch(self, step: int) -> float:
     return step / self.durations.steps_per_epoch
+
+
+def in_words(found: dict[str, float], *, top5: bool) -> str:
+  """The figures of an evaluation in a line, with those of one's own."""
+  texts = [f'top-1 {100 * found["top1"]:.2f} %']
+  texts += [f'top-5 {100 * found["top5"]:.2f} %'] * top5
+  texts += [f'NLL {found["nll"]:.4f}', f'ECE {100 * found["ece"]:.2f} %']
+  others = ('top1', 'top5', 'nll', 'brier', 'ece', 'count', 'epoch')
+  texts += [f'{n} {v:.4f}' for n, v in found.items() if n not in others]
+  return '  '.join(texts)
 
 
 def _ready_at(row: TrainMetrics) -> float:

@@ -82,7 +82,7 @@ def create_state(
   """The state before the first update; `target` is its target's part."""
   # Named, so that `jax_default_prng_impl` cannot change a run.
   key = jax.random.key(seed, impl='threefry2x32')
-  images = jnp.zeros((1, *image_shape), jnp.float32)
+  images = np.zeros((1, *image_shape), np.float32)
   init = jax.jit(model.init, static_argnames='train')
   variables = init(key, images, train=False)
   params, batch_stats = variables['params'], variables.get('batch_stats', {})

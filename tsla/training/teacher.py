@@ -182,7 +182,7 @@ def restore(
     # By name: whatever optimiser trained it.
     step = run.status.get('step')
     variables = checkpoints.restore(dict(shapes), step, part=True, **misfit)
-  return model, jax.tree.map(jnp.asarray, variables)
+  return model, jax.device_put(variables)
 
 
 def _of_file(
