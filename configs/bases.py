@@ -12,6 +12,18 @@ from tsla.config.forms import config_hash, default_config
 from tsla.config.schema import FOLLOWING
 from tsla.errors import InputError
 
+# θ of each method, docs/methods.md, as its authors have it on a small set.
+THETAS = {
+  'label_smoothing': 0.1,
+  'negative': -0.4,
+  'max_suppression': 0.1,
+  'online': 0.5,
+  'margin': 0.1,
+  'confidence_penalty': 0.1,
+  'zipf': 1.0,
+  'class_similarity': 0.1,
+}
+
 
 def digits() -> ml_collections.ConfigDict:
   """scikit-learn's 8×8 digits, a ResNet-8 and one-pixel shifts: seconds."""
@@ -135,6 +147,23 @@ def lsr(
   config.smoothing.schedule = 'constant'
   config.smoothing.theta = theta
   return config
+
+
+def method(
+  config: ml_collections.ConfigDict, name: str
+) -> ml_collections.ConfigDict:
+  """A method of `THETAS`, to the end; class_similarity wants a teacher.run."""
+  if name not in THETAS:
+    raise InputError(
+      f'config argument {name!r}: no method',
+      allowed=', '.join(THETAS),
+      cure='--config=FILE.py:margin',
+    )
+  if name == 'class_similarity':  # label smoothing, and where ŷ comes from
+    config.smoothing.target = name
+  else:
+    config.smoothing.method = name
+  return lsr(config, THETAS[name])
 
 
 def tsla(

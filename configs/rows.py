@@ -64,6 +64,33 @@ def rules(base: Base, fixed: tuple[float, ...], drop: float) -> tuple[Row, ...]:
   )
 
 
+def methods(base: Base, drops: tuple[float, ...]) -> tuple[Row, ...]:
+  """The methods of docs/methods.md, to the end and in two stages.
+
+  Each measures its own σ², ρ, θ* and m(θ)/σ², and δ where it mixes labels.
+
+  Args:
+    base: what the experiments on the data set share.
+    drops: the s of the two stages, a row each.
+  """
+
+  def probed() -> ml_collections.ConfigDict:
+    return bases.probed(base())
+
+  # As MaxSup is published for convolutional networks: θ from 0.1 to 0.2.
+  rising = bases.method(probed(), 'max_suppression')
+  rising.smoothing.schedule = 'ramp'
+  rows = [Row('baseline', probed()), Row('max_suppression, ramp', rising)]
+  for name, theta in bases.THETAS.items():
+    taught = 'baseline' if name == 'class_similarity' else ''
+    whole = bases.method(probed(), name)
+    rows.append(Row(name, whole, taught))
+    for s in drops:
+      config = bases.tsla(whole.copy_and_resolve_references(), theta, None, s)
+      rows.append(Row(f'{name}({s:g})', config, taught))
+  return tuple(rows)
+
+
 def numerics(base: Base, drop: float) -> tuple[Row, ...]:
   """TSLA in both precisions; parameters and losses are float32 in either."""
   single = bases.tsla(base(), _THETA, None, drop)

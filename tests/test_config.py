@@ -212,6 +212,86 @@ def test_help_lists_every_field_with_type_and_default():
     assert f'--config.{name}: {type(field.default).__name__} =' in text
 
 
+def test_help_lists_the_options_of_each_method_and_schedule():
+  lines = list(map(str.strip, cli.help_text().splitlines()))
+  assert 'method margin: m = 10.0' in lines
+  assert 'schedule ramp: to = 0.2' in lines
+  assert not [line for line in lines if line.startswith('method zipf')]
+
+
+def with_method(method, theta=0.1, schedule='constant', **fields):
+  return changed(
+    smoothing__method=method,
+    smoothing__theta=theta,
+    smoothing__schedule=schedule,
+    **fields,
+  )
+
+
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
+    (
+      {'method': 'zipf', 'smoothing__options': 'm=5'},
+      r"zipf, uniform, constant have no option 'm'; they have: none",
+    ),
+    (
+      {'method': 'margin', 'smoothing__options': 'gamma=2'},
+      r"margin has no option 'gamma'; it has: m = 10\.0",
+    ),
+    (
+      {'method': 'margin', 'smoothing__options': 'to=0.3'},
+      r"margin has no option 'to'; it has: m = 10\.0",
+    ),
+    (
+      {'method': 'margin', 'smoothing__options': 'm=-1'},
+      r"method = 'margin': m = -1\.0 must be at least 0",
+    ),
+    (
+      {'method': 'negative'},
+      r"(?s)theta = 0\.1: .*'negative'.*-inf to 0\n",
+    ),
+    ({'method': 'zipf', 'theta': -0.1}, r"(?s)'zipf'\n.*0 to inf\n"),
+    (
+      {'method': 'label_smoothing', 'smoothing__target': 'class_similarity'},
+      r'(?s)exactly one.*teacher.matrix=FILE',
+    ),
+  ],
+)
+def test_a_method_s_options_and_bounds_are_its_own(fields, message):
+  with pytest.raises(InputError, match=message) as error:
+    validate(with_method(**fields))
+  assert len(str(error.value).splitlines()) <= 3
+
+
+@pytest.mark.parametrize('name', bases.THETAS)
+def test_each_method_may_be_ended_by_every_rule_that_speaks_of_it(name):
+  """delta asks about θ = 1, which is for mixtures of labels with θ > 0."""
+  config = bases.method(bases.digits(), name)
+  config.teacher.run = 'a'
+  config.smoothing.schedule, config.variance.every_epochs = 'auto', 1
+  mixes = name in ('label_smoothing', 'online', 'class_similarity')
+  for rule in ('mse', 'floor', 'plateau', 'optimal', *['delta'] * mixes):
+    config.smoothing.rule = rule
+    assert validate(config).smoothing.rule == rule
+  if not mixes:
+    config.smoothing.rule = 'delta'
+    with pytest.raises(InputError, match='rule=mse'):
+      validate(config)
+
+
+def test_a_config_of_a_method_takes_its_name():
+  get_config = importlib.import_module('configs.cifar100_method').get_config
+  assert get_config().smoothing.method == 'max_suppression'
+  for name, theta in bases.THETAS.items():
+    config = validate(get_config(name))
+    assert (config.smoothing.theta, config.epochs) == (theta, 200)
+    assert name in (config.smoothing.method, config.smoothing.target)
+  assert config.teacher.run.startswith('runs/cifar100_baseline-')
+  with pytest.raises(InputError, match="'ols': no method"):
+    get_config('ols')
+
+
 def test_the_hash_names_what_makes_the_run():
   plain = config_lib.config_hash(changed())
   assert config_lib.config_hash(changed(data__path='elsewhere')) == plain
@@ -275,6 +355,8 @@ IDLE = [
   ({}, 'teacher.view', 'clean', 'smoothing.target'),
   ({'smoothing.method': 'online'}, 'smoothing.target', 'prior', 'method'),
   ({'smoothing.method': 'online'}, 'teacher.view', 'clean', 'method'),
+  ({'smoothing.method': 'margin'}, 'smoothing.target', 'prior', 'method'),
+  ({}, 'teacher.matrix', 'rows.csv', 'smoothing.target'),
   ({}, 'variance.num_batches', 5, 'every_epochs'),
   ({}, 'variance.augment', False, 'every_epochs'),
   ({}, 'variance.mode', 'last_layer', 'every_epochs'),

@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
+from scipy.stats import rankdata
 
 import tsla
 from tsla.smoothing.method import logit_gradients
 from tsla.smoothing.methods import METHODS, class_means
 
-THETAS = (0.0, 0.1, 0.7, 1.0)
+THETAS = (-0.4, 0.0, 0.1, 0.7, 1.0)
 LOSSES = {name: make().loss for name, make in METHODS.items()}
 
 
@@ -60,11 +61,52 @@ def max_suppression(z, labels, y_hat):
   return z.max(-1) - z.mean(-1), gradient
 
 
+def margin(z, labels, y_hat, m=10.0):
+  """R = mean_k max(0, max z − z_k − m)."""
+  z, k = z.astype(np.float64), z.shape[-1]
+  highest = z == z.max(-1, keepdims=True)
+  excess = z.max(-1, keepdims=True) - z - m
+  beyond = excess > 0
+  share = highest / highest.sum(-1, keepdims=True)
+  gradient = (beyond.sum(-1, keepdims=True) * share - beyond) / k
+  return np.where(beyond, excess, 0).sum(-1) / k, gradient
+
+
+def confidence_penalty(z, labels, y_hat):
+  """R = Σ p log p, whose gradient is p_k (log p_k − R)."""
+  log_p = log_softmax(z.astype(np.float64), -1)
+  p = np.exp(log_p)
+  value = (p * log_p).sum(-1)
+  return value, p * (log_p - value[:, None])
+
+
+def zipf(z, labels, y_hat):
+  """R = KL(q ‖ p) over the classes that are not the label's."""
+  z = z.astype(np.float64)
+  values, gradients = np.zeros(len(z)), np.zeros_like(z)
+  for row, label in enumerate(labels):
+    others = np.arange(z.shape[-1]) != label
+    if others.any():
+      p = softmax(z[row, others])
+      q = 1 / rankdata(-z[row, others], method='min')
+      q /= q.sum()
+      values[row] = (q * np.log(q / p)).sum()
+      gradients[row, others] = p - q
+  return values, gradients
+
+
 PENALTIES = {
   'label_smoothing': label_smoothing,
+  'negative': label_smoothing,
   'max_suppression': max_suppression,
+  'margin': margin,
+  'confidence_penalty': confidence_penalty,
+  'zipf': zipf,
   'online': label_smoothing,
 }
+
+# Those of another loss.
+APART = [n for n in PENALTIES if n not in ('negative', 'online')]
 
 
 def expected_of(name, z, labels, theta, y_hat=None):
@@ -132,7 +174,7 @@ def test_the_highest_logits_share_the_gradient_of_max_suppression():
   assert_close(found, expected_of('max_suppression', z, labels, 0.5))
 
 
-@pytest.mark.parametrize('name', ['label_smoothing', 'max_suppression'])
+@pytest.mark.parametrize('name', APART)
 def test_masked_classes_and_examples_count_for_nothing(name):
   z, labels, _ = problem(6)
   labels = np.maximum(labels, 2)
@@ -147,18 +189,155 @@ def test_masked_classes_and_examples_count_for_nothing(name):
   assert not found[1][4].any()
 
 
-@pytest.mark.parametrize('name', ['label_smoothing', 'max_suppression'])
+@pytest.mark.parametrize('name', APART)
 def test_the_gradient_of_half_precision_is_rounded_once(name):
   z, labels, _ = problem(1000)
   z = jnp.asarray(z, jnp.bfloat16)
   value, gradient = measured(z, labels, 0.4, of=name)
   exact = np.asarray(z.astype(jnp.float32))
   expected, slope = expected_of(name, exact, labels, 0.4)
-  np.testing.assert_allclose(value, expected, rtol=4e-7)
+  np.testing.assert_allclose(value, expected, rtol=4e-7, atol=4e-7)
   assert gradient.dtype == jnp.bfloat16
   # Of 8 bits the last is half a unit off, and float32 adds its own error.
   gradient = np.asarray(gradient.astype(jnp.float32))
   np.testing.assert_allclose(gradient, slope, rtol=2**-8, atol=1e-7)
+
+
+def added(method, z, labels):
+  """R and its gradient: what θ = 1 adds to cross-entropy."""
+
+  def total(z, theta):
+    value = method.loss(z, jnp.asarray(labels), theta)
+    return value.sum(), value
+
+  of = jax.grad(total, has_aux=True)
+  z = jnp.asarray(z, jnp.float32)
+  with_it, without = (of(z, theta)[::-1] for theta in (1.0, 0.0))
+  return [np.subtract(*pair) for pair in zip(with_it, without, strict=True)]
+
+
+def test_a_margin_of_0_is_max_suppression():
+  z, labels, _ = problem(10)
+  z[:, 3] = z.max(-1)  # two share the highest place
+  found = added(METHODS['margin'](m=0.0), z, labels)
+  assert_close(found, max_suppression(z, labels, None), relative=2e-6)
+
+
+def test_within_the_margin_nothing_is_added_to_the_bit():
+  z, labels, _ = problem(10)
+  z = np.clip(z, -4, 5)
+  of = METHODS['margin']
+  for value in added(of(), z, labels):
+    np.testing.assert_array_equal(value, 0)
+  found = added(of(m=2.0), z, labels)
+  assert_close(found, margin(z, labels, None, m=2.0), relative=2e-6)
+  assert found[0].any()
+
+
+@pytest.mark.parametrize('k', [4, 400])
+def test_one_class_beyond_the_margin_weighs_a_kth(k):
+  z = np.zeros((1, k), np.float32)
+  z[0, :2] = 2, -10
+  value, gradient = added(METHODS['margin'](), z, [0])
+  np.testing.assert_allclose(value, [2 / k], atol=1e-6)
+  np.testing.assert_allclose(gradient[0, :2], [1 / k, -1 / k], atol=1e-7)
+  with pytest.raises(ValueError, match=r'm = -0\.5 must be at least 0'):
+    METHODS['margin'](m=-0.5)
+
+
+@pytest.mark.parametrize('k', [10, 1000])
+def test_the_confidence_penalty_sums_over_the_classes(k):
+  value, gradient = added(METHODS['confidence_penalty'](), np.ones((1, k)), [0])
+  np.testing.assert_allclose(value, [-np.log(k)], rtol=1e-6)  # no mean
+  np.testing.assert_allclose(gradient, 0, atol=1e-6)
+
+
+def test_zipf_ranks_equal_logits_alike_and_its_own_label_not():
+  z = np.array([[9.0, 2.0, 0.0, 2.0, 1.0]])
+  q = np.array([1, 1 / 4, 1, 1 / 3])
+  q /= q.sum()
+  p = softmax(z[0, 1:])
+  for own in (9.0, 1.5, -9.0):
+    z[0, 0] = own
+    value, gradient = added(METHODS['zipf'](), z, [0])
+    np.testing.assert_allclose(value, [(q * np.log(q / p)).sum()], atol=2e-6)
+    np.testing.assert_allclose(gradient[0, 1:], p - q, atol=1e-6)
+    np.testing.assert_allclose(gradient[0, 0], 0, atol=1e-7)
+
+
+def test_zipf_is_0_where_the_others_have_its_law_or_are_none():
+  law = np.log(1 / np.arange(1, 10, dtype=np.float64))
+  z = np.stack([np.append(law, 4.0), np.full(10, -np.inf)])
+  z[1, 9] = 4.0
+  value, gradient = added(METHODS['zipf'](), z, [9, 9])
+  np.testing.assert_allclose(value, 0, atol=1e-6)
+  np.testing.assert_allclose(gradient, 0, atol=1e-6)
+  with pytest.raises(ValueError, match='class indices, no soft labels'):
+    METHODS['zipf']().loss(jnp.zeros((2, 3)), jnp.full((2, 3), 1 / 3), 0.1)
+
+
+def test_negative_smoothing_has_no_lower_bound_nor_a_gradient_that_ends():
+  for high in (1e2, 1e4):
+    z = np.array([[high, 0, 0, 0]], np.float32)
+    value, gradient = measured(z, np.array([0]), -0.4, of='negative')
+    np.testing.assert_allclose(value, [-0.4 * 3 / 4 * high], rtol=1e-6)
+    expected = -0.4 * np.array([[3 / 4, -1 / 4, -1 / 4, -1 / 4]])
+    np.testing.assert_allclose(gradient, expected, rtol=1e-6)
+
+
+def test_each_method_states_the_bounds_of_its_theta():
+  infinite = float('inf')
+  bounds = {
+    name: (method.lowest, method.highest, method.mixture)
+    for name, method in ((n, make()) for n, make in METHODS.items())
+  }
+  assert bounds == {
+    'label_smoothing': (-infinite, 1, True),
+    'negative': (-infinite, 0, True),
+    'online': (0, 1, True),
+    **dict.fromkeys(
+      ('max_suppression', 'margin', 'confidence_penalty', 'zipf'),
+      (0, infinite, False),
+    ),
+  }
+
+
+def measured_batches(penalty, theta):
+  """The gradient's error of CE + θ·penalty, of 40 batches of 8 logits."""
+  rng = np.random.default_rng(0)
+  z = jnp.asarray(3 * rng.normal(size=(40, 8, 5)), jnp.float32)
+  labels = jnp.asarray(rng.integers(5, size=(40, 8)))
+
+  def pair(batch):
+    ends = logit_gradients(tsla.penalised(penalty), *batch)
+    return tuple(g.mean(0) for g in ends)
+
+  return tsla.gradient_statistics(pair, (z, labels), theta, batch_size=8)
+
+
+@pytest.mark.parametrize('scale', [0.1, 10.0])
+def test_another_scale_of_r_is_another_delta_and_the_same_training(scale):
+  """R → cR with θ → θ/c: m(θ)/σ² and its least value stay, θ* moves."""
+
+  def penalty(z, labels, y_hat, kept):
+    return z.max(-1) - z.mean(-1)
+
+  one = measured_batches(penalty, 0.3)
+  other = measured_batches(lambda *a: scale * penalty(*a), 0.3 / scale)
+  assert float(other.mse_ratio.value) == pytest.approx(
+    float(one.mse_ratio.value), rel=1e-5
+  )
+  assert float(other.theta_star.value) * scale == pytest.approx(
+    float(one.theta_star.value), rel=1e-4
+  )
+  assert float(other.delta.value) != pytest.approx(
+    float(one.delta.value), rel=0.2
+  )
+
+
+def test_a_margin_that_nothing_violates_has_a_delta_of_1_and_says_nothing():
+  found = measured_batches(lambda z, *a: 0 * z.max(-1), 0.3)
+  assert float(found.delta.value) == float(found.mse_ratio.value) == 1
 
 
 def test_what_a_penalty_is_given():

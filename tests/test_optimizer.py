@@ -126,6 +126,7 @@ def test_the_first_update_of_adamw_and_lamb_decays_as_configured(name):
     ('cosine', list(0.2 * (1 + np.cos(np.pi * np.arange(5) / 4)))),
     ('reversed', [0, 0, 0, 0, 0.4]),
     ('rising', [0, 0.04, 0.08, 0.12, 0.16]),  # of 10 updates
+    ('ramp', [0.4, 0.38, 0.36, 0.34, 0.32]),  # to 0.2
     ('auto', [0.4, 0.4, 0.4, 0, 0]),  # until a rule decides, at the longest
   ],
 )

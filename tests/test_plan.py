@@ -80,6 +80,36 @@ def test_the_paper_s_tables_cost_what_sharing_leaves(name, tmp_path, capsys):
   assert (together in text) == bool(taught)
 
 
+@pytest.mark.parametrize(
+  ('name', 'epochs', 'drops'),
+  [
+    ('digits', 30, (10, 20)),
+    ('fashion_mnist', 10, (4, 7)),
+    ('cifar100', 200, (120, 160)),
+  ],
+)
+def test_the_methods_tables_share_a_trunk_a_method(
+  name, epochs, drops, tmp_path
+):
+  """Baseline, MaxSup's ramp, and eight methods, each with two branches."""
+  loaded = table.load_table(f'configs/sweeps/{name}_methods.py')
+  runs = by_row(plan.plan(loaded, (0,), tmp_path))
+  assert len(runs) == len(loaded.rows) == 2 + 8 * 3
+  for run in runs.values():
+    assert run.config.epochs == epochs
+    assert run.config.variance.every_epochs == 1, 'each has its own probes'
+    method, _, drop = run.row.partition('(')
+    trunk = runs[method].directory if drop else ''
+    assert run.trunk == trunk
+    assert run.first_epoch == (float(drop[:-1]) if drop else 0)
+    taught = run.config.smoothing.target == 'class_similarity'
+    assert taught == (method == 'class_similarity') == bool(run.teacher)
+  trunks = [row for row in runs if '(' not in row][2:]
+  assert list(runs[trunks[0]].config.checkpoint_keep_epochs) == [*drops]
+  ramp = runs['max_suppression, ramp'].config.smoothing
+  assert (ramp.method, ramp.schedule) == ('max_suppression', 'ramp')
+
+
 def test_branches_fork_where_their_smoothing_ends():
   configs = {
     'TSLA(4)': tsla(4.0),

@@ -58,10 +58,32 @@ def test_a_decay_follows_its_curve_and_ends_at_exactly_zero(
 
 
 @pytest.mark.parametrize('steps', [1, 2, 41, 47, 49, 55, 61, 100])
-def test_a_rise_ends_at_exactly_theta(steps):
-  values = traced_values(tsla.linear_rise(0.4, steps), [0, steps, steps + 1])
-  expected = np.array([0, 0.4, 0.4], np.float32)
-  np.testing.assert_array_equal(values, expected)
+@pytest.mark.parametrize(
+  ('start', 'end'), [(0.0, 0.4), (0.1, 0.2), (0.5, 0.1), (-0.4, 0.4)]
+)
+def test_a_ramp_is_a_straight_line_that_ends_at_exactly_its_end(
+  start, end, steps
+):
+  counts = np.unique([0, steps // 2, steps - 1])
+  schedule = tsla.linear_ramp(start, end, steps)
+  expected = start + (end - start) * counts / steps
+  values = traced_values(schedule, counts)
+  np.testing.assert_allclose(values, expected, atol=1e-7)
+  ended = traced_values(schedule, [steps, steps + 1, 10**9])
+  np.testing.assert_array_equal(ended, np.float32(end))
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    ((np.nan, 0.1, 3), 'start = '),
+    ((0.1, np.inf, 3), 'end = '),
+    ((0.1, 0.2, 0), 'ramp_steps = 0'),
+  ],
+)
+def test_a_ramp_refuses_what_is_none(arguments, message):
+  with pytest.raises(ValueError, match=message):
+    tsla.linear_ramp(*arguments)
 
 
 @pytest.mark.parametrize(
@@ -72,6 +94,7 @@ def test_a_rise_ends_at_exactly_theta(steps):
     tsla.two_stage(np.float64(0.1), np.int64(3)),
     tsla.linear_decay(0.1, 3),
     tsla.cosine_decay(0.1, 3),
+    tsla.linear_ramp(0.1, 1, 3),
     tsla.piecewise((1, 0), (3,)),
   ],
 )

@@ -70,3 +70,27 @@ def test_a_target_of_no_class_or_no_temperature_is_refused():
   for temperature in (0.0, -1.0, np.nan):
     with pytest.raises(ValueError, match=f'temperature = {temperature}'):
       tsla.teacher(jnp.zeros(3), temperature)
+
+
+def test_class_similarity_is_the_cosine_of_the_classes_without_the_negative():
+  vectors = np.random.default_rng(0).normal(size=(7, 4))
+  vectors[5] = 0  # a class that no example has
+  y_hat = np.asarray(tsla.class_similarity(vectors))
+  assert y_hat.dtype == np.float32
+  for row, v in zip(y_hat, vectors, strict=True):
+    cosines = [
+      v @ w / (np.linalg.norm(v) * np.linalg.norm(w)) if v @ w > 0 else 0
+      for w in vectors
+    ]
+    expected = np.array(cosines) / sum(cosines) if any(cosines) else None
+    if expected is None:
+      expected = np.eye(7)[5]
+    np.testing.assert_allclose(row, expected, atol=1e-7)
+  assert (y_hat == 0).sum() > 7  # some classes point away from each other
+  np.testing.assert_allclose(y_hat.sum(1), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize('vectors', [np.ones(3), [[1.0, np.nan]]])
+def test_class_similarity_refuses_what_stands_for_no_class(vectors):
+  with pytest.raises(ValueError, match=r'must be finite, \[K, D\]'):
+    tsla.class_similarity(vectors)

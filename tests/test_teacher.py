@@ -1,7 +1,9 @@
 """A teacher from a file of pretrained weights, and those that are refused."""
 
 import hashlib
+import types
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ from tsla.config import forms as config_lib
 from tsla.config.checks import validate
 from tsla.data.datasets import Dataset, Split
 from tsla.errors import InputError
+from tsla.training import teacher
+from tsla.training.build import view_of
 
 
 def dataset(num_classes=5, channels=3):
@@ -81,6 +85,93 @@ def test_the_sha256_is_checked(config):
   config.teacher.weights_sha256 = '0' * 64
   with pytest.raises(InputError, match=r'config\.teacher\.weights_sha256 = '):
     teacher_of(config, dataset())
+
+
+def by_class(config, data, network):
+  """ŷ of each class in turn, as `build` asks for it."""
+  target = teacher.teacher_target(
+    *(network, data, view_of(config), config.eval_batch_size), by_class=True
+  )
+  seen = tsla.Seen(labels=np.arange(data.num_classes), indices=None)
+  return np.asarray(target.y_hat(target.arrays, target.state, seen))
+
+
+def test_class_similarity_is_the_cosine_of_mean_features(config):
+  """Over the training images as they are; a class has none here."""
+  images = np.random.default_rng(0).integers(0, 256, (7, 16, 16, 3), np.uint8)
+  labels = np.array([0, 2, 2, 1, 0, 4, 4], np.int32)
+  split = Split(images, labels)
+  data = Dataset('birds', split, split, tuple('abcde'), 'e' * 64)
+  config.eval_batch_size = 3
+  network = teacher_of(config, data)
+  seen = (np.float32(images) / 255 - 0.5) / 0.5
+  _, sown = network.model.apply(
+    network.variables, seen, train=False, mutable=['intermediates']
+  )
+  features = np.float64(sown['intermediates']['features'][0])
+  means = [features[labels == k].mean(0) for k in (0, 1, 2, 4)]
+  means = np.stack([v / np.linalg.norm(v) for v in means])
+  cosines = np.eye(5)
+  cosines[np.ix_([0, 1, 2, 4], [0, 1, 2, 4])] = np.maximum(means @ means.T, 0)
+  expected = cosines / cosines.sum(1, keepdims=True)
+  assert 0 < expected[0, 1] < 0.4
+  found = by_class(config, data, network)
+  np.testing.assert_allclose(found, expected, atol=1e-5)
+  np.testing.assert_array_equal(by_class(config, data, network), found)
+
+
+def test_a_file_says_how_alike_the_classes_are(config, tmp_path):
+  rows = np.random.default_rng(0).dirichlet(np.ones(5), 5)
+  config.teacher.weights = ''
+  config.teacher.matrix = str(tmp_path / 'rows.csv')
+  np.savetxt(config.teacher.matrix, rows, delimiter=',')
+  network = teacher_of(config, dataset())
+  np.testing.assert_allclose(
+    by_class(config, dataset(), network), rows, atol=1e-7
+  )
+  before = network.fingerprint()
+  np.savetxt(config.teacher.matrix, rows[::-1], delimiter=',')
+  assert teacher_of(config, dataset()).fingerprint() != before
+
+
+@pytest.mark.parametrize(
+  ('text', 'message'),
+  [
+    ('0.5,0.5\n0.5,0.5\n', '2 rows of 2 numbers'),
+    ('0.2,0.2,0.2,0.2,0.1\n' * 5, 'rows sum to 0.9 to 0.9'),
+    ('1.2,-0.2,0,0,0\n' * 5, 'the least number is -0.2'),
+    ('nan,0,0,0,1\n' * 5, 'rows sum to nan'),
+    ('1,0,0,0,0\n1,0\n', 'columns'),
+    ('a,b\n', 'could not convert'),
+    (None, 'No such file'),
+  ],
+)
+def test_a_file_of_no_such_rows_is_refused(config, tmp_path, text, message):
+  path = tmp_path / 'rows.csv'
+  if text is not None:
+    path.write_text(text)
+  config.teacher.weights, config.teacher.matrix = '', str(path)
+  with pytest.raises(InputError, match=message) as error:
+    teacher_of(config, dataset())
+  first, allowed, *_ = str(error.value).splitlines()
+  assert first.startswith('config.teacher.matrix = ')
+  assert '5 rows of 5 numbers >= 0' in allowed
+
+
+def test_a_network_without_features_tells_no_similarity(config):
+  class Bare(nn.Module):
+    @nn.compact
+    def __call__(self, x, *, train):
+      return nn.Dense(5)(x.reshape(len(x), -1))
+
+  data = dataset()
+  variables = Bare().init(jax.random.key(0), np.zeros((1, 64, 64, 3)), train=0)
+  network = teacher_of(config, data)._replace(
+    model=types.SimpleNamespace(apply=Bare().apply, dtype='float32'),
+    variables=variables,
+  )
+  with pytest.raises(InputError, match='sows no features'):
+    by_class(config, data, network)
 
 
 @pytest.mark.parametrize('fields', [{}, {'run': 'a', 'weights': 'b'}])

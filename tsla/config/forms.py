@@ -90,7 +90,7 @@ def config_hash(config: Config) -> str:
   """
   flat = flatten(config)
   fields = identity(flat)
-  paths = {'teacher.run', 'teacher.weights'} - unused(flat)
+  paths = {'teacher.run', 'teacher.weights', 'teacher.matrix'} - unused(flat)
   if config.data.name in ('folder', 'npz'):
     paths.add('data.path')
   fields |= {name: flat[name] for name in paths if flat[name]}

@@ -232,7 +232,7 @@ FIELDS: dict[str, Field] = {
   ),
   'smoothing.schedule': _choice(
     'theta over time; two_stage is TSLA, constant is LSR, reversed smooths '
-    'after s, rising to the end; auto: a rule finds s',
+    'after s, rising and ramp to the end; auto: a rule finds s',
     tables.SCHEDULES,
     'none',
   ),
@@ -244,7 +244,8 @@ FIELDS: dict[str, Field] = {
     example='0.1',
   ),
   'smoothing.target': _choice(
-    'y_hat; prior: class frequencies of the training set; teacher: its softmax',
+    'y_hat; prior: class frequencies of the training set; teacher: its '
+    'softmax; class_similarity: by how alike the classes are',
     tables.TARGETS,
     'uniform',
   ),
@@ -287,6 +288,11 @@ FIELDS: dict[str, Field] = {
   ),
   'teacher.weights_sha256': _text(
     '', "that file's SHA-256, checked if given", identity=False
+  ),
+  'teacher.matrix': _path(
+    'class_similarity: or a K x K .csv file, a row a class, each of sum 1',
+    identity=False,
+    example='FILE',
   ),
   'teacher.view': _choice(
     'what it sees: each augmented image, or once each image as it is',

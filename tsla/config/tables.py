@@ -70,7 +70,11 @@ SCHEDULES = {
   'cosine': _until(smoothing.cosine_decay),
   'reversed': _until(lambda t, s: smoothing.piecewise((0.0, t), (s,)), _METHOD),
   'rising': Entry(
-    lambda t, d: smoothing.linear_rise(t, d.total_steps), _THETA, _METHOD
+    lambda t, d: smoothing.linear_ramp(0.0, t, d.total_steps), _THETA, _METHOD
+  ),
+  'ramp': Entry(
+    lambda t, d, to=0.2: smoothing.linear_ramp(t, to, d.total_steps),
+    *(_THETA, _METHOD),
   ),
   'auto': Entry(
     _auto,
@@ -79,10 +83,15 @@ SCHEDULES = {
   ),
   FORM: Entry(takes=(*_DROP, *_ENDS)),
 }
-# A method with a target of its own has no use for another one.
+# A method with a target of its own has no use for another one, nor has one
+# that mixes no labels.
 _METHODS = {
-  name: Entry(make, takes=('smoothing.target',) * (make().target is None))
+  name: Entry(
+    make,
+    takes=('smoothing.target',) * (method.mixture and method.target is None),
+  )
   for name, make in METHODS.items()
+  for method in [make()]
 }
 
 
@@ -98,6 +107,10 @@ TARGETS = {
   'teacher': Entry(
     needs=(('teacher.run', 'teacher.weights'),),
     takes=('teacher.weights_sha256', 'teacher.view', 'teacher.temperature'),
+  ),
+  'class_similarity': Entry(
+    needs=(('teacher.run', 'teacher.weights', 'teacher.matrix'),),
+    takes=('teacher.weights_sha256',),
   ),
   FORM: Entry(),
 }
@@ -200,7 +213,7 @@ def target_of(
   if method.target is not None:
     where = f'config.smoothing.method = {options.method!r}'
     return programs.make(method.target, options.method, where, Target, task)
-  if options.target == 'teacher':
+  if options.target in ('teacher', 'class_similarity'):
     return teacher()
   return _made(options, 'target', Target, task)
 

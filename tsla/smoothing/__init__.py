@@ -36,12 +36,17 @@ from tsla.smoothing.schedules import (
   constant,
   cosine_decay,
   linear_decay,
-  linear_rise,
+  linear_ramp,
   none,
   piecewise,
   two_stage,
 )
-from tsla.smoothing.targets import class_prior, teacher, uniform
+from tsla.smoothing.targets import (
+  class_prior,
+  class_similarity,
+  teacher,
+  uniform,
+)
 from tsla.smoothing.transform import (
   LabelSmoothingState,
   current_theta,
@@ -69,6 +74,7 @@ __all__ = [
   'adaptive_smoothing',
   'auto_two_stage',
   'class_prior',
+  'class_similarity',
   'constant',
   'convert_theta',
   'cosine_decay',
@@ -78,7 +84,7 @@ __all__ = [
   'label_smoothing',
   'last_layer_statistics',
   'linear_decay',
-  'linear_rise',
+  'linear_ramp',
   'none',
   'observe',
   'penalised',

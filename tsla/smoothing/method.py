@@ -99,6 +99,8 @@ class Method(NamedTuple):
       another R is an accident of its scale.
     lowest: the least θ that makes sense.
     highest: the greatest.
+    sorts: whether the loss sorts the classes of each example, which is slow on
+      a CPU where they are many: a run says so.
 
   Example:
     >>> import tsla
@@ -111,6 +113,7 @@ class Method(NamedTuple):
   mixture: bool = False
   lowest: float = 0.0
   highest: float = float('inf')
+  sorts: bool = False
 
 
 def penalised(penalty: Penalty) -> Loss:

@@ -116,25 +116,32 @@ def cosine_decay(theta: ArrayLike, decay_steps: int) -> optax.Schedule:
   return _until(decay_steps, optax.cosine_decay_schedule(theta, decay_steps))
 
 
-def linear_rise(theta: ArrayLike, rise_steps: int) -> optax.Schedule:
-  """θ·count/rise_steps, exactly θ from rise_steps on: decay's mirror image.
+def linear_ramp(
+  start: ArrayLike, end: ArrayLike, ramp_steps: int
+) -> optax.Schedule:
+  """θ from `start` to `end` in a straight line, exactly `end` from there on.
+
+  It may rise, from 0 too, fall, or cross 0.
 
   Args:
-    theta: smoothing strength at the end of the rise; may be traced.
-    rise_steps: first update with all of it, an integer >= 1.
+    start: smoothing strength at count 0; may be traced.
+    end: smoothing strength from count ramp_steps on; may be traced.
+    ramp_steps: first update with `end`, an integer >= 1.
 
   Raises:
-    ValueError: theta is not a finite number, or rise_steps is no integer >= 1.
+    ValueError: start or end is not a finite number, or ramp_steps is no integer
+      >= 1.
 
   Example:
-    >>> theta = linear_rise(0.4, rise_steps=100)
+    >>> theta = linear_ramp(0.1, 0.2, ramp_steps=100)
     >>> [round(float(theta(count)), 6) for count in (0, 50, 100, 101)]
-    [0.0, 0.2, 0.4, 0.4]
+    [0.1, 0.15, 0.2, 0.2]
   """
-  _check_theta('theta', theta)
-  check_step('rise_steps', rise_steps, least=1)
-  rise = optax.linear_schedule(0.0, theta, rise_steps)
-  return _until(rise_steps, rise, theta)
+  _check_theta('start', start)
+  _check_theta('end', end)
+  check_step('ramp_steps', ramp_steps, least=1)
+  ramp = optax.linear_schedule(start, end, ramp_steps)
+  return _until(ramp_steps, ramp, end)
 
 
 def piecewise(

@@ -61,6 +61,40 @@ def class_prior(labels: ArrayLike, num_classes: int) -> jax.Array:
   return jnp.asarray(counts / values.size, jnp.float32)
 
 
+def class_similarity(vectors: ArrayLike) -> jax.Array:
+  """ŷ of each class by how alike the classes are, f32[K, K], a row a class.
+
+  ŷ_yk ∝ max(0, cos(v_y, v_k)): the class itself has the largest part, one that
+  points away none.
+
+  Args:
+    vectors: what stands for the classes, as their mean features, f[K, D];
+      concrete, not traced. One of length 0 is like itself only.
+
+  Raises:
+    ValueError: vectors are not finite, or no f[K, D].
+
+  Example:
+    >>> class_similarity([[1.0, 0.0], [3.0, 4.0], [0.0, -2.0]])
+    Array([[0.625, 0.375, 0.   ],
+           [0.375, 0.625, 0.   ],
+           [0.   , 0.   , 1.   ]], dtype=float32)
+
+  Reference:
+    Liu, JaJa, Class-Similarity Based Label Smoothing for Confidence
+    Calibration, arXiv:2006.14028, whose similarities are others.
+  """
+  v = np.asarray(vectors, np.float64)
+  if v.ndim != 2 or not np.isfinite(v).all():
+    raise ValueError(f'vectors of shape {v.shape} must be finite, [K, D].')
+  length = np.linalg.norm(v, axis=1, keepdims=True)
+  v = v / np.where(length == 0, 1, length)
+  cosines = np.maximum(v @ v.T, 0)
+  np.fill_diagonal(cosines, 1)
+  rows = cosines / cosines.sum(1, keepdims=True)
+  return jnp.asarray(rows, jnp.float32)
+
+
 def teacher(logits: ArrayLike, temperature: ArrayLike = 1.0) -> jax.Array:
   """A trained model's prediction, ŷ = softmax(logits / T), without gradient.
 

@@ -23,7 +23,7 @@ from tsla.training import optimizer, step
 from tsla.training import probe as probe_lib
 from tsla.training.parallel import Devices
 from tsla.training.step import Examples, TrainMetrics, TrainState
-from tsla.training.teacher import Teacher, teacher_target
+from tsla.training.teacher import ClassRows, Teacher, teacher_target
 
 
 class Compiled(NamedTuple):
@@ -71,7 +71,7 @@ def build(
   dataset: Dataset,
   durations: Durations,
   devices: Devices,
-  teacher: Teacher | None = None,
+  teacher: Teacher | ClassRows | None = None,
 ) -> Compiled:
   """Places the data on the devices and compiles nothing yet.
 
@@ -89,7 +89,10 @@ def build(
   ).apply
   target = _target(
     *(config.smoothing, dataset),
-    lambda: teacher_target(teacher, dataset, view, config.eval_batch_size),
+    lambda: teacher_target(
+      *(teacher, dataset, view, config.eval_batch_size),
+      by_class=config.smoothing.target == 'class_similarity',
+    ),
   )
   train = devices.replicate(
     step.Inputs(

@@ -19,6 +19,7 @@ from tsla.config.checks import check_own_method, validate
 from tsla.config.durations import Durations, resolve
 from tsla.config.forms import flatten, own_files
 from tsla.config.from_data import settle
+from tsla.config.tables import method_of
 from tsla.data import batches, datasets
 from tsla.data.datasets import Dataset
 from tsla.errors import InputError
@@ -40,7 +41,10 @@ from tsla.training.start import Start, check_origin, find_start
 from tsla.training.step import TrainState
 
 # Where things lie may differ between processes: what lies there is compared.
-_PLACES = {'data.path', 'teacher.run', 'teacher.weights', 'model.weights'}
+_PLACES = {
+  *('data.path', 'model.weights'),
+  *('teacher.run', 'teacher.weights', 'teacher.matrix'),
+}
 
 
 def train_and_evaluate(
@@ -146,6 +150,15 @@ def train_and_evaluate(
       progress.say(_announcement(config, dataset, durations, start))
       progress.say(f'devices    {devices.describe()}')
       progress.say(f'directory  {directory.path}')
+      sorts = method_of(config.smoothing).sorts
+      if (
+        sorts and jax.default_backend() == 'cpu' and dataset.num_classes >= 1000
+      ):
+        progress.say(
+          f'smoothing.method = {config.smoothing.method!r} sorts '
+          f'{dataset.num_classes:,} logits an example, which is slow on a CPU: '
+          'at 1,000 the loss takes 55 times as long as cross-entropy'
+        )
       reporter = Reporter(
         *(log, progress, durations, end_of_smoothing(run.tables)),
         *(list(named(start.state)), dataset.num_classes, alive),

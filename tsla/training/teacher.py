@@ -1,7 +1,12 @@
-"""The network whose predictions are ŷ: of a finished run, or of a file."""
+"""The network that ŷ follows from: of a finished run, or of a file.
+
+ŷ are its predictions, or how alike it finds the classes, which a file may say
+in its place.
+"""
 
 import functools
 import hashlib
+import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +20,7 @@ from tsla.data import array_cache
 from tsla.data.datasets import Dataset
 from tsla.data.pipeline import View, clean_view
 from tsla.errors import InputError
+from tsla.files import read_bytes, untrusted
 from tsla.models import create_configured, pretrained
 from tsla.runs.checkpoint import Checkpoints
 from tsla.runs.directory import RunRecord, read_run
@@ -48,15 +54,31 @@ class Teacher(NamedTuple):
     return digest.hexdigest()
 
 
-def teacher_target(
-  teacher: Teacher, dataset: Dataset, view: View, batch_size: int
-) -> smoothing.Target:
-  """ŷ is what the teacher predicts.
+class ClassRows(NamedTuple):
+  """ŷ of each class, as a file has it."""
 
-  With the view 'clean' it is asked now, `batch_size` images at a time, and what
-  it says of each image is kept on the device.
+  y_hat: np.ndarray  # f32[K, K], rows of sum 1
+
+  def fingerprint(self) -> str:
+    """SHA-256 of the numbers."""
+    return hashlib.sha256(self.y_hat.tobytes()).hexdigest()
+
+
+def teacher_target(
+  teacher: Teacher | ClassRows,
+  dataset: Dataset,
+  view: View,
+  batch_size: int,
+  by_class: bool = False,
+) -> smoothing.Target:
+  """ŷ is what the teacher predicts, or `by_class` how alike it finds them.
+
+  With the view 'clean', and by class, it is asked now, `batch_size` images at a
+  time, and what it says of each image or class is kept on the device.
   """
-  if teacher.view == 'augmented':
+  if isinstance(teacher, ClassRows):
+    return _of_classes(teacher.y_hat)
+  if teacher.view == 'augmented' and not by_class:
     return smoothing.Target(
       lambda variables, state, seen: teacher.predict(variables, seen.images),
       teacher.variables,
@@ -66,11 +88,15 @@ def teacher_target(
     'data': dataset.fingerprint,
     'batch': batch_size,
     'teacher': teacher.fingerprint(),
-    'network': jnp.dtype(teacher.model.dtype).name,
+    'network': jnp.dtype(getattr(teacher.model, 'dtype', 'float32')).name,
     'temperature': teacher.temperature,
     'jax': jax.__version__,
     'device': jax.local_devices()[0].device_kind,
   }
+  if by_class:
+    compute = functools.partial(_class_rows, teacher, dataset, view, batch_size)
+    rows = array_cache.cached_array('class_similarity', facts, compute)
+    return _of_classes(rows)
   images = dataset.train.images
   rows = array_cache.cached_array(
     *('y_hat', facts),
@@ -79,6 +105,37 @@ def teacher_target(
   return smoothing.Target(
     lambda rows, state, seen: rows[seen.indices].astype(jnp.float32), rows
   )
+
+
+def _of_classes(rows: np.ndarray) -> smoothing.Target:
+  rows = jnp.asarray(rows)
+  return smoothing.Target(lambda rows, state, seen: rows[seen.labels], rows)
+
+
+def _class_rows(
+  teacher: Teacher, dataset: Dataset, view: View, batch_size: int
+) -> np.ndarray:
+  """By the cosines of mean features, the last layer's input, f32[K, K]."""
+
+  @jax.jit
+  def of_batch(variables: Any, images: jax.Array) -> jax.Array:
+    images = clean_view(view, images)
+    _, sown = teacher.model.apply(
+      variables, images, train=False, mutable=['intermediates']
+    )
+    if 'features' not in sown.get('intermediates', {}):
+      problem = "smoothing.target = 'class_similarity': config.teacher"
+      allowed = 'a network that sows its features, or a file of teacher.matrix'
+      raise InputError(f'{problem} sows no features', allowed=allowed)
+    return sown['intermediates']['features'][0].astype(jnp.float32)
+
+  images, labels = dataset.train.images, dataset.train.labels
+  ask = functools.partial(of_batch, teacher.variables)
+  features = in_batches(ask, images, min(batch_size, len(images)))
+  means = np.zeros((dataset.num_classes, features.shape[1]))
+  for label in np.unique(labels):
+    means[label] = features[labels == label].mean(0, dtype=np.float64)
+  return np.asarray(smoothing.class_similarity(means))
 
 
 def _on_clean_images(
@@ -110,12 +167,14 @@ def in_batches(
 
 def load_teacher(
   options: 'Section', dataset: Dataset, view: View
-) -> Teacher | None:
-  """The teacher that the section `teacher` names; None where it names none.
+) -> Teacher | ClassRows | None:
+  """What the section `teacher` names; None where it names nothing.
 
   `view` is how the student sees its images. Raises InputError for one that is
   not there, not finished, or of other classes or other input.
   """
+  if options.matrix:
+    return _class_rows_of(options.matrix, dataset)
   if options.run:
     run = _finished_run(options.run, dataset.name, view)
     fits = f'does not fit the {dataset.num_classes} classes of {dataset.name}'
@@ -130,6 +189,21 @@ def load_teacher(
   else:
     return None
   return Teacher(model, variables, options.temperature, options.view)
+
+
+def _class_rows_of(path: str, dataset: Dataset) -> ClassRows:
+  where, k = f'config.teacher.matrix = {path!r}', dataset.num_classes
+  allowed = f'a .csv file of {k} rows of {k} numbers >= 0, each row of sum 1'
+  with untrusted(where, allowed=allowed):
+    text = io.StringIO(read_bytes(path).decode())
+    rows = np.loadtxt(text, delimiter=',', ndmin=2)
+    if rows.shape != (k, k):
+      raise ValueError(f'{rows.shape[0]} rows of {rows.shape[1]} numbers')
+    sums, least = rows.sum(1, keepdims=True), rows.min()
+    if not (least >= 0 and np.allclose(sums, 1, rtol=0, atol=1e-3)):
+      ends = f'{sums.min():g} to {sums.max():g}'
+      raise ValueError(f'its rows sum to {ends}, the least number is {least:g}')
+  return ClassRows((rows / sums).astype(np.float32))
 
 
 def check_source(options: 'Section', data_name: str, view: View) -> None:
