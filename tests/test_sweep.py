@@ -260,6 +260,28 @@ def test_slurm_gets_one_array_a_stage(write_table, tmp_path):
 
 
 @pytest.mark.parametrize(
+  ('text', 'message'),
+  [(None, 'No such file'), ('0.5,0.5\n' * 2, '2 rows of 2 numbers')],
+)
+def test_a_matrix_of_no_use_is_refused_before_the_first_run(
+  write_table, tmp_path, capsys, text, message
+):
+  matrix, workdir = tmp_path / 'rows.csv', tmp_path / 'runs'
+  if text:
+    matrix.write_text(text)
+  flags = [
+    *(f'--table={write_table()}', f'--workdir={workdir}'),
+    '--config.smoothing.target=class_similarity',
+    f'--config.teacher.matrix={matrix}',
+  ]
+  assert sweep.main(flags) == 2
+  err = capsys.readouterr().err
+  assert 'config.teacher.matrix' in err and message in err
+  assert len(err.splitlines()) <= 3
+  assert not list(workdir.glob('*/'))
+
+
+@pytest.mark.parametrize(
   ('flags', 'message'),
   [
     (['--only=18'], '--only=18: no such run'),

@@ -12,6 +12,7 @@ from tsla.runs.directory import read_saved, state_of
 from tsla.sweep.plan import PlannedRun
 from tsla.training.build import check_fits
 from tsla.training.start import read_weights
+from tsla.training.teacher import class_rows_of
 
 
 def check_inputs(runs: Sequence[PlannedRun], workdir: pathlib.Path) -> None:
@@ -34,6 +35,9 @@ def check_inputs(runs: Sequence[PlannedRun], workdir: pathlib.Path) -> None:
     if key not in loaded:
       loaded[key] = datasets.load_dataset(config.data)
     dataset = loaded[key]
+    path = config.teacher.matrix
+    if path and (path, key) not in loaded:
+      loaded[path, key] = class_rows_of(path, dataset)
     check_fits(config, dataset, memory=None)
     examples = len(dataset.train.labels)
     per_epoch = batches.steps_per_epoch(examples, config.batch_size)

@@ -174,7 +174,7 @@ def load_teacher(
   not there, not finished, or of other classes or other input.
   """
   if options.matrix:
-    return _class_rows_of(options.matrix, dataset)
+    return class_rows_of(options.matrix, dataset)
   if options.run:
     run = _finished_run(options.run, dataset.name, view)
     fits = f'does not fit the {dataset.num_classes} classes of {dataset.name}'
@@ -191,7 +191,8 @@ def load_teacher(
   return Teacher(model, variables, options.temperature, options.view)
 
 
-def _class_rows_of(path: str, dataset: Dataset) -> ClassRows:
+def class_rows_of(path: str, dataset: Dataset) -> ClassRows:
+  """ŷ of each class out of a file; InputError for one that is of no use."""
   where, k = f'config.teacher.matrix = {path!r}', dataset.num_classes
   allowed = f'a .csv file of {k} rows of {k} numbers >= 0, each row of sum 1'
   with untrusted(where, allowed=allowed):
