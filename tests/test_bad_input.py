@@ -106,6 +106,11 @@ BAD = {
   # fields
   'unknown field': (set_to('smoothing.tetha', 0.1), 'smoothing.theta'),
   'a short name': (set_to('lr', 0.1), '--config.optimizer.learning_rate=…'),
+  'a name that is too short': (set_to('m', 5), 'next: python main.py --help'),
+  'an option as a field': (
+    set_to('smoothing.m', 5),
+    "--config.smoothing.options='m=…', an option of method margin: m = 10.0",
+  ),
   'unknown section': (set_to('learning_rate', -5), 'optimizer.learn'),
   'a section': (set_to('smoothing', 0.1), 'smoothing.theta'),
   'wrong type': (set_to('epochs', 'many'), 'whole number >= 1'),

@@ -256,6 +256,13 @@ def with_method(method, theta=0.1, schedule='constant', **fields):
       {'method': 'label_smoothing', 'smoothing__target': 'class_similarity'},
       r'(?s)exactly one.*teacher.matrix=FILE',
     ),
+    (
+      {
+        **{'method': 'label_smoothing', 'teacher__run': 'a'},
+        **{'smoothing__target': 'class_similarity', 'teacher__matrix': 'b'},
+      },
+      r'^config\.teacher\.run and config\.teacher\.matrix are set, but',
+    ),
   ],
 )
 def test_a_method_s_options_and_bounds_are_its_own(fields, message):

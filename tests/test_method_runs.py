@@ -658,9 +658,9 @@ SWITCHES = ('constant', 'two_stage', 'linear', 'auto')
 
 @pytest.fixture(scope='module')
 def digits(folder):
-  """The config of a method on the whole of the digits, 44 updates an epoch."""
+  """The config of a method on the digits, 40 updates an epoch."""
   base = bases.probed(bases.digits())
-  base.epochs, base.log_every_steps = 4, 11
+  base.epochs, base.log_every_steps = 4, 10
   base.checkpoint_keep_epochs = (1, 2)
   base.variance.num_batches = 4
 

@@ -92,7 +92,7 @@ def _check_needs(flat: Mapping[str, Any], problems: Problems) -> None:
       given = [name for name in fields if flat[name] != defaults[name]]
       if given and (len(given) == 1 or need in names):
         continue  # several units of a duration are refused with their values
-      fields = fields[: len(names)]  # of a duration the first unit
+      fields = given or fields[: len(names)]  # of a duration the first unit
       units = ' (or _steps, _percent)' * bool(FIELDS[fields[0]].duration)
       them, are = ('it', 'is') if need in names else ('exactly one', 'are')
       flags = [f'config.{name}' for name in fields]

@@ -290,7 +290,7 @@ FIELDS: dict[str, Field] = {
     '', "that file's SHA-256, checked if given", identity=False
   ),
   'teacher.matrix': _path(
-    'class_similarity: or a K x K .csv file, a row a class, each of sum 1',
+    'for class_similarity a K x K .csv file, a row a class, each of sum 1',
     identity=False,
     example='FILE',
   ),
@@ -330,8 +330,11 @@ def check_field_name(name: str) -> None:
   if inside := [known for known in FIELDS if known.startswith(name + '.')]:
     problem = f'config.{name}: a section, not a field'
     raise InputError(problem, allowed=', '.join(inside))
-  near = nearest_field(name)
+  near, (section, _, leaf) = nearest_field(name), name.rpartition('.')
   cure = f'--config.{near}=…' if near else 'python main.py --help lists all'
+  options = tables.help_on_options(f'{section}.options')
+  if owners := '; '.join(text for text in options if f' {leaf} = ' in text):
+    cure = f"--config.{section}.options='{leaf}=…', an option of {owners}"
   raise InputError(f'config.{name}: no such field', cure=cure)
 
 
@@ -339,9 +342,9 @@ def nearest_field(name: str) -> str:
   """The field that a name may stand for, as 'lr' does; '' if there is none."""
   leaf = name.split('.')[-1]
   leaves = {known.split('.')[-1]: known for known in FIELDS}
-  initials = {''.join(word[0] for word in k.split('_')): k for k in leaves}
-  if leaf in initials:
-    return leaves[initials[leaf]]
+  for known in leaves:
+    if '_' in known and leaf == ''.join(w[0] for w in known.split('_')):
+      return leaves[known]
   found = difflib.get_close_matches(name, FIELDS, n=1)
   near = difflib.get_close_matches(leaf, leaves, n=1)
   return (found or [leaves[known] for known in near] or [''])[0]
