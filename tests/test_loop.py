@@ -54,7 +54,7 @@ def test_a_run_says_what_it_does_in_the_order_in_which_it_does_it(finished):
       'compiling the test metrics, once\n',
       'epoch 1  test  top-1 ',
       'epoch 2.0/4  stage 1  theta 0.4 ',
-      'epoch 2, update 8: label smoothing is dropped, stage 2\n',
+      'epoch 2, update 8: smoothing is dropped, stage 2\n',
       'epoch 2  test  top-1 ',
       'epoch 4.0/4  stage 2  theta 0 ',
       'epoch 4  test  top-1 ',

@@ -465,17 +465,20 @@ def test_stage_two_is_where_theta_stays_0(scheduled, tmp_path, schedule):
     same_end(tmp_path / 'branch', whole)
 
 
-def test_a_ramp_crosses_0_and_goes_on(folder, programs, tmp_path):
+def test_a_ramp_crosses_0_and_goes_on(folder, programs, tmp_path, capsys):
   """θ is 0 before one gradient, which is not the end of smoothing."""
   config = configure(
     folder,
     smoothing__method='label_smoothing',
+    smoothing__target='prior',
     smoothing__schedule='ramp',
     smoothing__drop_epochs=-1.0,
     smoothing__options='to=-0.4',
     smoothing__reset_momentum=True,
   )
   loop.train_and_evaluate(config, tmp_path)
+  said = 'label_smoothing, to=-0.4, y_hat prior, theta = 0.4, schedule ramp'
+  assert f'smoothing  {said}' in capsys.readouterr().err
   thetas = 0.4 - 0.05 * np.arange(16)
   thetas[8] = 0
   assert_stages(tmp_path, list(thetas), 2, [])

@@ -137,6 +137,7 @@ def train_and_evaluate(
       **{'notes': dataset.notes, 'left_out': dataset.left_out},
     )
     kept, shown = 0 if start.rows else start.step, jax.process_index() == 0
+    name += f' {config.smoothing.method}'  # its programs, but not its state
     progress = Progress(durations, config.batch_size, start.step, name, shown)
     with (
       contextlib.closing(progress),
@@ -266,10 +267,12 @@ def _announcement(
   drop = durations.at('smoothing.drop')
   end = '' if drop is None else f', s = {drop / durations.steps_per_epoch:g}'
   size = sum(leaf.size for leaf in jax.tree.leaves(start.state.params))
+  y_hat = f'y_hat {smoothing.target}' * (smoothing.target != 'uniform')
+  method = filter(None, (smoothing.method, smoothing.options, y_hat))
   return (
     f'data       {dataset.name}: {train} training images, {select} to select '
     f'by, {test} test, {dataset.num_classes} classes\n'
-    f'smoothing  {smoothing.method}, theta = {smoothing.theta:g}{end}, '
+    f'smoothing  {", ".join(method)}, theta = {smoothing.theta:g}{end}, '
     f'schedule {smoothing.schedule}, rule {smoothing.rule or "none"}\n'
     f'network    {config.model.name}, {size:,} parameters; see --overview\n'
     f'optimiser  {optimizer.name}, learning rate {optimizer.learning_rate:g} '

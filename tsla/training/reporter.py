@@ -149,7 +149,7 @@ class Reporter:
 
   def _switch(self, step: int) -> None:
     where = f'epoch {self._epoch(step):g}, update {step}'
-    self.progress.say(f'{where}: label smoothing is dropped, stage 2')
+    self.progress.say(f'{where}: smoothing is dropped, stage 2')
     self._write('switch', step)
 
   def _write(self, kind: str, step: int, **values: float | None) -> None:
