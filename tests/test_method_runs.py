@@ -572,11 +572,11 @@ def test_a_rule_that_fires_when_the_schedule_has_ended_switches_nothing(
   file = io.StringIO()
   board = types.SimpleNamespace(add_scalar=lambda *args: None)
   progress = types.SimpleNamespace(
-    update=lambda *args: None, say=lambda text: None
+    update=lambda *args, stays: None, say=lambda text: None
   )
   steps = durations.Durations(4, 16)
   log = RunLog(file, board)
-  reporter = Reporter(log, progress, steps, 8, [], lambda: None)
+  reporter = Reporter(log, progress, steps, 8, [], 10, lambda: None)
   for step in (4, 8, 12):
     theta = 0.4 if step <= min(drop, 8) else 0.0
     reporter.chunk(step - 4, step, TrainMetrics(0.5, 0.5, 0.5, theta, 0.1))
