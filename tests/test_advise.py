@@ -32,6 +32,7 @@ from tsla.commands import advise
 from tsla.config import cli
 from tsla.config.from_data import settle
 from tsla.data import datasets
+from tsla.data.datasets import Split
 from tsla.errors import InputError
 from tsla.evaluation.two_way import Estimate
 from tsla.report.results import Results
@@ -46,6 +47,10 @@ LSR, TSLA = Arm('label_smoothing', 0.1, 0), Arm('label_smoothing', 0.1, 21)
 OTHER = Arm('label_smoothing', 0.2, 0)
 BASE = '--config=configs/digits_baseline.py'
 BEGAN = 'python main.py ' + BASE
+TEST, OTHERS = (
+  Split(np.full((2001, 2, 2, 1), level, np.uint8), np.arange(2001) % 3)
+  for level in (0, 1)
+)
 
 
 def dataset(held=143, test=360, fingerprint='732680fe4706e693d8923562f002'):
@@ -186,16 +191,16 @@ def test_several_methods_are_further_arms_once_each():
 
 def test_another_plan_in_a_folder_is_refused_by_what_differs(tmp_path):
   asked = planned(budget=23)
-  assert asked.save(tmp_path) == []
+  assert asked.save(tmp_path, TEST) == []
   content = (tmp_path / 'plan.json').read_bytes()
-  asked.save(tmp_path)
+  asked.save(tmp_path, TEST)
   with pytest.raises(InputError) as error:
-    planned(budget=24, metrics=('nll',), nll=0.5).save(tmp_path)
+    planned(budget=24, metrics=('nll',), nll=0.5).save(tmp_path, TEST)
   assert 'other now: metrics, worth, budget' in str(error.value)
   assert len(str(error.value).splitlines()) == 3
   other = planned(budget=23, data=dataset(fingerprint='aa' * 20))
   with pytest.raises(InputError, match='other now: data'):
-    other.save(tmp_path)
+    other.save(tmp_path, OTHERS)
   assert (tmp_path / 'plan.json').read_bytes() == content
   begun = json.loads(content)
   assert begun['hash'] == asked.hash and begun['budget'] == 23
@@ -204,28 +209,32 @@ def test_another_plan_in_a_folder_is_refused_by_what_differs(tmp_path):
 def test_a_sweep_s_folder_is_refused(tmp_path):
   (tmp_path / 'table.json').write_text('{}')
   with pytest.raises(InputError, match='a sweep is there'):
-    planned().save(tmp_path)
+    planned().save(tmp_path, TEST)
   assert not (tmp_path / 'plan.json').exists()
 
 
 def test_finished_advices_on_the_same_data_are_counted_once_and_for_all(
   tmp_path,
 ):
-  folders = {name: tmp_path / name for name in 'abcdef'}
+  folders = {name: tmp_path / name for name in 'abcdefg'}
   for folder in folders.values():
     folder.mkdir()
-  planned(budget=23).save(folders['a'])
+  planned(budget=23).save(folders['a'], TEST)
   (folders['a'] / 'advice.json').write_text('{}')
-  planned(budget=24).save(folders['b'])  # which is not finished
+  planned(budget=24).save(folders['b'], TEST)  # which is not finished
   other = planned(budget=23, data=dataset(fingerprint='aa' * 20))
-  other.save(folders['c'])
+  other.save(folders['c'], OTHERS)
   (folders['c'] / 'advice.json').write_text('{}')
   (folders['d'] / 'plan.json').write_text('{')
-  planned(budget=25).save(folders['e'])
-  (folders['e'] / 'advice.json').write_text('{}')  # the plan that is asked for
-  assert planned(budget=25).save(folders['f']) == ['a']
+  # The same images, with other validation images or wrong labels.
+  held = planned(budget=25, data=dataset(fingerprint='bb' * 20))
+  held.save(folders['e'], TEST)
+  (folders['e'] / 'advice.json').write_text('{}')
+  (folders['g'] / 'advice.json').write_text('{}')
+  planned(budget=25).save(folders['g'], TEST)  # the plan that is asked for
+  assert planned(budget=25).save(folders['f'], TEST) == ['a', 'e']
   (folders['b'] / 'advice.json').write_text('{}')  # too late
-  assert planned(budget=25).save(folders['f']) == ['a']
+  assert planned(budget=25).save(folders['f'], TEST) == ['a', 'e']
 
 
 @pytest.mark.parametrize(
@@ -303,6 +312,8 @@ class Fake:
     self.noise, self.images, self.calls = noise, images, []
 
   def __call__(self, stage, arms, seeds, after):
+    if BASELINE in self.gone:
+      raise study.Failed('a run of the baseline diverged')
     names = [arm.name for arm in arms]
     self.calls.append((stage, names, [*seeds], after))
     return {
@@ -385,8 +396,41 @@ def test_an_arm_that_diverges_in_the_screen_is_left_out_and_named():
   everything = [arm.name for arm in advice.plan.arms]
   with pytest.raises(study.Failed, match='every arm'):
     study.follow_plan(planned(), Fake(gone=everything))
-  with pytest.raises(study.Failed, match=r'must confirm: LSR\(0.1\)$'):
-    study.follow_plan(planned(budget=24), Fake(gone=[LSR.name]))
+
+
+def test_of_an_arm_that_diverges_as_it_confirms_nothing_is_told():
+  class Late(Fake):
+    def __call__(self, stage, arms, seeds, after):
+      self.gone = [LSR.name] if len(seeds) > 6 else []
+      return super().__call__(stage, arms, seeds, after)
+
+  # Told better at the first look for all but NLL; NLL goes on, and it diverges.
+  class Unsure(Late):
+    def values(self, name, metric, seeds):
+      quiet = super().values(name, metric, seeds)
+      wild = 0.5 * (-1.0) ** np.array(seeds)[:, None]
+      return quiet + wild * (name != BASELINE and metric == 'nll')
+
+  train = Unsure({LSR.name: 0.3})
+  advice = study.follow_plan(planned(), train)
+  assert [len(call[2]) for call in train.calls][:3] == [4, 6, 10]
+  found = {v.question.metric: v for v in advice.verdicts}
+  assert advice.diverged == [LSR.name]
+  for finding in found.values():
+    assert finding.comparison.arm == LSR
+    assert (finding.told, finding.kind) == (0, 'no_evidence')
+    assert finding.gain_below == math.inf
+  # Without a screen the other arm is still asked about, at no easier level.
+  both = Fake({TSLA.name: 0.3})
+  advice = study.follow_plan(planned(budget=24), both)
+  one = Fake({TSLA.name: 0.3}, gone=[LSR.name])
+  less = study.follow_plan(planned(budget=24), one)
+  assert less.diverged == [LSR.name]
+  for old, new in zip(advice.verdicts, less.verdicts, strict=True):
+    assert new.kind == 'smooth' and new.comparison.arm == TSLA
+    assert (new.level, new.comparison.p_value) == (
+      *(old.level, old.comparison.p_value),
+    )
 
 
 # What runs said.
@@ -706,7 +750,8 @@ def test_no_evidence_says_what_it_would_take():
   assert 'could have told 29.98 points² at this look.' in found.text
   found = words(a_verdict('no_evidence', means=(0.0,), error=0.0))
   assert found.text == (
-    'There is no noise to compare with: too few pairs, or all are alike.'
+    'There is no noise to compare with: too few pairs, all alike, or a run '
+    'that diverged.'
   )
 
 
@@ -952,9 +997,9 @@ def test_a_failed_or_stopped_advice_says_how_to_go_on(
 ):
   argv = [f'--workdir={tmp_path}', '--budget=24', '--worth=top1=0.01']
   again = shlex.join(['python', '-m', 'tsla', 'advise', *argv])
-  faked.gone = [LSR.name]
+  faked.gone = [BASELINE]
   code, _, err = run(capsys, *argv)
-  assert code == 1 and again in err and 'LSR(0.1)' in err
+  assert code == 1 and again in err and 'baseline' in err
   stop = Interrupted(signal.SIGTERM)
   faked.measure = lambda: (_ for _ in ()).throw(stop)
   code, _, err = run(capsys, *argv)

@@ -16,7 +16,7 @@ from tsla.advise.decision import Arm, Question
 from tsla.config.checks import validate
 from tsla.config.forms import config_hash
 from tsla.config.schema import Config
-from tsla.data.datasets import Dataset
+from tsla.data.datasets import Dataset, Split
 from tsla.errors import InputError
 from tsla.runs.predictions import MOST_LOGITS
 from tsla.sweep import outline
@@ -34,6 +34,7 @@ _LOOKS = (0.375, 0.625, 1)  # shares of the seeds
 _FEWEST_FIXED = 10  # seeds, of the plan without a screen
 _LEAST = 33.2  # baseline runs that are left to confirm after a screen
 _PART = 5  # a selection has at least so small a part of the test images
+_SOME_IMAGES = 1000  # at most, by which test images are known again
 _ROUNDING = 1e-9
 
 
@@ -107,13 +108,15 @@ class Plan:
     chosen, rest = np.sort(order[:first]), np.sort(order[first:])
     return {'screen': chosen, 'confirm': rest}
 
-  def save(self, workdir: pathlib.Path) -> list[str]:
+  def save(self, workdir: pathlib.Path, test: Split) -> list[str]:
     """Writes it; InputError: the folder is another plan's, or a sweep's.
 
-    Returns which advices on the same data were finished beside it before it was
-    begun, by their folders' names.
+    Returns which advices on the same test images were finished beside it before
+    it was begun, by their folders' names.
     """
     content = json.loads(json.dumps(dataclasses.asdict(self)))
+    some = test.images[:: len(test.labels) // _SOME_IMAGES + 1]
+    seen = hashlib.sha256(test.labels.tobytes() + some.tobytes()).hexdigest()
     path, cure = workdir / NAME, 'another --workdir'
     if path.exists():
       begun = files.read_object(path, newest=_FORMAT)
@@ -128,10 +131,10 @@ class Plan:
     for other in sorted(workdir.parent.glob(f'*/{NAME}')):
       with contextlib.suppress(InputError):
         begun = files.read_object(other, newest=_FORMAT)
-        same = begun.get('data') == self.data and begun.get('hash') != self.hash
+        same = begun.get('test') == seen and begun.get('hash') != self.hash
         if same and (other.parent / ADVICE).exists():
           earlier.append(other.parent.name)
-    content |= {'hash': self.hash, 'earlier': earlier}
+    content |= {'hash': self.hash, 'test': seen, 'earlier': earlier}
     files.write_object(path, content, version=_FORMAT)
     return earlier
 

@@ -68,15 +68,18 @@ def follow_plan(
   for count in looks:
     after = (looks[-1] - count) * seed
     runs = train('confirm', arms, plan.seeds_of(count), after)
-    if missing := [arm.name for arm in arms if arm.name not in runs]:
-      raise Failed(f'a run diverged that must confirm: {", ".join(missing)}')
+    # Of an arm that diverged nothing is told, at any look.
+    unknown = {m: np.full_like(x, np.nan) for m, x in runs[BASELINE].items()}
+    known = runs.keys()
+    runs = {arm.name: unknown for arm in arms} | runs
     found = decision.follow(runs, questions, looks)
     if found.ended:
       break
   verdicts = decision.judge(found, looks, asked.worth)
   spent = asked.screen_cost + found.seeds * seed
-  gone = [a.name for a in asked.arms if screen and a.name not in screen]
-  ends = arms, looks, runs, spent, gone, earlier
+  gone = {arm.name for arm in asked.arms} - screen.keys() if screen else set()
+  gone |= {arm.name for arm in arms} - known
+  ends = arms, looks, runs, spent, sorted(gone), earlier
   return Advice(asked, screen, found, verdicts, *ends)
 
 
@@ -99,8 +102,9 @@ class Trainer:
     self, stage: str, arms: Sequence[Arm], seeds: Sequence[int], after: float
   ) -> Runs:
     """What runs said; without the arms of which one diverged."""
-    after *= self.plan.epochs
-    results = self._train(stage, self._table(stage, arms), seeds, after)
+    table, epochs = self._table(stage, arms), self.plan.epochs
+    asked = after * epochs, self.plan.budget * epochs
+    results = self._train(stage, table, seeds, *asked)
     found = {}
     for row in results.rows:
       runs = [self._numbers(run, stage) for run in results.done(row)]
@@ -140,14 +144,14 @@ class Trainer:
     return Table(f'advice-{stage}', title, tuple(rows))
 
   def _train(
-    self, stage: str, table: Table, seeds: Sequence[int], after: float = 0.0
+    self, stage: str, table: Table, seeds: Sequence[int], *epochs: float
   ) -> Results:
-    """Trains what is not trained yet; `after` epochs may follow."""
+    """Trains what is not trained yet; `epochs` that follow, and of all."""
     folder = self.workdir / stage
     runs = plan_runs(table, seeds, folder)
     check_inputs(runs, folder)
-    asked = table, runs, folder, self.jobs, self.command, after
-    if signum := pool.train_table(*asked)[1]:
+    asked = table, runs, folder, self.jobs, self.command
+    if signum := pool.train_table(*asked, *epochs)[1]:
       raise Interrupted(signum)
     (results,) = read_results([folder])
     for run in results.runs:

@@ -127,7 +127,7 @@ def main(parser: Parser) -> int:
   at_once = min(jobs, asked.most_runs)
   trainer = study.Trainer(asked, config, workdir, at_once, again)
   with files.claimed(workdir):
-    earlier = [] if args.dry_run else asked.save(workdir)
+    earlier = [] if args.dry_run else asked.save(workdir, dataset.test)
     try:
       if args.dry_run or not trainer.has_begun:
         seconds = trainer.measure()

@@ -65,8 +65,9 @@ def two_way(differences: ArrayLike) -> Estimate:
   With mean squares `MS_s` between seeds, `MS_i` between images and `MS_e` of
   what is left, `V = max(MS_s + MS_i - MS_e, MS_s, MS_i) / (n m)` is the
   variance of the mean: unbiased where the first is largest, and never below
-  that of seeds or images alone. Its degrees of freedom are Satterthwaite's;
-  n - 1 below 10 seeds; at most m - 1 where images have a part in it.
+  that of seeds or images alone. Its degrees of freedom are Satterthwaite's, or
+  those of the mean square that is largest; n - 1 below 10 seeds; at most m - 1
+  where images have a part in it.
 
   Args:
     differences: `[n, m]`, of n seeds on m images.

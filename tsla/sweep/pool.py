@@ -27,7 +27,7 @@ def train_table(
   workdir: pathlib.Path,
   jobs: int,
   command: str,
-  after: float = 0,
+  *part: float,
 ) -> tuple[dict[str, str], int]:
   """`run_all`, with the plan on the disk as it is before and after."""
 
@@ -36,17 +36,22 @@ def train_table(
     outline.write(workdir, table, resolved, command)
 
   write()
-  outcome = run_all(runs, workdir, jobs, after)
+  outcome = run_all(runs, workdir, jobs, *part)
   write()
   return outcome
 
 
 def run_all(
-  runs: Sequence[PlannedRun], workdir: pathlib.Path, jobs: int, after: float = 0
+  runs: Sequence[PlannedRun],
+  workdir: pathlib.Path,
+  jobs: int,
+  after: float = 0,
+  whole: float = 0,
 ) -> tuple[dict[str, str], int]:
   """Trains what is not finished yet of a plan, `jobs` runs at a time.
 
-  Progress counts `after` epochs that follow. Returns why each run failed that
+  Where they are a part of something, progress is that of `whole` epochs, of
+  which `after` follow. Returns why each run failed that
   did, by folder, and the number of the signal that stopped the sweep, 0 if it
   came to its end.
   """
@@ -55,7 +60,7 @@ def run_all(
   running, stopping = list[Worker](), False
   with (
     watch_signals(lambda: None, _GRACE_SECONDS) as requested,
-    _Progress(queue.waiting, workdir, after) as progress,
+    _Progress(queue.waiting, workdir, after, whole) as progress,
   ):
     while True:
       if requested.signum and not stopping:
@@ -126,14 +131,20 @@ class _Progress(tqdm):
   """A bar over the epochs of all runs, and a line for each that ends."""
 
   def __init__(
-    self, runs: Sequence[PlannedRun], workdir: pathlib.Path, after: float
+    self,
+    runs: Sequence[PlannedRun],
+    workdir: pathlib.Path,
+    after: float,
+    whole: float,
   ):
     self._folders = [(run, workdir / run.directory) for run in runs]
     self._ended = 0
     self._started = time.monotonic()
+    left = outline.trained_epochs(runs) + after
+    self._before = max(0.0, whole - left)
     self._first = self._epochs()
     super().__init__(
-      total=outline.trained_epochs(runs) + after,
+      total=self._before + left,
       initial=self._first,
       unit=' epochs',
       disable=not sys.stderr.isatty(),
@@ -161,4 +172,4 @@ class _Progress(tqdm):
   def _epochs(self) -> float:
     """Epochs trained of those that are the runs' own."""
     done = [directory.epochs_done(f) - r.first_epoch for r, f in self._folders]
-    return round(sum(max(0.0, epochs) for epochs in done), 1)
+    return round(self._before + sum(max(0.0, epochs) for epochs in done), 1)
