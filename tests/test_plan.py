@@ -281,13 +281,23 @@ def test_a_rehearsal_scales_every_duration():
   assert {config.epochs for config in configs.values()} == {10}
   milestones = validate(configs['LSR']).optimizer.milestone_epochs
   assert milestones == (3, 6, 8)
-  assert configs['TSLA(180)'].smoothing.drop_epochs == 9
+  assert configs['TSLA(9)'].smoothing.drop_epochs == 9, 'as it is: 180 of 200'
+  assert configs['TSLA-pre(6)'].smoothing.drop_epochs == 6
   assert configs['LSR'].smoothing.drop_epochs == -1, 'unset stays unset'
   assert adapted.name != 'cifar100', 'no published figures beside it'
   auto = lsr()
   auto.smoothing.schedule = 'auto'
   auto.smoothing.min_epochs, auto.smoothing.max_epochs = 4.0, 8.0
   auto.optimizer.warmup_epochs, auto.checkpoint_keep_epochs = 2.0, (2, 6)
+  late = lsr()
+  late.smoothing.schedule, late.smoothing.drop_epochs = 'two_stage', 5.0
+  pair = Row('TSLA(5), late', late), Row('towards it', lsr(), 'TSLA(5), late')
+  rows = table.adapt(Table('t', 'T', pair), {}, 5).rows
+  drop = rows[0].config.smoothing.drop_epochs
+  assert (rows[0].name, rows[1].teacher) == 2 * (f'TSLA({drop:g}), late',)
+  assert (
+    table.adapt(Table('t', 'T', pair), {}, None).rows[1].teacher == pair[0].name
+  )
   adapted = table.adapt(Table('t', 'T', (Row('auto', auto),), 'nll'), {}, 5)
   assert adapted.primary == 'nll'
   short = adapted.rows[0].config

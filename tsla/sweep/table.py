@@ -86,14 +86,18 @@ def adapt(table: Table, fields: dict[str, str], epochs: int | None) -> Table:
       cure = '--seeds=N, or a table file of your own'
       raise InputError(problem, allowed=allowed, cure=cure)
   values = {name: parse_text(name, text) for name, text in fields.items()}
-  rows = []
+  rows, names = [], {}
   for row in table.rows:
     config = row.config.copy_and_resolve_references()
     config.update_from_flattened_dict(values)
     keep_given(config, values)
+    s = config.smoothing.drop_epochs
     if epochs is not None:
       _rehearse(config, epochs)
-    rows.append(dataclasses.replace(row, config=config))
+    new = f'({config.smoothing.drop_epochs:.3g})'  # TSLA(s) has another s
+    names[row.name] = row.name.replace(f'({s:g})', new)
+    rows.append(Row(names[row.name], config, row.teacher))
+  rows = [Row(r.name, r.config, names.get(r.teacher, r.teacher)) for r in rows]
   changes = [f'{n} = {t}' for n, t in fields.items() if FIELDS[n].identity]
   name, title = table.name, ', '.join([table.title, *changes])
   if epochs is not None:  # nothing that was published compares with it
