@@ -54,7 +54,11 @@ def probe_grid(
   rows = keys(results)
   figure.legend(
     handles=[
-      Line2D([], [], color=key.colour, dashes=key.dashes or (None, None))
+      Line2D(
+        *([], []),
+        **{'color': key.colour, 'marker': key.marker},
+        dashes=key.dashes or (None, None),
+      )
       for key in rows
     ],
     labels=[key.label for key in rows],
@@ -119,6 +123,15 @@ def switch(results: Results, rows: Sequence[str] = SWITCH_ROWS) -> str:
   return svg_file(figure, 'switch')
 
 
+def only_table(folder: str) -> Results:
+  """The one table of a folder."""
+  found = read_results([pathlib.Path(folder)])
+  if len(found) > 1:
+    titles = ', '.join(results.title for results in found)
+    raise InputError(f'{folder}: {len(found)} tables, {titles}', cure='one')
+  return found[0]
+
+
 def main(argv: list[str]) -> int:
   """Writes the figure; returns the exit code, 2 for bad input."""
   noises = ['=' in argument for argument in argv[1:]]
@@ -127,14 +140,12 @@ def main(argv: list[str]) -> int:
     return 2
   try:
     if not noises[0]:
-      (table,) = read_results([pathlib.Path(argv[1])])
-      pathlib.Path(argv[0]).write_text(switch(table))
+      pathlib.Path(argv[0]).write_text(switch(only_table(argv[1])))
       return 0
     tables = {}
     for argument in argv[1:]:
       noise, _, folder = argument.partition('=')
-      (table,) = read_results([pathlib.Path(folder)])
-      tables[f'{float(noise):.0%} wrong'] = table
+      tables[f'{float(noise):.0%} wrong'] = only_table(folder)
   except InputError as error:
     print(error, file=sys.stderr)
     return 2

@@ -32,7 +32,9 @@ def start(worker, *args, cache, devices=1, preload=None):
 
 
 def status(workdir):
-  return json.loads((workdir / 'status.json').read_text())
+  found = json.loads((workdir / 'status.json').read_text())
+  found.pop('seconds')
+  return found
 
 
 def arrays(workdir, step):

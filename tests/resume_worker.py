@@ -41,6 +41,7 @@ def train(config, workdir, stop_after=None, signum=signal.SIGTERM):
     except Interrupted as stop:
       assert stop.exit_code == 128 + signum
       status = json.loads((workdir / 'status.json').read_text())
+      assert status.pop('seconds') > 0
       assert status == {'state': 'interrupted', 'step': stop_after}
     else:
       assert stop_after is None

@@ -177,18 +177,56 @@ def test_the_table_speaks_of_seeds_and_images(three):
     assert plain[3].startswith(shown(*nll))
     inside = nll[1] <= 0 <= nll[2]
     assert ('inside the noise' in plain[3]) == inside
-    told += [] if inside else [f'{name} ({shown(*nll).split(" ")[0]})']
+    told += [] if inside else [f'{name} ({shown(*nll).split(" ")[0]}, worse)']
     worst = max(worst, nll[3])
     assert plain[4].startswith(shown(*by_hand(changes(kept, row, 1))))
     top1 = by_hand(changes(kept, row, 2))
     assert plain[1].startswith(shown(*top1, 100, 2))
     assert 'inside' not in plain[1] + plain[4]
   assert len(told) == 1
-  claim = f'images against baseline, in NLL: {told[0]}. The intervals'
-  assert claim in markdown
-  assert 'other images like these 60 test images' in markdown
+  words = 'In NLL, against baseline and beyond the noise of seeds and images'
+  assert f'**{words}: {told[0]}.**' in markdown
+  assert 'other images like these test images' in markdown
   assert f'in the noisiest row: {worst:.3f}; of 10 seeds' in markdown
   assert 'So few seeds tell almost nothing' in markdown
+
+
+def test_the_best_is_marked_where_it_is_told_from_each_other(three):
+  """Two of the three are one and the same but for a little."""
+  folder, kept = three
+  table = write_table(folder, ['baseline', 'LSR', 'B', 'none'], range(3))
+  declare(table, 'nll')
+  for seed in range(3):
+    one = kept[0, seed] | {'logits': kept[0, seed]['logits'] * 1.001}
+    keep(write_run(folder / f'r2-seed{seed}', seed=seed, nll=0.6), one)
+    log = folder / f'r1-seed{seed}' / 'metrics.jsonl'
+    log.write_text(log.read_text().replace('"nll": 0.5', '"nll": 1.5'))
+  marked = [cell.startswith('**') for cell in by_metric(folder, 'NLL')]
+  nll = by_hand(np.subtract(changes(kept, 1, 0), 0), 0.05 / 2)
+  assert nll[1] > 0, 'the baseline is better than LSR'
+  near = [1.001 * kept[0, seed]['logits'] for seed in range(3)]
+  nearly = [
+    judged(kept[0, seed] | {'logits': near[seed]})[0] - judged(kept[0, seed])[0]
+    for seed in range(3)
+  ]
+  clear = by_hand(nearly, 0.05 / 2)[1] > 0
+  assert marked == [clear, False, False, False]
+  # Without the near one it is told; in accuracy they are as good as another.
+  write_table(folder, ['baseline', 'LSR'], range(3))
+  assert by_metric(folder, 'NLL') == ['**0.500** (alike)', '1.500 (alike)']
+  assert not any('**' in cell for cell in by_metric(folder, 'Top-1 %'))
+  _, page = report(folder)
+  assert page.count('class="r best"') == 1 or '**' in report(folder)[0]
+  # Nor with one seed, however far apart.
+  write_table(folder, ['baseline', 'LSR'], (0,))
+  assert not any('**' in cell for cell in by_metric(folder, 'NLL'))
+
+
+def by_metric(folder, label):
+  """The cells of a metric in the table of means."""
+  rows = cells(report(folder)[0], 1)
+  place = rows.pop('Method').index(label)
+  return [row[place] for row in rows.values()]
 
 
 def test_ece_is_decided_on_the_squared_error(three):
@@ -208,9 +246,11 @@ def test_ece_is_decided_on_the_squared_error(three):
   change = 1e4 * (np.mean(means[:3]) - np.mean(means[3:]))
   text = f'{change:+.2f}'.replace('-', '−')
   assert rows['LSR'][5].startswith(f'{text} ')
-  (line,) = re.findall(r'images against baseline, in (.*?)\. The', markdown)
+  (lead,) = re.findall(r'^\*\*(In .*)\*\*$', markdown, re.MULTILINE)
+  assert lead.startswith('In Squared cal. error')
   noise = 'inside the noise' in rows['LSR'][5]
-  assert line == f'Squared cal. error: {"none" if noise else f"LSR ({text})"}'
+  assert noise == ('no method can be told from baseline' in lead)
+  assert noise or lead.endswith(f'LSR ({text}, worse).')
   # Without predictions it is ECE, over the seeds, which claims nothing.
   for path in folder.glob('r*/predictions'):
     shutil.rmtree(path)
@@ -323,7 +363,10 @@ def test_classes_are_counted_one_by_one(three):
 @pytest.mark.ci
 def test_a_run_without_predictions_is_named_and_its_log_still_counts(three):
   folder, _ = three
-  before = cells(report(folder)[0], 1)
+  before = {
+    row: [cell.replace('**', '') for cell in values]  # none is told any more
+    for row, values in cells(report(folder)[0], 1).items()
+  }
   for seed in (0, 2):
     for file in (folder / f'r1-seed{seed}' / 'predictions').glob('*'):
       file.unlink()

@@ -79,7 +79,7 @@ def test_the_log_has_theta_at_drop_minus_1_at_drop_and_after(finished):
   np.testing.assert_allclose(thetas, [0.4, 0, 0], rtol=1e-6)
   assert [rows[step + 1]['stage'] for step in (7, 8, 9)] == [1, 2, 2]
   assert read(finished[0], 'switch') == [
-    {'kind': 'switch', 'step': 8, 'epoch': 2.0}
+    {'kind': 'switch', 'step': 8, 'epoch': 2.0, 'by_rule': 0.0}
   ]
 
 
@@ -109,6 +109,7 @@ def test_every_epoch_is_evaluated_and_the_run_says_it_is_done(finished):
   assert {name: rows[-1][name] for name in test} == test
   assert set(test) >= {'top1', 'top5', 'nll'}
   status = json.loads((workdir / 'status.json').read_text())
+  assert status.pop('seconds') > 0
   assert status == {'state': 'done', 'step': 16, 'test': test}
   assert list((workdir / 'tensorboard').glob('events.out.tfevents.*'))
 
@@ -195,6 +196,7 @@ def test_a_diverged_run_stops_and_saves_no_bad_state(
   with pytest.raises(Diverged, match='diverged'):
     loop.train_and_evaluate(bad, tmp_path)
   status = json.loads((tmp_path / 'status.json').read_text())
+  assert status.pop('seconds') > 0
   assert status == {'state': 'diverged', 'step': 0}
   assert not list((tmp_path / 'checkpoints').glob('[0-9]*'))
 

@@ -104,7 +104,7 @@ EACH = [
   *METHODS[:3],
   *(pytest.param(m, marks=pytest.mark.ci) for m in METHODS[3:]),
 ]
-SWITCH = {'kind': 'switch', 'step': 8, 'epoch': 2.0}
+SWITCH = {'kind': 'switch', 'step': 8, 'epoch': 2.0, 'by_rule': 0.0}
 
 
 @pytest.fixture(scope='module')

@@ -1,5 +1,6 @@
 """The blocks of a page, written as Markdown and as HTML."""
 
+import csv
 import html.parser
 
 import matplotlib
@@ -18,6 +19,7 @@ from tsla.pages.blocks import (
   TableBlock,
   read_texts,
 )
+from tsla.pages.parts import write_parts
 from tsla.pages.render import render_html, render_markdown
 
 EVIL = '<img src=x onerror=alert(1)>"\'|`x`_*[a](b)&{{ 7 * 7 }}{% raw %}\x00'
@@ -85,6 +87,44 @@ def test_a_text_is_a_text_wherever_it_stands_in_markdown():
     '**Figure 1** (in [a.html](a.html)). plain\n\n'
     '**Figure 2** (in [a.html](a.html)). plain\n'
   )
+
+
+def test_a_page_s_tables_and_figures_are_files_too(tmp_path):
+  (tmp_path / 'table-9.csv').write_text('of an earlier page')
+  names = ('', ' ±', ' from', ' to', ' note')
+  table = TableBlock(
+    '50 % of a_b',
+    ['Row', Cell('Top-1 %', 'primary'), 'Why'],
+    [
+      ['[a] & "b", c', Cell('1,098.43 ± 0.58', best=True), 'x'],
+      ['θ', Cell('−0.28 [−5.79, +5.24]', 'inside'), '–'],
+    ],
+    'lrl',
+  )
+  drawn = FigureBlock('', draw(5_000))
+  sheet = FigureBlock('', Picture(png=b'png'))
+  write_parts(tmp_path, [drawn, ParagraphBlock('x'), table, sheet, table])
+  assert sorted(path.name for path in tmp_path.glob('*')) == [
+    *('figure-1.pdf', 'figure-1.svg', 'figure-2.png'),
+    *('table-1.csv', 'table-1.tex', 'table-2.csv', 'table-2.tex'),
+  ]
+  with (tmp_path / 'table-1.csv').open(newline='') as file:
+    assert list(csv.reader(file)) == [
+      ['Row', *map('Top-1 %'.__add__, names), 'Why'],
+      ['[a] & "b", c', '1098.43', '0.58', '', '', '', 'x'],
+      ['θ', '-0.28', '', '-5.79', '+5.24', 'inside', ''],
+    ]
+  assert (tmp_path / 'table-1.tex').read_text() == (
+    '% \\usepackage{booktabs}\n\\begin{table}\n\\caption{50 \\% of a\\_b}\n'
+    '\\begin{tabular}{lrl}\n\\toprule\n'
+    'Row & Top-1 \\% {\\scriptsize primary} & Why \\\\\n\\midrule\n'
+    '{[}a] \\& "b", c & \\textbf{1,098.43 ± 0.58} & x \\\\\n'
+    '$\\theta$ & $-$0.28 {[}$-$5.79, +5.24] {\\scriptsize inside} & – \\\\\n'
+    '\\bottomrule\n\\end{tabular}\n\\end{table}\n'
+  )
+  svg = (tmp_path / 'figure-1.svg').read_text()
+  assert svg.startswith('<?xml') and svg.rstrip().endswith('</svg>')
+  assert (tmp_path / 'figure-1.pdf').read_bytes().startswith(b'%PDF-')
 
 
 def test_a_fence_is_longer_than_any_in_its_text():

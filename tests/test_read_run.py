@@ -280,7 +280,30 @@ def test_a_run_that_is_given_up_is_at_its_newest_checkpoint(tmp_path):
       (directory.checkpoints / str(step)).mkdir(parents=True, exist_ok=True)
     directory.give_up('stuck')
     status = json.loads((tmp_path / 'status.json').read_text())
+    assert status.pop('seconds') >= 0
     assert status == {'state': 'stuck', 'step': max(saved, default=0)}
+
+
+def test_the_time_of_all_processes_adds_up(tmp_path):
+  """One was interrupted after 100 s, one killed 50 s after it had begun."""
+  status = tmp_path / 'status.json'
+  ended = {'state': 'interrupted', 'step': 4, 'seconds': 100.0}
+  status.write_text(json.dumps(ended))
+  with RunDirectory(tmp_path, default_config()).claim('f' * 64):
+    pass
+  directory = RunDirectory(tmp_path, default_config())
+  with directory.claim('f' * 64):
+    directory.begin(0, 8)
+  begun = json.loads(status.read_text())
+  assert 100 <= begun['seconds'] < 110
+  os.utime(status, (begun['at'] + 50, begun['at'] + 50))
+  known = begun['seconds'] + 50
+  assert read_record(tmp_path).status['seconds'] == pytest.approx(known, abs=1)
+  RunDirectory(tmp_path, default_config()).write_status('done', 8)
+  done = json.loads(status.read_text())
+  assert done['seconds'] == pytest.approx(known, abs=5)
+  os.utime(status, (1, 1))  # of a run that has ended it says nothing
+  assert read_record(tmp_path).status['seconds'] == done['seconds']
 
 
 def test_config_and_log_say_of_which_format_they_are(run):

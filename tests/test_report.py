@@ -1,5 +1,6 @@
 """The report: its numbers, its honesty, its two files."""
 
+import html
 import html.parser
 import io
 import json
@@ -55,6 +56,7 @@ def write_run(
   switch=None,
   config=None,
   fingerprint='f' * 64,
+  by_rule=False,
 ):
   """A run of 10 updates and 2 training rows an epoch, by hand."""
   folder.mkdir(parents=True)
@@ -78,7 +80,8 @@ def write_run(
         }
       )
     if epoch == switch:
-      log.append({'kind': 'switch', 'step': 10 * epoch, 'epoch': float(epoch)})
+      at = {'step': 10 * epoch, 'epoch': float(epoch)}
+      log.append({'kind': 'switch', **at, 'by_rule': float(by_rule)})
     log.append(
       {
         'kind': 'eval',
@@ -194,9 +197,10 @@ def test_differences_are_scipy_s_over_the_seeds_that_both_have(table):
   # Without predictions nothing is known of other images, and nothing claimed.
   assert rows['LSR'][1].endswith('(seeds only)')
   assert rows['LSR'][3].endswith('(seeds only)')
-  markdown, _ = report(table)
-  assert 'Nothing is claimed against baseline' in markdown
-  assert 'Outside the noise' not in markdown
+  markdown, page = report(table)
+  (lead,) = re.findall(r'<p class="lead">(.*?)</p>', page)
+  assert lead.startswith('Nothing is claimed against baseline')
+  assert f'**{lead}**' in markdown
   assert 'The smallest true difference' not in markdown
   low, high = stats.ttest_rel([0.5, 0.6, 0.7], [0.5] * 3).confidence_interval()
   assert f'[{low:+.3f}'.replace('-', '−') in rows['LSR'][3].replace('\\', '')
@@ -228,6 +232,10 @@ def test_a_cell_says_why_it_claims_nothing(mean, error, images, claim, note):
     half = stats.t.ppf(1 - (claim or 0.05) / 2, 4) * error
     ends = f'{100 * (mean - half):+.2f}, {100 * (mean + half):+.2f}'
     text = f'{100 * mean:+.2f} [{ends}]'.replace('-', '−')
+    low, _, high = ends.partition(', ')
+    if low == high:  # in two digits the interval would have no width
+      ends = f'{100 * (mean - half):+.3f}, {100 * (mean + half):+.3f}'
+      text = f'{100 * mean:+.3f} [{ends}]'
     assert cell.text == text
 
 
@@ -295,7 +303,8 @@ def test_a_log_without_training_rows_still_makes_a_report(table):
     log.write_text('\n'.join(line for line in lines if 'train' not in line))
   markdown, _ = report(table)
   assert cells(markdown, 1)['LSR'][0] == '3'
-  assert cells(markdown, 3)['all'] == ['0', '0:00:00', '0', '0:00:00']
+  zero = '0:00:00'
+  assert cells(markdown, 3)['all'] == ['0', '0', '–', zero, zero]
 
 
 def test_published_figures_carry_their_label(tmp_path):
@@ -312,7 +321,8 @@ def test_published_figures_carry_their_label(tmp_path):
   assert len(head) == 2
   assert all('unverified transcription' in cell for cell in head)
   for text in (markdown, page):
-    assert text.count('unverified transcription') == 3  # and in the caption
+    shown = ''.join(Page(text).text) if text is page else text
+    assert shown.count('unverified transcription') == 3  # and in the caption
   folder = write_table(tmp_path / 'other', ['baseline'], (0,), name='digits')
   assert 'ublished' not in ''.join(report(folder))
 
@@ -368,10 +378,16 @@ def test_what_the_trunk_spent_is_saved_not_spent(tmp_path):
   np.testing.assert_allclose(whole, (2, 0, 3.2, 0))
   np.testing.assert_allclose(fork, (1, 1, 10 * 16 / 50, 1.6))
   np.testing.assert_allclose(summary.cost(runs), (3, 1, 6.4, 1.6))
+  # The wall time is what the processes said, all of them.
+  for index, seconds in enumerate((100.0, 58.0)):
+    path = folder / f'r{index}-seed0' / 'status.json'
+    status = json.loads(path.read_text()) | {'seconds': seconds}
+    path.write_text(json.dumps(status))
   markdown, _ = report(folder)
-  assert cells(markdown, 3)['all'] == ['3', '0:00:06', '1', '0:00:02']
+  times = '0:02:38', '0:00:06', '0:00:02'
+  assert cells(markdown, 3)['all'] == ['3', '1', *times]
   assert '3 epochs instead of 4: 25 % saved' in markdown
-  assert cells(markdown, 4)['TSLA(1)'] == ['none', 'r0-seed0, epoch 1']
+  assert cells(markdown, 4)['TSLA(1)'] == ['none', 'r0-seed0, epoch 1', '1']
 
 
 def drawn(axes, marker):
@@ -494,8 +510,10 @@ def test_the_page_needs_nothing_but_itself_and_stays_small(tmp_path):
   assert 'data:image/png' in text  # so many curves are smaller as a bitmap
   assert len(text.encode()) < 500_000
   (keys, *_) = re.findall(r'<ul class="keys">(.*?)</ul>', text)
-  lines = re.findall(r'<li><svg[^>]*><line(.*?)/></svg>row', keys)
+  lines = re.findall(r'<li><svg[^>]*><line(.*?)</svg>row', keys)
   assert len(set(lines)) == 11, 'a line of its own for each row'
+  grey = {re.sub('#[0-9a-f]{6}', '', line) for line in lines}
+  assert len(grey) == 11, 'on paper without colours too'
   page = Page(text)
   assert page.loaded
   for address in page.loaded:
@@ -622,7 +640,8 @@ def test_plain_runs_are_rows_by_config_and_tables_by_data(tmp_path):
   ]
   assert [run.seed for run in tables[0].done('plain')] == [0, 1]
   markdown, page = report(*paths)
-  assert markdown.startswith('# Runs on npz, Runs on npz')
+  titles = 'Runs on npz, data ffffffff', 'Runs on npz, data eeeeeeee'
+  assert markdown.startswith('# ' + ', '.join(titles))
   assert cells(markdown, 1)['plain'][1] == '85.00 ± 7.07'
   assert page.count('<h2>') == 2
   alike = write_run(tmp_path / 'other' / 'lsr', top1=0.6)
@@ -647,7 +666,7 @@ def test_the_environment_and_the_configs_are_shown(table):
   markdown, _ = report(table)
   assert '| jax | 0.10.2 (1 runs); 0.12.0 (1 runs) |' in markdown
   assert r'| device\_count | 8 |' in markdown
-  assert cells(markdown, 4)['LSR'] == ['smoothing.theta = 0.4', 'epoch 0']
+  assert cells(markdown, 4)['LSR'] == ['smoothing.theta = 0.4', 'epoch 0', '–']
   assert 'batch\\_size = 16' in cells(markdown, 4)['baseline'][0]
   assert 'python -m sweep --seeds=3' in markdown
 
@@ -670,7 +689,7 @@ def change_table(**fields):
 @pytest.mark.parametrize(
   ('damage', 'words'),
   [
-    (lambda folder: (folder / 'table.json').unlink(), 'no table and no run'),
+    (lambda folder: shutil.rmtree(folder) or folder.mkdir(), 'no table and no'),
     (break_file('table.json', '{"name": '), 'table.json'),
     (break_file('table.json', '[]'), 'no JSON object'),
     (change_table(title=3), 'title = 3, not str'),
@@ -727,12 +746,151 @@ def test_a_metric_that_an_older_version_did_not_know_is_not_measured(table):
   assert 'damaged' not in markdown
   rows = cells(markdown, 1)
   assert [rows[row][5] for row in ('baseline', 'LSR')] == 2 * ['not measured']
-  assert rows['baseline'][2] == '99.50 ± 0.00'
-  assert rows['LSR'][2].endswith('(of 2 seeds)')
+  assert rows['baseline'][2] == '99.50 (alike)'  # no deviation is no certainty
+  assert rows['LSR'][2] == '99.50 (alike, of 2 seeds)'
   differences = cells(markdown, 2)['LSR']
   assert differences[0] == '3' and differences[5] == 'not measured'
   assert 'test images is' not in markdown
   assert page.count('not measured') == 3 + 8  # and of every run that is done
+
+
+@pytest.mark.parametrize(
+  ('kinds', 'ended'),
+  [
+    ([('switch', {'by_rule': 1.0})], '2 by its rule'),
+    ([('switch', {'by_rule': 0.0})], '2 by max_epochs'),
+    # As an earlier version wrote it: a rule decides on what a probe found.
+    ([('probe', {}), ('switch', {})], '2 by its rule'),
+    ([('switch', {}), ('probe', {})], '2 by max_epochs'),
+    ([('probe', {})], 'never'),
+  ],
+)
+def test_a_log_says_what_ended_the_smoothing(tmp_path, kinds, ended):
+  config = default_config()
+  config.smoothing.schedule = 'auto'
+  run = write_run(tmp_path / 'auto', config=config)
+  with (run / 'metrics.jsonl').open('a') as file:
+    for kind, more in kinds:
+      row = {'kind': kind, 'step': 20, 'epoch': 2.0, **more}
+      file.write(json.dumps(row) + '\n')
+  (results,) = read_results([run])
+  assert results.runs[0].ended == ended
+
+
+def test_theta_falls_where_the_log_says_so(tmp_path):
+  """At update 14 of 10 an epoch, between rows 10 and 14, and 20."""
+  run = write_run(tmp_path / 'run', switch=1)
+  log = run / 'metrics.jsonl'
+  text = log.read_text().replace('"epoch": 1.0', '"epoch": 1.3')
+  log.write_text(text)
+  (results,) = read_results([run])
+  epochs, theta = summary.schedule(results.runs[0], 'theta')
+  np.testing.assert_allclose(epochs, [0.4, 1, 1.3, 1.3, 1.4, 2])
+  np.testing.assert_allclose(theta, [0.1, 0.1, 0.1, 0, 0, 0])
+
+
+def test_a_folder_is_its_sweeps_and_its_runs_by_data(tmp_path):
+  lsr = default_config()
+  lsr.data.name, lsr.data.path = 'npz', 'gone.npz'
+  lsr.smoothing.schedule, lsr.smoothing.theta = 'constant', 0.1
+  write_run(tmp_path / 'all' / 'a-lsr', config=lsr)
+  write_run(tmp_path / 'all' / 'b' / 'plain', top1=0.8)
+  write_run(tmp_path / 'all' / 'c', fingerprint='e' * 64)
+  sweep = write_table(tmp_path / 'all' / 'd' / 't', ['x', 'y', 'z'], (0,))
+  for index in (0, 1):  # y is of other data; z has not begun
+    config = default_config()
+    config.data.name, config.data.path = 'npz', 'gone.npz'
+    config.data.label_noise = 0.2 * index
+    data = 'fe'[index] * 64
+    write_run(sweep / f'r{index}-seed0', config=config, fingerprint=data)
+  (tmp_path / 'all' / 'empty').mkdir()
+  found = read_results([tmp_path / 'all'])
+  assert [(results.title, results.rows) for results in found] == [
+    ('T, data ffffffff', ('x', 'z')),
+    ('T, data eeeeeeee', ('y',)),
+    # What does not smooth comes first, for the others are compared with it.
+    ('Runs on npz, data ffffffff', ('plain', 'a-lsr')),
+    ('Runs on npz, data eeeeeeee', ('c',)),
+  ]
+  assert [len(results.runs) for results in found] == [2, 1, 2, 1]
+  assert main([str(tmp_path / 'all' / 'empty')]) == 2
+
+
+BROWSER = shutil.which('chromium') or shutil.which('google-chrome')
+# Widths in CSS pixels: of two screens, of A4 and of Letter less 14 mm a side.
+WIDTHS = {600: 'screen', 1200: 'screen', 688: 'print', 710: 'print'}
+MEASURE = """<script>
+onload = () => {
+  for (const one of document.querySelectorAll('iframe')) {
+    const page = one.contentDocument, width = page.documentElement.clientWidth
+    for (const part of page.body.querySelectorAll('*')) {
+      if (part.ownerSVGElement) continue
+      const {left, right} = part.getBoundingClientRect()
+      if (right > width + 1 || left < -1 || (part.clientWidth &&
+          part.scrollWidth > part.clientWidth + 1))
+        document.body.dataset.wide = (document.body.dataset.wide || '') +
+          `${width}: ${part.tagName} ${part.textContent.slice(0, 60)};`
+    }
+    document.body.dataset.seen = (document.body.dataset.seen || '') +
+      `${width}:${page.querySelectorAll('td').length} `
+  }
+}
+</script>"""
+
+
+def too_wide(page, folder):
+  """What a browser finds beyond the edges of a page, on screens and paper."""
+  frames = ''
+  for width, medium in WIDTHS.items():
+    own = page.replace('@media print', '@media all')
+    if medium == 'print':
+      own = own.replace('@media screen', '@media not all')
+    else:
+      own = page
+    own = re.sub('<meta http-equiv[^>]*>', '', own)
+    look = f'style="width: {width}px; height: 900px; border: 0"'
+    frames += f'<iframe {look} srcdoc="{html.escape(own)}"></iframe>'
+  path = folder / 'frames.html'
+  path.write_text(f'<meta charset="utf-8"><body>{frames}{MEASURE}')
+  result = subprocess.run(
+    [
+      *(BROWSER, '--headless=new', '--no-sandbox', '--disable-gpu'),
+      *('--hide-scrollbars', '--virtual-time-budget=20000', '--dump-dom'),
+      *(f'--user-data-dir={folder / "browser"}', path.as_uri()),
+    ],
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+  (body,) = re.findall('<body[^>]*>', result.stdout)
+  for width in WIDTHS:
+    assert f'{width}:{page.count("<td")} ' in body, 'it was not measured'
+  return re.findall('data-wide="([^"]*)"', body)
+
+
+@pytest.mark.skipif(not BROWSER, reason='needs Chromium')
+def test_nothing_is_wider_than_a_screen_or_a_sheet(tmp_path):
+  """Long names, wide intervals, metrics of one's own, curves, pictures."""
+  rows = ['baseline', 'a method of many words', 'x' * 60, 'TSLA-pre(120)']
+  data = write_digits_npz(tmp_path / 'digits.npz')
+  config = small_config(data)
+  digest = datasets.load_dataset(config.data).fingerprint
+  folder = write_table(tmp_path / 't', rows, range(3), title='T' * 90)
+  for index in range(4):
+    for seed in range(3):
+      top1, name = 0.5 + 0.1 * index + 0.01 * seed, f'r{index}-seed{seed}'
+      given = {'config': config, 'seed': seed, 'fingerprint': digest}
+      run = write_run(folder / name, top1=top1, nll=500 * top1, **given)
+      add_probes(run, [1.0, 2.0], [0.0, 1.0])
+      if index > 1:
+        log = run / 'metrics.jsonl'
+        own = ''.join(f'"own_{n}": {top1}, ' for n in range(index * 3))
+        log.write_text(log.read_text().replace('"top1"', f'{own}"top1"'))
+  _, page = report(folder)
+  assert 'class="wide"' in page and 'class="widest"' in page
+  assert too_wide(page, tmp_path) == []
+  wide = page.replace('main { max-width: 62rem;', 'main { width: 62rem;')
+  assert '600: MAIN' in too_wide(wide, tmp_path)[0]
 
 
 def test_a_folder_that_is_not_there_and_an_out_that_cannot_be(table, capsys):
@@ -814,6 +972,7 @@ def test_a_rule_is_held_against_the_fixed_s_that_turned_out_best(tmp_path):
         nll=nll[row] + (0.01 * seed if row == 'auto' else 0),
         top1=top1[row] + (0.01 * seed if row == 'auto' else 0),
         switch=1 if row == 'auto' and seed else None,
+        by_rule=seed == 1,
       )
   markdown, _ = report(tmp_path)
   number = re.findall(r'Table (\d+)\.\*\* Each rule against', markdown)[0]
@@ -821,7 +980,7 @@ def test_a_rule_is_held_against_the_fixed_s_that_turned_out_best(tmp_path):
   assert list(rows) == ['Rule', 'auto']
   ended, by_top1, change_of_top1, by_nll, change_of_nll = rows['auto']
   assert (ended, by_top1, by_nll) == (
-    'never, 1, 1',
+    'never, 1 by its rule, 1 by max\\_epochs',
     'baseline',
     'TSLA(1)',
   )
@@ -873,7 +1032,7 @@ def test_the_figure_of_several_tables_has_a_row_for_each(
   assert next(panels, None) is None
   (legend,) = figure.legends
   assert [text.get_text() for text in legend.texts] == ['baseline', 'LSR']
-  assert plots.main([str(tmp_path / 'x.png'), f'0={tmp_path}']) == 2
+  assert plots.main([str(tmp_path / 'x.png'), f'0={tmp_path}']) == 2  # two
 
 
 def test_the_figure_of_the_switch_draws_what_was_logged(tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ class Cell(NamedTuple):
   text: str
   note: str = ''  # a remark below, small
   faint: bool = False  # what the eye may pass over
+  best: bool = False  # what it shall find
 
 
 class Key(NamedTuple):
@@ -21,6 +22,7 @@ class Key(NamedTuple):
   label: str
   colour: str  # #rrggbb
   dashes: tuple[float, ...] = ()  # lengths in line widths; () for a whole line
+  marker: str = ''  # of `figures.MARKERS`
 
 
 class Picture(NamedTuple):
@@ -30,6 +32,7 @@ class Picture(NamedTuple):
   png: bytes = b''
   width: int = 0  # of a png, in pixels of the page
   pixelated: bool = False  # enlarged without smoothing
+  files: tuple[tuple[str, bytes], ...] = ()  # as SVG and PDF, by suffix
 
   @property
   def url(self) -> str:
@@ -49,6 +52,7 @@ class ParagraphBlock(NamedTuple):
   """A few sentences."""
 
   text: str
+  lead: bool = False  # what the page says, if one reads no more
 
 
 class NoticeBlock(NamedTuple):

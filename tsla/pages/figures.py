@@ -26,6 +26,7 @@ COLOURS = (
   '#e69f00',
   '#56b4e9',
 )
+MARKERS = ('', 's', '^', 'D', 'v')  # as Matplotlib calls them
 NEUTRAL = '#48515c'  # of what belongs to no row or method alone
 # Above this a bitmap is smaller than the curves.
 _LARGEST_SVG = 200_000
@@ -68,14 +69,18 @@ def svg_file(figure: Figure, name: str) -> str:
 @styled
 def picture(figure: Figure, name: str) -> Picture:
   """A figure for a page that has no other one of this name."""
-  svg = _inline(svg_file(figure, name))
-  if len(svg) <= _LARGEST_SVG:
-    return Picture(svg=svg)
+  svg, pdf = svg_file(figure, name), io.BytesIO()
+  figure.set_layout_engine('none')  # as it is; to lay it out again takes long
+  figure.savefig(pdf, format='pdf', metadata={'CreationDate': None})
+  files = ('svg', svg.encode()), ('pdf', pdf.getvalue())
+  if len(svg := _inline(svg)) <= _LARGEST_SVG:
+    return Picture(svg=svg, files=files)
   png = io.BytesIO()
   figure.savefig(png, format='png', dpi=160)
   few = io.BytesIO()
   Image.open(png).convert('RGB').quantize(128).save(few, 'png', optimize=True)
-  return Picture(png=few.getvalue(), width=round(100 * figure.get_figwidth()))
+  width = round(100 * figure.get_figwidth())
+  return Picture(png=few.getvalue(), width=width, files=files)
 
 
 def _inline(svg: str) -> str:

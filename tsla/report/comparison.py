@@ -3,7 +3,7 @@
 Their captions are in `comparison.toml`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from tsla.evaluation.two_way import ALPHA, Estimate, detectable
 from tsla.pages import blocks
 from tsla.pages.blocks import Block, Cell, ParagraphBlock, read_texts
 from tsla.report import published, summary
-from tsla.report.results import Results, RunResult
+from tsla.report.results import Results, RunResult, Runs
 
 
 class Metric(NamedTuple):
@@ -23,7 +23,7 @@ class Metric(NamedTuple):
   label: str  # in a header
   scale: float  # what it is multiplied by
   digits: int  # after the point
-  counts: bool = False  # whether it is a part of the test images
+  counts: bool = False  # a part of the test images, of which more is better
 
   def text(self, value: float, sign: str = '') -> str:
     """With a minus sign that is one, and never minus nothing."""
@@ -68,58 +68,100 @@ def of_results(results: Results) -> Blocks:
   if paper:
     header += [Cell(f'Published top-{k} %', published.LABEL) for k in (1, 5)]
     caption += ' ' + _text('published', paper=published)
-  for row in results.rows:
-    runs = results.done(row)
-    cells = [row, str(len(runs)), *(mean_cell(m, runs) for m in metrics)]
+  done = {row: results.done(row) for row in results.rows}
+  best = {metric: _best(metric, done, True) for metric in metrics}
+  for row, runs in done.items():
+    means = [mean_cell(m, runs)._replace(best=best[m] == row) for m in metrics]
+    cells = [row, str(len(runs)), *means]
     rows.append(cells + (_published(paper.get(row)) if paper else []))
   yield blocks.TableBlock(caption, header, rows)
   yield from _differences(results, metrics)
   yield from _hindsight(results)
 
 
+def _best(metric: Metric, rows: Mapping[str, Runs], told: bool = False) -> str:
+  """The row of the best mean, if `told` beyond the noise; '' for none."""
+  found = {r: summary.measured(runs, metric.name) for r, runs in rows.items()}
+  means = {r: np.mean([*v.values()]) for r, v in found.items() if v}
+  best = (max if metric.counts else min)(means, key=means.get, default='')
+  others = [rows[row] for row in means if row != best and told]
+  own = _deciding(metric, rows[best]) if others else metric
+  for runs in others:
+    part = summary.difference(rows[best], runs, own.name)
+    noise = difference_cell(own, part, ALPHA / len(others)).note
+    if noise or (part.mean > 0) != own.counts or metric not in METRICS:
+      return ''
+  return best if others or not told else ''
+
+
+def _deciding(metric: Metric, runs: Runs) -> Metric:
+  """What tells differences in a metric: of ECE the squared error if known."""
+  squared = metric.name == 'ece' and summary.measured(runs, SQUARED.name)
+  return SQUARED if squared else metric
+
+
+def _claims(results: Results) -> tuple[Metric, float, dict[str, Estimate]]:
+  """The metric that decides, its level, and the differences to the first."""
+  baseline, *names = results.rows
+  others = results.done(baseline)
+  metric = next(m for m in METRICS if m.name == results.primary)
+  metric, found = _deciding(metric, others), {}
+  for row in names:
+    if part := summary.difference(results.done(row), others, metric.name):
+      found[row] = part
+  return metric, ALPHA / max(len(names), 1), found
+
+
+def headline(results: Results) -> str:
+  """What the table says, in a sentence."""
+  (metric, level, found), told = _claims(results), []
+  for row, part in found.items():
+    if not difference_cell(metric, part, level).note:
+      way = 'better' if (part.mean > 0) == metric.counts else 'worse'
+      told.append(f'{row} ({metric.text(part.mean, "+")}, {way})')
+  name = 'told' if told else 'untold'
+  if not any(part.images for part in found.values()):
+    name = 'seeds_only' if found else 'no_pair' if results.rows[1:] else 'alone'
+  runs = results.done(results.rows[0])
+  values = {'metric': metric.label.removesuffix(' %'), 'told': ', '.join(told)}
+  values |= {'baseline': results.rows[0], 'seeds': len(runs)}
+  return _text(name, mean=mean_cell(metric, runs).text, **values)
+
+
 def _differences(results: Results, metrics: Sequence[Metric]) -> Blocks:
   """The rows against the first, and which of that is more than noise."""
   baseline, *names = results.rows
-  others = results.done(baseline)
-  first = [metric.name for metric in metrics].index(results.primary)
-  if summary.measured(others, SQUARED.name):  # it decides in place of ECE
-    metrics = [SQUARED if m.name == 'ece' else m for m in metrics]
-  level, rows, told, decided = ALPHA / max(len(names), 1), [], [], []
+  others, rows = results.done(baseline), []
+  metrics = [_deciding(metric, others) for metric in metrics]
+  metric, level, decided = _claims(results)
+  if not decided:
+    return
   for row in names:
     runs = results.done(row)
-    found = [summary.difference(runs, others, m.name) for m in metrics]
-    cells, pairs = [], max(d.seeds if d else 0 for d in found)
-    for place, (metric, part) in enumerate(zip(metrics, found, strict=True)):
-      claim = level if place == first else None
-      cell = difference_cell(metric, part, claim)
-      cells.append(cell if part or not pairs else NOT_MEASURED)
-      if part and claim:
-        decided.append(part)
-        name = f'{row} ({metric.text(part.mean, "+")})'
-        told += [name] * (not cell.note)
+    found = {m: summary.difference(runs, others, m.name) for m in metrics}
+    pairs = max(part.seeds if part else 0 for part in found.values())
+    cells = [
+      difference_cell(m, part, level if m == metric else None)
+      if part or not pairs
+      else NOT_MEASURED
+      for m, part in found.items()
+    ]
     rows.append([row, str(pairs), *cells])
-  if all(row[1] == '0' for row in rows):
-    if rows:
-      yield ParagraphBlock(_text('no_pair', baseline=baseline))
-    return
   images = round(max(summary.measured(others, 'count').values(), default=0))
   image = _text('image', images=images, points=100 / images) if images else ''
   caption = _text('differences', baseline=baseline, image=image, rows=len(rows))
-  notes, metric = ['secondary, 95 %'] * len(metrics), metrics[first]
-  notes[first] = f'primary, {100 * (1 - level):.4g} %'
+  primary = f'primary, {100 * (1 - level):.4g} %'
+  notes = [primary if m == metric else 'secondary, 95 %' for m in metrics]
   header = ['Method', 'Pairs', *map(Cell, [m.label for m in metrics], notes)]
   yield blocks.TableBlock(caption, header, rows)
-  words = {'metric': metric.label.removesuffix(' %'), 'baseline': baseline}
-  seen = max((part.images for part in decided), default=0)
-  words |= {'told': ', '.join(told) or 'none', 'images': seen}
-  yield ParagraphBlock(_text('told' if seen else 'seeds_only', **words))
-  if known := [part for part in decided if part.images and part.known]:
+  known = [part for part in decided.values() if part.images and part.known]
+  if known:
     worst = max(known, key=lambda part: detectable(part, part.seeds, level))
+    words = {'metric': metric.label.removesuffix(' %'), 'seeds': worst.seeds}
     for name, seeds in (('least', worst.seeds), ('then', _MANY)):
       words[name] = metric.text(detectable(worst, seeds, level))
-    words |= {'seeds': worst.seeds, 'many': _MANY}
     few = f' {_text("few")}' * (worst.seeds < _FEW)
-    yield ParagraphBlock(_text('detectable', **words) + few)
+    yield ParagraphBlock(_text('detectable', many=_MANY, **words) + few)
 
 
 def _hindsight(results: Results) -> Blocks:
@@ -136,17 +178,11 @@ def _hindsight(results: Results) -> Blocks:
       continue
     cells: list[str | Cell] = []
     for metric in metrics:
-      sign = 1 if metric.name == 'nll' else -1
-      found = {x: summary.measured(done[x], metric.name) for x in fixed}
-      means = {x: sign * np.mean([*v.values()]) for x, v in found.items() if v}
-      if not means:
-        cells += [NOTHING, NOT_MEASURED]
-        continue
-      best = min(means, key=means.get)
-      difference = summary.difference(done[row], done[best], metric.name)
-      cells += [best, difference_cell(metric, difference)]
-    switches = (r.switches for r in done[row])
-    ends = ', '.join(f'{s[0]:g}' if s else 'never' for s in switches)
+      best = _best(metric, {name: done[name] for name in fixed})
+      part = best and summary.difference(done[row], done[best], metric.name)
+      cell = difference_cell(metric, part) if best else NOT_MEASURED
+      cells += [best or NOTHING, cell]
+    ends = ', '.join(run.ended for run in done[row])
     rows.append([row, ends, *cells])
   if rows:
     header = ['Rule', 'Smoothing ended at']
@@ -166,15 +202,17 @@ def _is_fixed(run: RunResult, like: RunResult) -> bool:
   return fixed and all(name.startswith(free) for name in others)
 
 
-def mean_cell(metric: Metric, runs: list[RunResult]) -> str | Cell:
+def mean_cell(metric: Metric, runs: Runs) -> Cell:
   """Of finished runs; its note says how many of the seeds measured it."""
   values = [*summary.measured(runs, metric.name).values()]
   if not values:
     return NOT_MEASURED if runs else NOTHING
   n, text = len(values), metric.text(float(np.mean(values)))
-  if n > 1:
-    text += f' ± {metric.text(float(np.std(values, ddof=1)))}'
-  return text if n == len(runs) else Cell(text, f'of {n} seeds')
+  note = f'of {n} seeds' * (n < len(runs))
+  spread = metric.text(float(np.std(values, ddof=1))) if n > 1 else ''
+  if spread == metric.text(0):  # which is no certainty
+    spread, note = '', 'alike, ' + note if note else 'alike'
+  return Cell(text + f' ± {spread}' * bool(spread), note)
 
 
 def _published(row: published.Published | None) -> list[Cell]:
@@ -194,11 +232,13 @@ def difference_cell(
   """
   if found is None:
     return Cell('–', 'no pair', faint=True)
+  low, high = found.interval(claim or ALPHA)
+  while found.known and metric.text(low) == metric.text(high):
+    metric = metric._replace(digits=metric.digits + 1)
   text, note = metric.text(found.mean, '+'), ''
   if np.isnan(found.error):
     few = 'pair' if found.seeds == 1 else 'image'
     return Cell(text, f'one {few}: no interval', faint=True)
-  low, high = found.interval(claim or ALPHA)
   if found.known:
     text += f' [{metric.text(low, "+")}, {metric.text(high, "+")}]'
   if not found.images:

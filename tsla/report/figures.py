@@ -1,6 +1,7 @@
 """Curves of a table over the epochs, as pictures: of logs and of probes."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,8 +13,8 @@ from tsla.pages.blocks import Key, Picture
 from tsla.report import summary
 from tsla.report.results import Results
 
-# For the rows after the seventh, in line widths.
-_DASHES = ((), (4, 1.5), (1, 1.2), (5, 1.5, 1, 1.5))
+# In line widths; with the markers they tell 30 rows apart without a colour.
+_DASHES = ((), (4, 1.5), (1, 1.2), (5, 1.5, 1, 1.5), (9, 2), (3, 1, 1, 1, 1, 1))
 # Panels of logs: what, and in which unit; those in nats have a log axis.
 _CURVES = (
   ('hard_loss', 'Training: hard loss, nats', 1),
@@ -33,10 +34,10 @@ _PANELS = {
 
 
 def keys(results: Results) -> tuple[Key, ...]:
-  """One colour a row, the same in every figure."""
-  looks = itertools.cycle(itertools.product(_DASHES, figures.COLOURS))
-  named = zip(results.rows, looks, strict=False)
-  return tuple(Key(row, colour, dashes) for row, (dashes, colour) in named)
+  """A look of its own for each row, the same in every figure."""
+  looks = figures.COLOURS, _DASHES, figures.MARKERS
+  looks = map(itertools.cycle, looks)
+  return tuple(itertools.starmap(Key, zip(results.rows, *looks, strict=False)))
 
 
 def over_epochs(figure: Figure, name: str) -> Picture:
@@ -97,14 +98,21 @@ def draw_curve(
 ) -> None:
   """Draws the line of a row, and its band from an epoch on."""
   epochs, mean, low, high = curve
-  axes.plot(epochs, mean, color=key.colour, dashes=key.dashes or (None, None))
+  axes.plot(epochs, mean, **_line(key))
   look = {'color': key.colour, 'alpha': 0.12, 'linewidth': 0}
   axes.fill_between(epochs, low, high, where=epochs >= band_from, **look)
 
 
+def _line(key: Key) -> dict[str, Any]:
+  """How a row's line looks; its marks do not hide those of other rows."""
+  first = 0.02 * figures.MARKERS.index(key.marker)
+  look = {'color': key.colour, 'dashes': key.dashes or (None, None)}
+  return look | {'marker': key.marker, 'markevery': (first, 0.12)}
+
+
 @figures.styled
 def schedules(results: Results) -> Picture:
-  """θ and the learning rate over the epochs, of the first seed of each row."""
+  """θ of each run over the epochs, and the rate of the first of each row."""
   figure, (left, right) = figures.panels(1, 2, 2.7)
   left.set_title('Smoothing strength θ')
   right.set_title('Learning rate')
@@ -114,10 +122,12 @@ def schedules(results: Results) -> Picture:
 
 
 def _draw_schedules(axes: Axes, results: Results, name: str) -> None:
-  """A line a row; rows that share one lie below each other, wider and wider."""
-  firsts = [(key, results.done(key.label)[:1]) for key in keys(results)]
-  lines = [(k, *summary.schedule(r, name)) for k, runs in firsts for r in runs]
-  lines = [line for line in lines if len(line[1])]
+  """A line a run; those that share one lie below each other, ever wider."""
+  seeds = slice(None if name == 'theta' else 1)
+  runs = [(k, r) for k in keys(results) for r in results.done(k.label)[seeds]]
+  every = ((key, *summary.schedule(run, name)) for key, run in runs)
+  once = {(k, v.tobytes(), e.tobytes()): (k, e, v) for k, e, v in every}
+  lines = [line for line in once.values() if len(line[1])]
   seen = [values.tobytes() for _, _, values in lines]
   if len(lines) > 1 and len(set(seen)) == 1:
     lines = [(Key('all', figures.NEUTRAL), *lines[0][1:])]
@@ -126,8 +136,7 @@ def _draw_schedules(axes: Axes, results: Results, name: str) -> None:
     if few:
       epochs, values = np.insert(epochs, 0, 0), np.insert(values, 0, values[0])
     # The value of a row is that of its last update.
-    look = {'drawstyle': 'steps-pre' if few else 'default'}
-    look |= {'color': key.colour, 'dashes': key.dashes or (None, None)}
+    look = {'drawstyle': 'steps-pre' if few else 'default', **_line(key)}
     width = 1.5 + 2.4 * seen[:index].count(seen[index])
     axes.plot(epochs, values, lw=width, zorder=2 - 0.01 * index, **look)
   top = max((values.max() for _, _, values in lines), default=0) or 1

@@ -1,8 +1,9 @@
 """Directories become results: runs by method and seed, with what they logged.
 
 A folder with a `table.json` is that of a sweep, which names its rows and the
-run directories inside; run directories of `main.py` are given one by one. Only
-a run that is done, and whose log says so too, is `done` here.
+run directories inside; a run directory is one of `main.py`; any other folder
+stands for those in it. Results are of one data set each. Only a run that is
+done, and whose log says so too, is `done` here.
 """
 
 import dataclasses
@@ -21,7 +22,7 @@ from tsla.errors import InputError
 from tsla.evaluation import card
 from tsla.runs import predictions
 from tsla.runs.directory import CONFIG, RunRecord, read_record
-from tsla.runs.log import LogRow, is_number
+from tsla.runs.log import LogRow, RunLog, is_number
 from tsla.sweep import outline
 
 _FIELDS = ('seed', 'epochs', 'batch_size', 'eval_every_epochs')
@@ -92,6 +93,16 @@ class RunResult:
     return list(filter(is_number, epochs))
 
   @property
+  def ended(self) -> str:
+    """Where its smoothing ended, and of a rule by what; '' without any."""
+    schedule = self.record.fields.get('smoothing.schedule', 'none')
+    if not self.switches:
+      return '' if schedule == 'none' else 'never'
+    by_rule = RunLog(None, None, self.record.rows).decided
+    by = f' by {"its rule" if by_rule else "max_epochs"}'
+    return f'{self.switches[-1]:g}' + by * (schedule == 'auto')
+
+  @property
   def steps_per_epoch(self) -> int | None:
     """Updates an epoch, from an evaluation; None before the first one."""
     if self.done:
@@ -131,23 +142,39 @@ def read_results(paths: Sequence[pathlib.Path]) -> list[Results]:
   """The results of sweeps' folders in order, then those of run directories.
 
   Run directories on one data set belong together; those of them that differ in
-  no more than the seed are one row.
+  no more than the seed are one row. What is found in a folder has the runs
+  without smoothing first, with which the others are compared.
   """
   found, plain = [], []
-  for path in dict.fromkeys(paths):
+  for path in dict.fromkeys(p for given in paths for p in _within(given)):
     if (path / outline.NAME).is_file():
-      found.append(_of_sweep(path))
-    elif (path / CONFIG).is_file():
-      plain.append(path)
+      found += _of_sweep(path)
     else:
-      why = 'no table and no run in it' if path.is_dir() else 'no such folder'
-      allowed = 'a folder with a table.json, or with the config.json of a run'
-      cure = 'the --workdir of a sweep or of main.py'
-      raise InputError(f'WORKDIR = {path}: {why}', allowed=allowed, cure=cure)
-  return found + _tables_of_runs(plain)
+      plain.append(path)
+  found += _tables_of_runs(plain)
+  titles = [results.title for results in found]
+  for place, (title, results) in enumerate(zip(titles, found, strict=True)):
+    if titles.count(title) > 1:
+      data = max(run.record.fingerprint[:8] for run in results.runs)
+      found[place] = dataclasses.replace(results, title=f'{title}, data {data}')
+  return found
 
 
-def _of_sweep(folder: pathlib.Path) -> Results:
+def _within(path: pathlib.Path) -> list[pathlib.Path]:
+  """The sweeps and runs that a path stands for; InputError if for none."""
+  marks = outline.NAME, CONFIG
+  every = {file.parent for mark in marks for file in path.rglob(mark)}
+  found = [place for place in every if every.isdisjoint(place.parents)]
+  if found:
+    found = [(_read(p).fields.get('smoothing.schedule'), p) for p in found]
+    return [p for _, p in sorted((s != 'none', p) for s, p in found)]
+  why = 'no table and no run in it' if path.is_dir() else 'no such folder'
+  allowed = 'a folder with a table.json, the config.json of a run, or of such'
+  cure = 'the --workdir of a sweep or of main.py'
+  raise InputError(f'WORKDIR = {path}: {why}', allowed=allowed, cure=cure)
+
+
+def _of_sweep(folder: pathlib.Path) -> list[Results]:
   table, runs = outline.read(folder), []
   firsts: dict[str, RunRecord] = {}  # on each data set
   for planned in table['runs']:
@@ -169,7 +196,13 @@ def _of_sweep(folder: pathlib.Path) -> Results:
     runs.append(RunResult(*method, *lengths, trunk))
   names = 'name', 'title', 'command', 'primary'
   named = {name: table[name] for name in names}
-  return Results(**named, rows=tuple(table['rows']), runs=runs)
+  data = {run.row: run.record.fingerprint for run in runs if run.done}
+  found, first = [], next(iter(data.values()), '')
+  for one in dict.fromkeys([first, *data.values()]):
+    rows = tuple(r for r in table['rows'] if data.get(r, first) == one)
+    mine = [run for run in runs if run.row in rows]
+    found.append(Results(**named, rows=rows, runs=mine))
+  return found
 
 
 def _read(path: pathlib.Path) -> RunRecord:

@@ -14,6 +14,7 @@ from tsla.errors import InputError
 from tsla.files import untrusted
 from tsla.pages import blocks
 from tsla.pages.blocks import Block, ParagraphBlock, TableBlock, read_texts
+from tsla.pages.parts import write_parts
 from tsla.pages.render import render_html, render_markdown
 from tsla.report import cards, comparison, figures, samples, summary
 from tsla.report.results import Results, RunResult, read_results
@@ -31,8 +32,8 @@ def write_report(
 ) -> tuple[pathlib.Path, pathlib.Path]:
   """Writes the report of some directories into `out`; returns its two files.
 
-  The page opens offline and holds all it needs; the same directories give the
-  same bytes.
+  The page opens offline and holds all it needs; its tables and figures are
+  files in `report/` too. The same directories give the same bytes.
   """
   tables = read_results(workdirs)
   title = ', '.join(table.title for table in tables)
@@ -44,7 +45,7 @@ def write_report(
   markdown, page = out / 'report.md', out / 'report.html'
   texts = render_markdown(content, page.name), render_html(content)
   with untrusted(f'--out={out}', allowed='a folder', cure='--out=DIR'):
-    out.mkdir(parents=True, exist_ok=True)
+    write_parts(out / 'report', content)
     for path, text in zip((markdown, page), texts, strict=True):
       path.write_text(text, encoding='utf-8')
   return markdown, page
@@ -72,7 +73,8 @@ def of_results(results: Results, level: int) -> list[Block]:
 
 
 def _standing(results: Results) -> Iterator[Block]:
-  """How many runs are done, and which are not."""
+  """What the report says in a sentence; which runs are done, and which not."""
+  yield ParagraphBlock(comparison.headline(results), lead=True)
   runs = results.runs
   missing = [
     f'{run.row}, seed {run.seed}: {run.state} ({run.reason or "no reason"})'
@@ -117,7 +119,8 @@ def _probes(results: Results) -> Iterator[Block]:
   asked = {name[5:] for name in logged if name.startswith('rule_')}
   names = (*rules.RULES, *sorted(asked - {*rules.RULES}))
   rows = [[k.label, *(firings(k.label, rule) for rule in names)] for k in keys]
-  yield TableBlock(_text('firings'), ['Method', *names], rows)
+  header = ['Method', *names]
+  yield TableBlock(_text('firings'), header, rows, 'l' * len(header))
 
 
 def _images(results: Results) -> Iterator[Block]:
@@ -141,10 +144,12 @@ def _costs(results: Results) -> Iterator[Block]:
   for row in (*results.rows, None):
     runs = [run for run in results.runs if row in (run.row, None)]
     spent, saved, seconds, saved_seconds = summary.cost(runs)
-    epochs = f'{spent:,.0f}', _clock(seconds), f'{saved:,.0f}'
+    begun = [run.record.status for run in runs if run.record.fields]
+    wall = sum(status.get('seconds', math.nan) for status in begun)
+    times = map(_clock, (wall, seconds, saved_seconds))
     name = 'all' if row is None else row
-    rows.append([name, *epochs, _clock(saved_seconds)])
-  header = ['Method', 'Epochs', 'Time', 'Epochs saved', 'Time saved']
+    rows.append([name, f'{spent:,.0f}', f'{saved:,.0f}', *times])
+  header = ['Method', 'Epochs', 'Saved', 'Wall time', 'Training', 'Saved']
   yield TableBlock(_text('costs'), header, rows)
   if saved:
     whole = spent + saved
@@ -167,9 +172,10 @@ def _configs(results: Results) -> Iterator[Block]:
     shown = (name for name in fields if name not in _NO_METHOD)
     text = ', '.join(f'{name}{_EQUALS}{fields[name]}' for name in shown)
     begins = f'{run.trunk}, epoch {run.first_epoch}' if run.trunk else 'epoch 0'
-    rows.append([row, text or 'none', begins])
-  header = ['Method', 'Config', 'Begins at']
-  yield TableBlock(_text('configs', first=first), header, rows, 'lll')
+    ends = ', '.join(sorted({run.ended for run in results.done(row)}))
+    rows.append([row, text or 'none', begins, ends or '–'])
+  header = ['Method', 'Config', 'Begins at', 'Smoothing ended at epoch']
+  yield TableBlock(_text('configs', first=first), header, rows, 'llll')
 
 
 def _differing_fields(run: RunResult, base: dict[str, Any]) -> dict[str, Any]:

@@ -103,9 +103,16 @@ def training_curve(runs: Iterable[RunResult], name: str) -> Curve:
 
 
 def schedule(run: RunResult, name: str) -> tuple[np.ndarray, np.ndarray]:
-  """Epochs done, and 'theta' or 'learning_rate' as the last update used it."""
-  points = np.array([*_points(run, 'train', name).items()], np.float64)
-  return tuple(points.reshape(-1, 2).T)
+  """Epochs done, and 'theta' or 'learning_rate' as the last update used it.
+
+  Where smoothing ended θ has two points, of before and of after.
+  """
+  points = np.array([*_points(run, 'train', name).items()]).reshape(-1, 2)
+  for epoch in run.switches if name == 'theta' else ():
+    k = int(np.searchsorted(points[:, 0], epoch, 'right'))
+    before = points[k - 1, 1] if k else 0
+    points = np.insert(points, k, [(epoch, before), (epoch, 0)], 0)
+  return tuple(points.T)
 
 
 def _points(run: RunResult, kind: str, name: str) -> dict[float, float]:

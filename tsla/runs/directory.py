@@ -7,8 +7,9 @@
 - `.lock`: held while a process trains here, which ends if it is deleted;
   `.processes`: a mark by which several find that they share the directory;
 - `environment.json`: versions, devices, git revision and command line;
-- `status.json`: running, done, diverged, interrupted or stuck, and at which
-  update; while running also `pid` and `host`, and the process changes the
+- `status.json`: running, done, diverged, interrupted or stuck, at which update
+  and after how many `seconds` of all processes that were at it; while running
+  also `at` what time, `pid` and `host`, and the process changes the
   file's time every 10 s: a reader takes one that has not for a minute, by its
   own clock, for killed. `failure.txt`: why a sweep gave it up, until a start;
 - `metrics.jsonl`: one row an interval, an evaluation, an event: the truth;
@@ -246,9 +247,12 @@ def _read(path: pathlib.Path, name: str) -> dict[str, Any]:
 def _read_status(path: pathlib.Path) -> dict[str, Any]:
   """What a run's status says, and `where` it runs or was killed since when."""
   status = _read(path, _STATUS)
+  for name in {'seconds', 'at'} & status.keys():
+    files.check_fields(f'{path / _STATUS}: ', status, **{name: float})
   if status.get('state') == 'running' and 'pid' in status:
     status['where'] = f'on {status.get("host")}, pid {status["pid"]}'
     beat = (path / _STATUS).stat().st_mtime
+    status['seconds'] = status.get('seconds', 0) + beat - status.get('at', beat)
     if time.time() - beat > _DEAD_SECONDS:
       since = time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(beat))
       status['state'] = 'killed'
@@ -293,7 +297,7 @@ class RunDirectory:
     self.checkpoints = self.path / _CHECKPOINTS
     # Where this process says what it was at when it stood still.
     self.stacks = self.path / f'stacks-{jax.process_index()}.txt'
-    self._writes = jax.process_index() == 0
+    self._writes, self._since = jax.process_index() == 0, time.time()
     self._may_change = allow_changed_config
     self._confirm: Callable[[], None] = lambda: None
     self._fields = config_lib.flatten(config)
@@ -309,7 +313,7 @@ class RunDirectory:
       # A run that logged nothing may restart with another config.
       self._before = before if before and self.has_begun else self._fields
       self._data = _read(self.path, _DATA) if self.has_begun else {}
-      self._status = _read(self.path, _STATUS)
+      self._status = _read_status(self.path)
       log.read(self.path / _LOG, mend=True)  # refuses one of a newer format
       files.check_writable(self.path)
     self._changed = self._refuse_changed(config_lib.identity(self._before))
@@ -427,8 +431,8 @@ class RunDirectory:
     self._write(CONFIG, self._fields, CONFIG_FORMAT)
     self._write(_DATA, {**data, **self._facts})
     self._write(_ENVIRONMENT, environment.describe())
-    host = socket.gethostname()
-    self.write_status('running', step, pid=os.getpid(), host=host)
+    process = {'pid': os.getpid(), 'host': socket.gethostname()}
+    self.write_status('running', step, at=time.time(), **process)
 
   def finish(
     self,
@@ -445,7 +449,9 @@ class RunDirectory:
 
   def write_status(self, state: str, step: int, **more: Any) -> None:
     """Says how the run stands: running, done, diverged, interrupted, stuck."""
-    self._write(_STATUS, {'state': state, 'step': step, **more})
+    seconds = self._status.get('seconds', 0) + time.time() - self._since
+    status = {'state': state, 'step': step, 'seconds': round(seconds, 1)}
+    self._write(_STATUS, {**status, **more})
 
   def give_up(self, state: str) -> None:
     """`write_status` for a process that ends with what is on the disk."""

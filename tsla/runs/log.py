@@ -112,8 +112,8 @@ class RunLog:
       self.evaluations[kind][step] = values
     elif kind == 'probe':
       self.probes.add(step)
-    elif kind == 'switch' and step in self.probes:
-      self.decided = True
+    elif kind == 'switch':  # an earlier version wrote the rule's after a probe
+      self.decided = bool(values.get('by_rule', step in self.probes))
 
 
 def to_text(rows: Iterable[LogRow]) -> str:

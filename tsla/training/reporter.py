@@ -144,13 +144,13 @@ class Reporter:
     self.progress.say('  '.join([epoch, 'probe', *known]))
     # A rule may also fire when the schedule has ended smoothing before.
     if dropped and step < self.end and not self.log.decided:
-      self._switch(step)
+      self._switch(step, by_rule=True)
     return state
 
-  def _switch(self, step: int) -> None:
+  def _switch(self, step: int, by_rule: bool = False) -> None:
     where = f'epoch {self._epoch(step):g}, update {step}'
     self.progress.say(f'{where}: smoothing is dropped, stage 2')
-    self._write('switch', step)
+    self._write('switch', step, by_rule=float(by_rule))
 
   def _write(self, kind: str, step: int, **values: float | None) -> None:
     self.log.write(kind, step, epoch=self._epoch(step), **values)
