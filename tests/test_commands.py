@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 from support import ROOT
@@ -183,6 +184,22 @@ def test_the_console_script_finds_the_tables_imports(tmp_path):
 def test_pyproject_installs_the_door():
   text = (ROOT / 'pyproject.toml').read_text()
   assert '[project.scripts]\ntsla = "tsla.__main__:main"\n' in text
+
+
+def test_a_wheel_holds_every_file_that_the_package_reads():
+  text = (ROOT / 'pyproject.toml').read_text()
+  given = tomllib.loads(text)['tool']['setuptools']['package-data']
+  held = {
+    file
+    for package, patterns in given.items()
+    for pattern in patterns
+    for file in (ROOT / package.replace('.', '/')).glob(pattern)
+  }
+  listed = subprocess.run(
+    ['git', 'ls-files', 'tsla'], cwd=ROOT, capture_output=True, text=True
+  ).stdout
+  others = {ROOT / name for name in listed.split() if not name.endswith('.py')}
+  assert len(others) > 5 and not others - held
 
 
 def test_no_text_names_a_module_as_a_command():

@@ -58,7 +58,7 @@ def of_results(results: Results, level: int) -> Iterator[Block]:
 
 def _card(runs: Runs, pairs: Pairs, look: Key, base: Key) -> Iterator[Block]:
   """Of a method's runs, and of those that have a partner in the baseline."""
-  card, others, told = runs[0].card, [other for _, other in pairs], []
+  card, others = runs[0].card, [other for _, other in pairs]
   ways = [w for w in _WAYS if all(f'{w}bins' in run.card for run in runs)]
   if len(ways) == 1:
     yield ParagraphBlock(_text('not_calibrated'))
@@ -72,8 +72,6 @@ def _card(runs: Runs, pairs: Pairs, look: Key, base: Key) -> Iterator[Block]:
       if others:
         found = summary.difference(runs, others, own.name)
         cells.append(comparison.difference_cell(own, found, ALPHA / count))
-        name = f'{metric.label.split(", ")[0]} {_WAYS[way]}'
-        told += [name] * (not cells[-1].note)
       row += cells if own.name in card else [NOTHING] * len(cells)
   caption = _text('pair_figures' if others else 'figures', count=count)
   yield blocks.TableBlock(caption, header, rows)
@@ -84,14 +82,11 @@ def _card(runs: Runs, pairs: Pairs, look: Key, base: Key) -> Iterator[Block]:
   caption = _text('figure', images=len(card['labels']), seeds=len(runs))
   picture = _draw(ways, (runs, runs, others), keys)
   yield blocks.FigureBlock(caption, picture, keys)
-  yield _classes(pairs or [(r, r) for r in runs], 6 if others else 3, told)
-  if others:
-    told = '; '.join(told) or 'none'
-    yield ParagraphBlock(_text('told', baseline=base.label, told=told))
+  yield _classes(pairs or [(r, r) for r in runs], 6 if others else 3)
 
 
-def _classes(pairs: Pairs, columns: int, told: list[str]) -> Block:
-  """By class, the worst first; adds to `told` what is outside the noise."""
+def _classes(pairs: Pairs, columns: int) -> Block:
+  """By class, the worst first."""
   labels, names = (pairs[0][0].card[n] for n in ('labels', 'class_names'))
   right = [[run.card['top1_by_image'] for run in pair] for pair in pairs]
   found = class_changes(*np.swapaxes(right, 0, 1), labels, len(names))
@@ -101,7 +96,6 @@ def _classes(pairs: Pairs, columns: int, told: list[str]) -> Block:
     shares = [_SHARE.text(found[n][k]) for n in ('accuracy', 'gave', 'took')]
     cell = comparison.difference_cell(_SHARE, change[k], ALPHA / seen)
     rows.append([names[k], f'{count[k]:,}', *shares, cell][:columns])
-    told += [f'class {names[k]}'] * (not cell.note)
   text, most = 'pair_classes' if columns > 3 else 'classes', _MOST_CLASSES
   caption = _text(text, count=len(rows), most=most)
   rows[most // 2 : len(rows) - most // 2] = []
