@@ -156,11 +156,15 @@ def _differences(results: Results, metrics: Sequence[Metric]) -> Blocks:
   yield blocks.TableBlock(caption, header, rows)
   known = [part for part in decided.values() if part.images and part.known]
   if known:
-    worst = max(known, key=lambda part: detectable(part, part.seeds, level))
-    words = {'metric': metric.label.removesuffix(' %'), 'seeds': worst.seeds}
-    for name, seeds in (('least', worst.seeds), ('then', _MANY)):
-      words[name] = metric.text(detectable(worst, seeds, level))
-    few = f' {_text("few")}' * (worst.seeds < _FEW)
+    known.sort(key=lambda part: detectable(part, part.seeds, level))
+    half, worst = known[(len(known) - 1) // 2], known[-1]
+    words = {'metric': metric.label.removesuffix(' %'), 'seeds': half.seeds}
+    for name, part, seeds in (
+      *(('least', half, half.seeds), ('then', half, _MANY)),
+      ('most', worst, worst.seeds),
+    ):
+      words[name] = metric.text(detectable(part, seeds, level))
+    few = f' {_text("few")}' * (half.seeds < _FEW)
     yield ParagraphBlock(_text('detectable', many=_MANY, **words) + few)
 
 
