@@ -58,11 +58,11 @@ def main():
   def slow(*args):
     run = build(*args)
 
-    def chunk(state, length):
+    def chunk(state, length, *done):
       late = place == 'chunk' and int(state.step) == 9
       if late or place in ('compile', 'hang'):
         reached()
-      return run.train_chunk(state, length)
+      return run.train_chunk(state, length, *done)
 
     def evaluate(state):
       if place == 'evaluation' and int(state.step) == 8:

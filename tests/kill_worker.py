@@ -35,6 +35,8 @@ def configs(kind, folder):
     config.variance.every_epochs = 1
     config.variance.num_batches = 3
     config.variance.mode = 'last_layer'
+  if kind == 'mapped':
+    config.data.feed = kind
   base = config.copy_and_resolve_references()
   if kind in ('plateau', 'optimal'):
     config.smoothing.schedule, config.smoothing.drop_epochs = 'auto', -1.0

@@ -9,6 +9,9 @@ from tsla.data.datasets import Dataset, Split
 from tsla.errors import InputError
 from tsla.training import parallel
 from tsla.training.build import build, check_fits, tables_of
+from tsla.training.feeds import choose_feed
+
+SIZE = 2 * 120 * 8 * 8 * 3  # bytes of a device that just holds the set
 
 
 @pytest.fixture
@@ -23,7 +26,39 @@ def dataset():
 def test_what_fits_is_taken(dataset):
   """Nothing is raised at the limits; a byte more is, in the next test."""
   check_fits(default_config(), dataset, memory=None)
-  check_fits(default_config(), dataset, memory=2 * 120 * 8 * 8 * 3)
+  config = default_config()
+  config.data.feed = 'resident'
+  check_fits(config, dataset, memory=SIZE)
+  config.data.feed = 'auto'
+  check_fits(config, dataset, memory=SIZE - 1)
+
+
+@pytest.mark.parametrize(
+  ('asked', 'memory', 'chosen'),
+  [
+    ('auto', SIZE, 'resident'),
+    ('auto', SIZE - 1, 'mapped'),
+    ('auto', None, 'resident'),
+    ('mapped', None, 'mapped'),
+    ('mapped', SIZE, 'mapped'),
+    ('resident', None, 'resident'),
+  ],
+)
+def test_the_memory_of_a_device_chooses_the_feed(
+  dataset, asked, memory, chosen
+):
+  assert choose_feed(asked, dataset, memory) == chosen
+
+
+def test_what_a_clean_teacher_says_of_a_mapped_set_must_fit(dataset):
+  config = default_config()
+  config.data.feed, config.smoothing.target = 'mapped', 'teacher'
+  config.teacher.view = 'clean'
+  check_fits(config, dataset, memory=4 * 2 * 100 * 2)  # f16[100, 2]
+  with pytest.raises(InputError, match=r'teacher\.view=augmented'):
+    check_fits(config, dataset, memory=4 * 2 * 100 * 2 - 1)
+  config.teacher.view = 'augmented'
+  check_fits(config, dataset, memory=1)
 
 
 @pytest.mark.parametrize(
@@ -32,11 +67,13 @@ def test_what_fits_is_taken(dataset):
     ('batch_size', 101, None, 'allowed: 1 to 100'),
     ('augment.crop', 9, None, 'allowed: 0 to 8'),
     ('data.mean', (0.5, 0.5), None, 'allowed: 3, or 1 for all'),
-    ('seed', 0, 2 * 120 * 8 * 8 * 3 - 1, 'half of the device'),
+    ('data.feed', 'resident', SIZE - 1, 'half of the device'),
+    ('variance.every_epochs', 1, SIZE - 1, 'a quarter of the device'),
   ],
 )
 def test_what_does_not_fit_is_named(dataset, field, value, memory, message):
   config = default_config()
+  config.variance.num_batches = 3  # of 32 images: they are all to be kept
   config.update_from_flattened_dict({field: value})
   with pytest.raises(InputError) as error:
     check_fits(config, dataset, memory)

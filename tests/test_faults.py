@@ -18,6 +18,7 @@ pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get('TSLA_KILLS', '63'))
 KINDS = (
   *('plain', 'probed', 'plateau', 'optimal', 'forked', 'teacher', 'online'),
+  'mapped',
 )
 
 

@@ -162,7 +162,7 @@ def test_divergence_names_update_and_array_and_keeps_what_was_good(
   def poisoned(*args):
     run = build(*args)
 
-    def chunk(state, length):
+    def chunk(state, length, *done):
       if int(state.step) == 10:
         params = dict(state.params)
         params['fc'] = {
@@ -170,7 +170,7 @@ def test_divergence_names_update_and_array_and_keeps_what_was_good(
           'bias': params['fc']['bias'] + float('inf'),
         }
         state = state.replace(params=params)
-      return run.train_chunk(state, length)
+      return run.train_chunk(state, length, *done)
 
     return run._replace(train_chunk=chunk)
 

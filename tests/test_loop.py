@@ -21,7 +21,7 @@ from tsla.models import create_configured
 from tsla.runs import retention
 from tsla.runs.checkpoint import Checkpoints
 from tsla.runs.directory import RunDirectory
-from tsla.training import loop, parallel
+from tsla.training import feeds, loop, parallel
 from tsla.training.build import build
 from tsla.training.reporter import Diverged
 
@@ -274,7 +274,7 @@ def test_resumed_and_forked_runs_equal_one_left_alone_bit_for_bit(
 def test_chunks_divide_the_epoch_where_they_can(
   steps_per_epoch, at_most, length
 ):
-  assert loop.chunk_length(steps_per_epoch, at_most) == length
+  assert feeds.chunk_length(steps_per_epoch, at_most) == length
 
 
 def test_logged_rows_are_recomputed_from_the_states(config, finished):

@@ -71,6 +71,16 @@ def together(shared):
   return train(shared, shared / 'together', 2)
 
 
+def test_each_process_reads_a_set_that_is_on_the_disk_for_its_own_devices(
+  shared, tmp_path, together, monkeypatch
+):
+  """To rounding: here the batch is split by hand, there by the compiler."""
+  monkeypatch.setenv('TSLA_DEVICE_MEMORY', '1')
+  first, second = train(shared, tmp_path / 'mapped', 2)
+  assert first == second
+  np.testing.assert_allclose(losses(first), losses(together[0]), rtol=1e-3)
+
+
 def losses(result):
   return [row['loss'] for row in result['rows'] if row['kind'] == 'train']
 

@@ -188,6 +188,12 @@ FIELDS: dict[str, Field] = {
   'data.skip_corrupt': _switch(
     False, 'damaged images are skipped and counted, not refused', identity=False
   ),
+  'data.feed': _choice(
+    'where images lie: resident on each device, or mapped from the disk, read '
+    'ahead; auto: mapped if they take over half of a device',
+    ('auto', 'resident', 'mapped'),
+    identity=False,
+  ),
   'data.download': _switch(True, 'a missing set is prepared', identity=False),
   'data.mean': _channels('subtracted from pixels in [0, 1]'),
   'data.std': _channels('divides them afterwards', open_low=True),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tsla.data import cache, folders, label_noise, npz, sources
+from tsla.data.feed import Images, Rows
 from tsla.errors import InputError
 from tsla.files import untrusted
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 class Split:
   """The examples of one split, in the order of the source."""
 
-  images: np.ndarray  # u8[N, H, W, C], C = 1 (grey) or 3; may be read-only
+  images: Images  # u8[N, H, W, C], C = 1 (grey) or 3; may be read-only
   labels: np.ndarray  # i32[N], in 0 .. K - 1
 
 
@@ -99,7 +100,8 @@ def load_dataset(
     train = Split(train.images, labels)
     if mask.any():
       train, validation = (
-        Split(train.images[part], labels[part]) for part in (~mask, mask)
+        Split(Rows(train.images, np.flatnonzero(part)), labels[part])
+        for part in (~mask, mask)
       )
   parts = train, test, tuple(class_names), fingerprint, validation
   return Dataset(name, *parts, notes, left_out)

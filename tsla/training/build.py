@@ -13,16 +13,18 @@ from tsla import programs
 from tsla.config import tables as config_tables
 from tsla.config.durations import Durations
 from tsla.config.schema import Section
-from tsla.data.datasets import Dataset, Split
+from tsla.data.datasets import Dataset
 from tsla.data.pipeline import View
 from tsla.errors import InputError, Problems
 from tsla.evaluation import metrics
+from tsla.evaluation.metrics import EvalSums
 from tsla.models import create_configured
 from tsla.smoothing.method import UNIFORM, Target, Task
 from tsla.training import optimizer, step
 from tsla.training import probe as probe_lib
+from tsla.training.feeds import Feeds, choose_feed
 from tsla.training.parallel import Devices
-from tsla.training.step import Examples, TrainMetrics, TrainState
+from tsla.training.step import TrainMetrics, TrainState
 from tsla.training.teacher import ClassRows, Teacher, teacher_target
 
 
@@ -34,8 +36,11 @@ class Compiled(NamedTuple):
 
   state: TrainState  # before the first update
   tables: optimizer.Tables  # θ and the learning rate at every update
-  # (state, length) -> state after `length` updates and their metrics
-  train_chunk: Callable[[TrainState, int], tuple[TrainState, TrainMetrics]]
+  feed: str  # where the images lie, in words
+  longest: int  # updates of a call of `train_chunk`
+  # (state, length, updates done) -> state after `length` updates and their
+  # metrics; without the last one, it waits for the state to say it
+  train_chunk: Callable[..., tuple[TrainState, TrainMetrics]]
   # By kind, validation if there is such a split and eval for the test set:
   # (state) -> its metrics
   evaluate: Mapping[str, Callable[[TrainState], dict[str, float]]]
@@ -87,6 +92,13 @@ def build(
   apply = create_configured(
     config.model, dataset.num_classes, axis_name=devices.axis_name
   ).apply
+  feeds = Feeds(
+    choose_feed(config.data.feed, dataset, devices.memory()),
+    *(dataset, devices),
+    seed=config.seed,
+    batch_size=config.batch_size,
+    at_most=config.log_every_steps,
+  )
   target = _target(
     *(config.smoothing, dataset),
     lambda: teacher_target(
@@ -94,14 +106,10 @@ def build(
       by_class=config.smoothing.target == 'class_similarity',
     ),
   )
-  train = devices.replicate(
-    step.Inputs(
-      *(_examples(dataset.train), np.uint32(config.seed)),
-      *(tables, target.arrays),
-    )
+  train = step.Inputs(
+    feeds.examples(dataset.train),
+    *devices.replicate((np.uint32(config.seed), tables, target.arrays)),
   )
-  splits = map(_examples, (dataset.test, dataset.validation))
-  test, validation = map(devices.replicate, splits)
   make = _make_optimizer(config, durations)
   chunk = devices.map(
     step.make_train_chunk(*(apply, make, view, method.loss, target), **size),
@@ -111,12 +119,18 @@ def build(
   sums = devices.map(
     step.make_evaluation(apply, view, own, axis_name=devices.axis_name)
   )
-  slots = devices.slots(config.batch_size)
+  splits = {'validation': dataset.validation, 'eval': dataset.test}
+  splits = {kind: split for kind, split in splits.items() if split}
+  placed = {kind: feeds.examples(split) for kind, split in splits.items()}
 
-  def evaluator(split: Examples) -> Callable[[TrainState], dict[str, float]]:
-    size = devices.round_up(min(config.eval_batch_size, len(split.labels)))
-    own_slots = devices.slots(size)
-    return lambda state: metrics.finalize(sums(state, split, own_slots, size))
+  def evaluation(kind: str, most: int) -> Callable[[TrainState], EvalSums]:
+    split = splits[kind]
+    size = devices.round_up(min(most, len(split.labels)))
+    return feeds.evaluation(sums, split, placed[kind], size)
+
+  def evaluator(kind: str) -> Callable[[TrainState], dict[str, float]]:
+    evaluate = evaluation(kind, config.eval_batch_size)
+    return lambda state: metrics.finalize(evaluate(state))
 
   probe = None
   if durations.probe_every:
@@ -132,17 +146,32 @@ def build(
       min_step=durations.at('smoothing.min', 0),
       patience=config.smoothing.patience,
     )
-    inputs = probe_lib.Inputs(*(train, validation, devices.replicate(decision)))
+    held_out = placed.get('validation')
+    inputs = probe_lib.Inputs(train, held_out, devices.replicate(decision))
+    length, unseen = config.variance.num_batches, None
+    if held_out and held_out.images is None:
+      unseen = evaluation('validation', config.batch_size)
 
     def probe(state: TrainState) -> tuple[TrainState, probe_lib.Probed]:
-      return measure(state, inputs, slots, config.variance.num_batches)
+      seen = inputs
+      if unseen:
+        seen = inputs._replace(held_out=devices.replicate(unseen(state)))
+      fed = feeds.probe(probe_lib.EPOCH, length)
+      return measure(state, seen, fed, length)
+
+  def train_chunk(
+    state: TrainState, length: int, done: int | None = None
+  ) -> tuple[TrainState, TrainMetrics]:
+    done = int(state.step) if done is None else done
+    return chunk(state, train, feeds.updates(done, length), length)
 
   return Compiled(
     state=devices.replicate(first),
     tables=tables,
-    train_chunk=lambda state, length: chunk(state, train, slots, length),
-    evaluate=({'validation': evaluator(validation)} if validation else {})
-    | {'eval': evaluator(test)},
+    feed=feeds.about,
+    longest=feeds.longest,
+    train_chunk=train_chunk,
+    evaluate={kind: evaluator(kind) for kind in splits},
     probe=probe,
   )
 
@@ -168,10 +197,6 @@ def first_state(
       image_shape=view_of(config).input_shape(dataset.image_shape),
       target=target.state,
     )
-
-
-def _examples(split: Split | None) -> Examples | None:
-  return split and Examples(split.images, split.labels)
 
 
 def _check_network(
@@ -237,15 +262,10 @@ def check_fits(
 ) -> None:
   """Raises InputError where config, data set or device contradict each other.
 
-  `memory` are the bytes of a device, which holds the whole set; None: unknown.
+  `memory` are the bytes of a device; None: unknown.
   """
-  size, problems = image_bytes(dataset), Problems()
-  if memory is not None and size > memory // 2:
-    raise InputError(
-      f'data.name = {dataset.name!r}: its images take {size / 1e9:.1f} GB',
-      allowed=f'{memory / 2e9:.1f} GB, half of the device',
-      cure='a smaller --config.data.image_size, or a larger device',
-    )
+  problems, target = Problems(), config.smoothing.target
+  feed = choose_feed(config.data.feed, dataset, memory)
   count = len(dataset.train.labels)
   too_many = f'more than the {count} training examples of {dataset.name}'
   most, probed = count // config.batch_size, config.variance.num_batches
@@ -262,6 +282,18 @@ def check_fits(
       allowed=f'3 to {most}' if most >= 3 else 'batches of a third or less',
       cure='--config.variance.num_batches=… or --config.batch_size=…',
     )
+  elif feed == 'mapped' and memory is not None:
+    kept = probed * config.batch_size * dataset.train.images[:1].nbytes
+    kept *= bool(config.variance.every_epochs)
+    if (target, config.teacher.view) == ('teacher', 'clean'):
+      kept += 2 * count * dataset.num_classes
+    if kept > memory // 4:
+      problems.note(
+        f"config.data.feed = 'mapped': probes and a clean teacher's view take "
+        f'{kept / 1e9:.1f} GB',
+        allowed=f'{memory / 4e9:.1f} GB, a quarter of the device',
+        cure='--config.teacher.view=augmented, or fewer variance.num_batches',
+      )
   *sides, channels = dataset.image_shape
   for name in ('mean', 'std'):
     values = config.data[name]
@@ -280,8 +312,3 @@ def check_fits(
         cure=f'--config.augment.{name}=… or --config.data.image_size=…',
       )
   problems.raise_all()
-
-
-def image_bytes(dataset: Dataset) -> int:
-  """What the images of a set take on each device."""
-  return sum(split.images.nbytes for split in dataset.splits.values())

@@ -35,6 +35,7 @@ from tsla.training import build as build_lib
 from tsla.training import finished, parallel
 from tsla.training import teacher as teacher_lib
 from tsla.training.build import Compiled, build, check_fits, view_of
+from tsla.training.feeds import length_at
 from tsla.training.optimizer import end_of_smoothing
 from tsla.training.reporter import Diverged, Reporter
 from tsla.training.start import Start, check_origin, find_start
@@ -131,7 +132,8 @@ def train_and_evaluate(
     directory.refuse_another(start.saved)
     if jax.process_count() > 1:
       # Of weights, of another run, or what lies on a disk of one machine.
-      parallel.check_same(digests(host_copy(start.state)))
+      same = digests(host_copy(start.state)) | {'feed': run.feed}
+      parallel.check_same(same)
     directory.begin(
       *(start.step, durations.total_steps),
       **{'notes': dataset.notes, 'left_out': dataset.left_out},
@@ -150,6 +152,7 @@ def train_and_evaluate(
         progress.say(f'from the data: {", ".join(found)}')
       progress.say(_announcement(config, dataset, durations, start))
       progress.say(f'devices    {devices.describe()}')
+      progress.say(f'feed       {run.feed}')
       progress.say(f'directory  {directory.path}')
       sorts = method_of(config.smoothing).sorts
       if (
@@ -166,9 +169,7 @@ def train_and_evaluate(
       )
       reporter.copy_parent_log(start)
       state, test = _train(
-        *(run, start, durations),
-        chunk_length(per_epoch, config.log_every_steps),
-        config.eval_test_curve,
+        *(run, start, durations, config.eval_test_curve),
         *(reporter, checkpoints, log),
         stop_signal=lambda s: parallel.max_over_processes(requested.signum, s),
       )
@@ -204,7 +205,6 @@ def _train(
   run: Compiled,
   start: Start,
   durations: Durations,
-  longest: int,
   test_curve: bool,
   reporter: Reporter,
   checkpoints: Checkpoints,
@@ -244,12 +244,11 @@ def _train(
     if at_end:
       return state, log.evaluations['eval'][step]
 
-    in_epoch = step % per_epoch
-    if in_epoch == 0:
+    if step % per_epoch == 0:
       progress.skip_time()
-    length = min(longest - in_epoch % longest, per_epoch - in_epoch)
+    length = length_at(step, per_epoch, run.longest)
     with progress.compiling('update'):
-      state, row = run.train_chunk(state, length)
+      state, row = run.train_chunk(state, length, step)
     reporter.chunk(step, step + length, row)
     step += length
 
@@ -286,20 +285,3 @@ def _announcement(
 
 def _due(step: int, every: int) -> bool:
   return every > 0 and step % every == 0
-
-
-def chunk_length(steps_per_epoch: int, at_most: int) -> int:
-  """Updates in a compiled call: one length that divides the epoch if possible.
-
-  A second length means a second compilation. So the largest divisor of
-  `steps_per_epoch` in `at_most / 2 .. at_most` is taken; where there is none,
-  `at_most`, and the epoch's last chunk is shorter.
-
-  Example:
-    >>> chunk_length(390, 50), chunk_length(44, 50), chunk_length(97, 50)
-    (39, 44, 50)
-  """
-  if steps_per_epoch <= at_most:
-    return steps_per_epoch
-  lengths = range(at_most, (at_most - 1) // 2, -1)
-  return next((n for n in lengths if steps_per_epoch % n == 0), at_most)

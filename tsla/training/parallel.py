@@ -31,7 +31,7 @@ from tsla.errors import InputError
 from tsla.files import untrusted
 from tsla.runs import lifecycle
 
-_AXIS = 'batch'
+_AXIS, _MEMORY = 'batch', 'TSLA_DEVICE_MEMORY'
 _HEARTBEAT_SECONDS = 40  # a process killed on another machine is missed then
 _SHARED_SECONDS = 30  # so long NFS may say that a new file is not there
 _NAMED, _SHOWN = 3, 80  # differences that an error shows, letters of each
@@ -59,9 +59,36 @@ class Devices:
   def slots(self, batch_size: int) -> jax.Array:
     """`arange(batch_size)`, a part a device: `i32[B]`, pmap: `i32[D, B/D]`."""
     places = np.arange(batch_size, dtype=np.int32)
+    return self._place(*self._dealt(places))
+
+  def deal(
+    self, indices: np.ndarray, read: Callable[[np.ndarray], np.ndarray]
+  ) -> tuple[jax.Array, jax.Array]:
+    """Batches of examples, `i32[L, B]`, each part where `slots` has it.
+
+    `read` copies the images of some, and is asked for those of this process's
+    devices only, whichever these are. Returns indices and images, pmap: with an
+    axis of the devices in front.
+    """
+    indices, spec = self._dealt(indices.astype(np.int32))
+
+    def part(index: tuple[slice, ...]) -> np.ndarray:
+      return read(indices[index[: indices.ndim]])
+
+    shape = (*indices.shape, *read(indices[:0]).shape[indices.ndim :])
+    place = NamedSharding(self.mesh, spec)
+    images = jax.make_array_from_callback(shape, place, part)
+    return self._place(indices, spec), images
+
+  def _dealt(self, places: np.ndarray) -> tuple[np.ndarray, PartitionSpec]:
+    """Places `[..., B]` with the axis of the devices that pmap wants in front.
+
+    And how they lie there.
+    """
     if self.mode == 'pmap':
-      places = places.reshape(self.mesh.size, -1)
-    return self._place(places, PartitionSpec(_AXIS))
+      parts = places.reshape(*places.shape[:-1], self.mesh.size, -1)
+      return np.moveaxis(parts, -2, 0), PartitionSpec(_AXIS)
+    return places, PartitionSpec(*[None] * (places.ndim - 1), _AXIS)
 
   def _place(self, leaf: Any, spec: PartitionSpec) -> jax.Array:
     # device_put would first compare the leaf across all processes.
@@ -90,10 +117,20 @@ class Devices:
     size, first = self.mesh.size, self.mesh.devices[0]
     return f'{size} × {first.device_kind} ({first.platform}), {self.mode}'
 
-  def memory(self) -> int | None:
-    """Bytes that a device has for arrays; None where it does not say (CPU)."""
-    device = self.mesh.local_devices[0]  # another process's will not say
-    return (device.memory_stats() or {}).get('bytes_limit')
+  def memory(self) -> int:
+    """Bytes that a device has for arrays, of a CPU its share of the machine's.
+
+    The environment variable TSLA_DEVICE_MEMORY sets it, for tests and others.
+    """
+    if asked := os.environ.get(_MEMORY, ''):
+      if not asked.isdecimal():
+        cure = f'{_MEMORY}=16000000000'
+        raise InputError(f'{_MEMORY} = {asked!r}', allowed='bytes', cure=cure)
+      return int(asked)
+    devices = self.mesh.local_devices  # another process's will not say
+    stats = devices[0].memory_stats() or {}
+    machine = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    return stats.get('bytes_limit', machine // len(devices))
 
   def round_up(self, batch_size: int) -> int:
     """The next multiple of the device count."""

@@ -23,6 +23,7 @@ import numpy as np
 from tsla import smoothing
 from tsla.data import batches
 from tsla.data.pipeline import View
+from tsla.evaluation.metrics import EvalSums
 from tsla.smoothing.auto import auto_state
 from tsla.smoothing.estimates import GradientStatistics
 from tsla.smoothing.method import Loss, logit_gradients
@@ -33,14 +34,15 @@ if TYPE_CHECKING:  # else jax, flax and optax suffice
   from tsla.config.schema import Section
 
 # A pass over the data that no run comes to: epochs are fewer than updates.
-_EPOCH = 2**31 - 1
+EPOCH = 2**31 - 1
 
 
 class Inputs(NamedTuple):
   """What a probe reads and does not change."""
 
   train: step.Inputs
-  held_out: step.Examples | None
+  # Of examples that are fed what an evaluation has found of them.
+  held_out: step.Examples | EvalSums | None
   decision: dict[str, np.ndarray]
 
 
@@ -101,7 +103,7 @@ def make_probe(
   `options` is the section `variance`, `rules` are those of the optimiser.
   """
   evaluate = step.make_evaluation(apply, view, axis_name=axis_name)
-  epoch = _EPOCH if options.augment else None
+  epoch = EPOCH if options.augment else None
   if options.mode == 'exact':
     look = partial(_gradient_pair, apply, method.loss, axis_name)
     measure = partial(smoothing.gradient_statistics, batch_size=batch_size)
@@ -115,18 +117,24 @@ def make_probe(
     )
 
   def probe(
-    state: step.TrainState, inputs: Inputs, slots: jax.Array, num_batches: int
+    state: step.TrainState,
+    inputs: Inputs,
+    slots: jax.Array | step.Fed,
+    num_batches: int,
   ) -> tuple[step.TrainState, Probed]:
     train, theta = inputs.train, smoothing.current_theta(state.opt_state)
     count = len(train.examples.labels)
-    order = batches.epoch_order(train.seed, _EPOCH, count)
-    picked = order[jnp.arange(num_batches)[:, None] * batch_size + slots]
+    fed = slots
+    if not isinstance(slots, step.Fed):
+      order = batches.epoch_order(train.seed, EPOCH, count)
+      places = jnp.arange(num_batches)[:, None] * batch_size + slots
+      fed = step.Fed(order[places])
 
-    def look_at(indices: jax.Array) -> tuple[Any, ...]:
-      batch = step.make_batch(view, target, state, train, indices, epoch)
+    def look_at(fed: step.Fed) -> tuple[Any, ...]:
+      batch = step.make_batch(view, target, state, train, fed, epoch)
       return look(state, batch)
 
-    statistics = measure(look_at, picked, theta, num_examples=count)
+    statistics = measure(look_at, fed, theta, num_examples=count)
     # They ask about θ = 1, which only mixtures of labels know.
     speaks = jnp.where(method.mixture & (theta >= 0), 0, jnp.nan)
     delta, theta_paper = jax.tree.map(
@@ -134,8 +142,9 @@ def make_probe(
     )
     statistics = statistics._replace(delta=delta, theta_paper=theta_paper)
     loss = jnp.float32(jnp.nan)
-    if inputs.held_out is not None:
-      sums = evaluate(state, inputs.held_out, slots, batch_size)
+    if (sums := inputs.held_out) is not None:
+      if isinstance(sums, step.Examples):
+        sums = evaluate(state, sums, slots, batch_size)
       loss = sums.nll.sum() / sums.count.sum()
     seen = smoothing.Observation(statistics, loss)
     schedule = optimizer.from_tables(train.tables).theta

@@ -29,10 +29,17 @@ MakeOptimizer = Callable[[Schedules], optax.GradientTransformationExtraArgs]
 
 
 class Examples(NamedTuple):
-  """A data set on the device."""
+  """A data set on the device, or its labels alone."""
 
-  images: jax.Array  # u8[N, H, W, C]
+  images: Any  # u8[N, H, W, C]; None: they come as `Fed`
   labels: jax.Array  # i32[N]
+
+
+class Fed(NamedTuple):
+  """The examples of L batches, of this device; None: the device has them."""
+
+  indices: jax.Array  # i32[L, B], of an evaluation its places
+  images: jax.Array | None = None  # u8[L, B, H, W, C]
 
 
 class Batch(NamedTuple):
@@ -191,11 +198,13 @@ def make_batch(
   target: smoothing.Target,
   state: TrainState,
   inputs: Inputs,
-  picked: jax.Array,
+  fed: Fed,
   epoch: jax.Array | int | None,
 ) -> Batch:
-  """The examples `picked` as an epoch sees them; None: not augmented."""
-  images, labels = (column[picked] for column in inputs.examples)
+  """A batch of `fed` as an epoch sees it; None: not augmented."""
+  picked, images = fed
+  images = inputs.examples.images[picked] if images is None else images
+  labels = inputs.examples.labels[picked]
   if epoch is None:
     images = clean_view(view, images)
   else:
@@ -218,13 +227,14 @@ def make_train_chunk(
   """`chunk(state, inputs, slots, length)`: `length` updates in one scan.
 
   The batch of an update is a function of (seed, state.step), made on the
-  device; `slots` are its places in the global batch. A chunk stays within one
-  epoch; at the end it ends it for the target too, so that a probe or checkpoint
-  there sees what the next update will use.
+  device, whose places in the global batch are `slots`; or the host has made it,
+  and it comes in their place as `Fed`. A chunk stays within one epoch; at the
+  end it ends it for the target too, so that a probe or checkpoint there sees
+  what the next update will use.
   """
 
   def chunk(
-    state: TrainState, inputs: Inputs, slots: jax.Array, length: int
+    state: TrainState, inputs: Inputs, slots: jax.Array | Fed, length: int
   ) -> tuple[TrainState, TrainMetrics]:
     num_examples = len(inputs.examples.labels)
     per_epoch = batches.steps_per_epoch(num_examples, batch_size)
@@ -234,12 +244,17 @@ def make_train_chunk(
     tx, rate = make_optimizer(schedules), schedules.learning_rate
     options = {'loss': loss, 'target': target, 'axis_name': axis_name}
 
-    def body(state: TrainState, _: None) -> tuple[TrainState, TrainMetrics]:
-      picked = batches.train_indices(order, state.step, slots, batch_size)
-      batch = make_batch(view, target, state, inputs, picked, epoch)
+    def body(
+      state: TrainState, fed: Fed | None
+    ) -> tuple[TrainState, TrainMetrics]:
+      if fed is None:
+        picked = batches.train_indices(order, state.step, slots, batch_size)
+        fed = Fed(picked)
+      batch = make_batch(view, target, state, inputs, fed, epoch)
       return train_step(state, batch, apply, tx, rate, **options)
 
-    end, rows = jax.lax.scan(body, state, length=length)
+    given = slots if isinstance(slots, Fed) else None
+    end, rows = jax.lax.scan(body, state, given, length)
     if target.end_epoch is not None:
       learnt = jax.lax.cond(
         end.step % per_epoch == 0, target.end_epoch, lambda s: s, end.target
@@ -260,22 +275,32 @@ def make_evaluation(
   """`evaluate(state, examples, slots, batch_size)`: the sums of every batch.
 
   BatchNorm uses its running statistics. `slots` are this device's places in a
-  batch; the last one is padded and masked. `own` are metrics of one's own.
+  batch; the last one is padded and masked. Or some batches come as `Fed`, and
+  the sums are theirs. `own` are metrics of one's own.
   """
 
   def evaluate(
-    state: TrainState, examples: Examples, slots: jax.Array, batch_size: int
+    state: TrainState,
+    examples: Examples,
+    slots: jax.Array | Fed,
+    batch_size: int,
   ) -> metrics.EvalSums:
     count = len(examples.labels)
 
-    def one_batch(index: jax.Array) -> metrics.EvalSums:
-      picked, mask = batches.eval_indices(index, batch_size, slots, count)
-      images = clean_view(view, examples.images[picked])
+    def one_batch(batch: jax.Array | Fed) -> metrics.EvalSums:
+      index, (places, images) = batch, (slots, None)
+      if isinstance(batch, Fed):
+        index, (places, images) = 0, batch
+      picked, mask = batches.eval_indices(index, batch_size, places, count)
+      images = examples.images[picked] if images is None else images
+      images = clean_view(view, images)
       logits = apply(state.variables, images, train=False)
       return metrics.batch_sums(logits, examples.labels[picked], mask, own)
 
-    indices = jnp.arange(batches.num_eval_batches(count, batch_size))
-    sums = jax.lax.map(one_batch, indices)  # that `finalize` adds in float64
+    each = slots
+    if not isinstance(slots, Fed):
+      each = jnp.arange(batches.num_eval_batches(count, batch_size))
+    sums = jax.lax.map(one_batch, each)  # that `finalize` adds in float64
     return sums if axis_name is None else jax.lax.psum(sums, axis_name)
 
   return evaluate

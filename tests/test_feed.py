@@ -1,0 +1,328 @@
+"""A set larger than the device: the same batches, read ahead from the disk."""
+
+import hashlib
+import os
+import shutil
+import signal
+import threading
+import time
+
+import faults
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from support import changed, run_worker
+
+from tsla.data import batches, feed
+from tsla.data.datasets import Dataset, Split
+from tsla.data.pipeline import View
+from tsla.errors import InputError
+from tsla.evaluation import metrics
+from tsla.runs.lifecycle import Interrupted
+from tsla.training import loop, parallel
+from tsla.training.feeds import Feeds, length_at
+from tsla.training.reporter import Reporter
+from tsla.training.step import TrainState, make_evaluation
+
+SIDE = (3, 2, 3)
+VIEW = View(0, 0, False, (0.0,), (1.0,), 'float32')
+
+
+@pytest.fixture
+def images(tmp_path):
+  """103 images, mapped from a file as a cache has them."""
+  return mapped(103, tmp_path / 'images')
+
+
+def mapped(count, path):
+  pixels = np.random.default_rng(0).integers(0, 256, (count, *SIDE), np.uint8)
+  path.write_bytes(pixels.tobytes())
+  return np.asarray(np.memmap(path, np.uint8, 'r', shape=pixels.shape))
+
+
+def dataset_of(images, test=None):
+  labels = np.arange(len(images), dtype=np.int32) % 5
+  train = Split(images, labels)
+  return Dataset('set', train, test or train, tuple('abcde'), '')
+
+
+def feeds_of(images, kind='mapped', at_most=4, batch_size=10, **more):
+  values = {'seed': 3, **more}
+  return Feeds(
+    *(kind, dataset_of(images), parallel.choose('jit', batch_size)),
+    **{'batch_size': batch_size, 'at_most': at_most, **values},
+  )
+
+
+def sha256(array):
+  return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
+
+
+def expected(images, step, length, batch_size=10, seed=3):
+  """By plain NumPy; only the order is the project's own."""
+  per_epoch = len(images) // batch_size
+  epoch, first = divmod(step, per_epoch)
+  order = np.asarray(batches.epoch_order(seed, epoch, len(images)))
+  rows = order[first * batch_size : (first + length) * batch_size]
+  return rows.reshape(length, batch_size), np.array(images)[rows]
+
+
+@pytest.mark.parametrize('threads', [1, 2, 5])
+@pytest.mark.parametrize('piece', [1, 16])
+@pytest.mark.parametrize('ahead', [0, 3])
+def test_batches_are_numpys_at_any_step_for_any_threads_pieces_and_ahead(
+  images, monkeypatch, threads, piece, ahead
+):
+  for name, value in (('THREADS', threads), ('PIECE', piece), ('AHEAD', ahead)):
+    monkeypatch.setattr(feed, f'_{name}', value)
+  feeds = feeds_of(images, at_most=2)
+  assert feeds.longest == 2
+  for step in (0, 9, 10, 1_000_000):  # an epoch has 10
+    length = length_at(step, 10, 2)
+    fed = feeds.updates(step, length)
+    rows, pixels = expected(images, step, length)
+    np.testing.assert_array_equal(fed.indices, rows)
+    assert sha256(fed.images) == sha256(pixels)
+
+
+def test_a_call_asks_for_those_after_it_and_ends_with_the_epoch_and_the_run():
+  made = []
+  calls = {(0, 4): (4, 4), (4, 4): (8, 2), (8, 2): (10, 4), (10, 4): None}
+  reads = feed.Feed(lambda key: made.append(key) or key, calls.get)
+  assert reads.take((0, 4)) == (0, 4)
+  _until(lambda: len(made) == 3)
+  for key in ((4, 4), (8, 2), (10, 4)):
+    assert reads.take(key) == key
+  assert made == [(0, 4), (4, 4), (8, 2), (10, 4)]
+  assert [length_at(step, 10, 4) for step in (0, 4, 8, 9, 10)] == [
+    *(4, 4, 2, 1, 4)
+  ]
+
+
+def test_another_call_than_the_next_is_made_anew():
+  made = []
+  reads = feed.Feed(lambda key: made.append(key) or -key, lambda key: key + 1)
+  assert [reads.take(key) for key in (5, 6, 90, 91, 6)] == [
+    *(-5, -6, -90, -91, -6)
+  ]
+
+
+def test_what_goes_wrong_in_the_thread_is_raised_where_it_is_taken():
+  def make(key):
+    if key == 2:
+      raise InputError('bad disk')
+    return key
+
+  reads = feed.Feed(make, lambda key: key + 1)
+  assert [reads.take(0), reads.take(1)] == [0, 1]
+  with pytest.raises(InputError, match='bad disk'):
+    reads.take(2)
+
+
+def test_the_next_calls_are_made_while_this_one_is_computed():
+  taken, made = threading.Event(), []
+
+  def make(key):
+    if key:
+      assert taken.wait(20)
+    made.append(key)
+    return key
+
+  reads = feed.Feed(make, lambda key: key + 1)
+  assert reads.take(0) == 0  # and does not wait for 1
+  taken.set()
+  _until(lambda: made == [0, 1, 2])
+  time.sleep(0.05)
+  assert made == [0, 1, 2]  # no more than two ahead
+
+
+def _until(true, seconds=20):
+  end = time.monotonic() + seconds
+  while not true():
+    assert time.monotonic() < end
+    time.sleep(0.005)
+
+
+def test_far_into_a_run_no_row_is_read_that_is_not_used(images, monkeypatch):
+  counted, real = [], feed._copier
+
+  def copier(images):
+    copy = real(images)
+    return lambda rows, out: (counted.append(len(rows)), copy(rows, out))
+
+  monkeypatch.setattr(feed, '_copier', copier)
+  monkeypatch.setattr(feed, '_AHEAD', 0)
+  feeds = feeds_of(images)
+  feeds.updates(10_000_000, 4)
+  assert sum(counted) == 40
+
+
+def test_a_chunk_that_was_handed_over_never_changes(images):
+  """jax goes on to use NumPy's memory on the CPU: no slot is used again."""
+  feeds = feeds_of(images, at_most=1)
+  fed = [feeds.updates(step, 1) for step in range(10)]
+  for step, each in enumerate(fed):
+    np.testing.assert_array_equal(
+      each.images, expected(images, step, 1)[1].reshape(1, 10, *SIDE)
+    )
+
+
+@pytest.mark.parametrize('kind', ['mapped', 'array', 'some', 'end'])
+def test_rows_are_copied_from_files_arrays_and_parts_of_them(images, kind):
+  source, pixels = images, np.array(images)
+  if kind == 'array':
+    source = pixels
+  if kind == 'end':
+    source, pixels = images[3:], pixels[3:]
+  if kind == 'some':
+    part = np.arange(100, 0, -3)
+    source, pixels = feed.Rows(images, part), pixels[part]
+    assert source.shape == pixels.shape and source.nbytes == pixels.nbytes
+    np.testing.assert_array_equal(source[:], pixels)
+    np.testing.assert_array_equal(np.stack(list(source)), pixels)
+  rows = np.random.default_rng(1).integers(0, len(pixels), (3, 70))
+  got = feed.reader(source)(rows)
+  np.testing.assert_array_equal(got, pixels[rows])
+  beyond = feed.reader(source)(np.array([0, 10**6]))
+  np.testing.assert_array_equal(beyond, pixels[[0, -1]])
+
+
+def test_a_file_that_is_cut_short_is_named(images, tmp_path):
+  read = feed.reader(images)
+  with (tmp_path / 'images').open('r+b') as file:
+    file.truncate(50 * 18)
+  np.testing.assert_array_equal(read(np.array([49])).shape, (1, *SIDE))
+  with pytest.raises(InputError, match='images: shorter than it was'):
+    read(np.array([49, 50]))
+
+
+@pytest.mark.parametrize(
+  ('memory', 'longest'), [(10**9, 10), (16 * 512, 2), (16 * 512 - 1, 1), (0, 1)]
+)
+def test_memory_decides_how_many_updates_a_call_has(
+  images, monkeypatch, memory, longest
+):
+  monkeypatch.setenv('TSLA_DEVICE_MEMORY', str(memory))
+  assert feeds_of(images, at_most=50).longest == longest
+  assert feeds_of(images, kind='resident', at_most=50).longest == 10
+
+
+@pytest.mark.parametrize(
+  ('kind', 'memory', 'batch_size'),
+  [('resident', 10**9, 512), ('mapped', 10**9, 512), ('mapped', 10**6, 300)],
+)
+def test_an_evaluation_of_50001_examples_counts_each_once(
+  tmp_path, monkeypatch, kind, memory, batch_size
+):
+  """Top-1 of a fixed linear network, by NumPy."""
+  monkeypatch.setenv('TSLA_DEVICE_MEMORY', str(memory))
+  images = mapped(50_001, tmp_path / 'test')
+  labels = np.random.default_rng(1).integers(0, 5, 50_001).astype(np.int32)
+  weights = np.random.default_rng(2).normal(size=(18, 5)).astype(np.float32)
+  split, devices = Split(images, labels), parallel.choose('jit', 10)
+  feeds = Feeds(
+    *(kind, dataset_of(images[:100], split), devices),
+    **{'seed': 0, 'batch_size': 10, 'at_most': 1},
+  )
+
+  def apply(variables, images, train):
+    return images.reshape(len(images), -1) @ variables['params']
+
+  sums = devices.map(make_evaluation(apply, VIEW))
+  evaluate = feeds.evaluation(sums, split, feeds.examples(split), batch_size)
+  found = metrics.finalize(
+    evaluate(TrainState(jnp.int32(0), jnp.asarray(weights), {}, ()))
+  )
+  logits = (np.array(images) / 255).reshape(len(images), -1) @ weights
+  assert found['count'] == 50_001
+  hits = (logits.argmax(1) == labels).sum()
+  assert abs(found['top1'] * 50_001 - hits) <= 2  # of ties in float32
+  if kind == 'mapped':
+    resident = Feeds(
+      *('resident', dataset_of(images[:100], split), devices),
+      **{'seed': 0, 'batch_size': 10, 'at_most': 1},
+    )
+    again = resident.evaluation(
+      sums, split, resident.examples(split), batch_size
+    )
+    state = TrainState(jnp.int32(0), jnp.asarray(weights), {}, ())
+    one, other = jax.tree.map(np.asarray, (again(state), evaluate(state)))
+    for a, b in zip(*map(jax.tree.leaves, (one, other)), strict=True):
+      np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.usefixtures('compile_once')
+def test_a_mapped_run_that_is_stopped_goes_on_with_either_feed(
+  config, tmp_path, monkeypatch, capsys
+):
+  """Within an epoch, with other threads: the resident run's bits and rows."""
+  config = changed(config, log_every_steps=3)
+  loop.train_and_evaluate(config, tmp_path / 'resident')
+  assert 'feed       resident, 0.0 GB of images' in capsys.readouterr().err
+  config.data.feed = 'mapped'
+  loop.train_and_evaluate(config, tmp_path / 'mapped')
+  assert 'feed       mapped, 0.0 GB of images' in capsys.readouterr().err
+  chunk = Reporter.chunk
+
+  def signal_at(self, before, step, row):
+    chunk(self, before, step, row)
+    if step == 6:
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  with monkeypatch.context() as patch, pytest.raises(Interrupted):
+    patch.setattr(Reporter, 'chunk', signal_at)
+    loop.train_and_evaluate(config, tmp_path / 'stopped')
+  shutil.copytree(tmp_path / 'stopped', tmp_path / 'other')
+  monkeypatch.setattr(feed, '_THREADS', 1)
+  monkeypatch.setattr(feed, '_PIECE', 3)
+  loop.train_and_evaluate(config, tmp_path / 'stopped')
+  config.data.feed = 'resident'
+  loop.train_and_evaluate(config, tmp_path / 'other')
+  whole = [f(tmp_path / 'resident') for f in (end, faults.rows)]
+  for name in ('mapped', 'stopped', 'other'):
+    assert [f(tmp_path / name) for f in (end, faults.rows)] == whole, name
+
+
+def end(workdir):
+  return faults.arrays(workdir, 16)
+
+
+@pytest.mark.parametrize(
+  ('mode', 'probed', 'devices'),
+  [
+    pytest.param('jit', ['last_layer'], 1, marks=pytest.mark.ci),
+    pytest.param('jit', ['exact'], 1, marks=pytest.mark.slow),
+    pytest.param('pmap', [], 4, marks=pytest.mark.ci),
+    pytest.param('jit', [], 4, marks=pytest.mark.ci),
+  ],
+)
+def test_a_mapped_run_is_the_resident_one_to_the_bit(
+  tmp_path, mode, probed, devices
+):
+  """Parameters, losses and metrics; and each device is read its own rows."""
+  result = run_worker(
+    'feed_worker.py', tmp_path, mode, *probed, devices=devices
+  )
+  runs = result['runs']
+  right, *others = runs.values()
+  assert [(r['calls'], r['feed'].split(',')[0]) for r in runs.values()] == [
+    *[(2, 'resident')],
+    *[(2, 'mapped')] * len(probed),
+    *[(8, 'mapped')],
+  ]
+  for got in others:
+    for what in ('losses', 'tests', 'state'):
+      # Over a mesh the compiler parts the two programs in its own ways.
+      if (mode, devices) != ('jit', 4):
+        assert got[what] == right[what], (got['feed'], what)
+    for what in ('losses', 'sizes'):
+      assert got[what] == pytest.approx(right[what], 1e-5, 1e-7), what
+    # Its programs differ by more than where the images come from.
+    close = pytest.approx(right['probed'], 1e-2, 1e-6, nan_ok=True)
+    assert got['probed'] == close
+  rows, size = np.array(result['rows']), 32 // devices
+  columns = [rows[:, i : i + size].tolist() for i in range(0, 32, size)]
+  assert result['same'] and result['parts'] == columns
+  asked = [np.reshape(part, (2, size)).tolist() for part in result['asked']]
+  assert sorted(asked) == sorted(columns)
