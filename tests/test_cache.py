@@ -20,7 +20,7 @@ from tsla.errors import InputError
 SCRIPT = """
 import itertools, os, signal, sys, time
 import ml_collections
-from tsla.data import cache, datasets
+from tsla.data import cache, datasets, images
 def load():
   return datasets.load_dataset(ml_collections.ConfigDict(dict(
     name='folder', path=sys.argv[1], image_size=6, download=False,
@@ -107,9 +107,10 @@ def names(folder):
   return sorted(folder.rglob('*'))
 
 
-def run_script(folder, *lines):
+def run_script(folder, *lines, argument=''):
+  code = '\n'.join([SCRIPT, *lines])
   return subprocess.Popen(
-    [sys.executable, '-c', '\n'.join([SCRIPT, *lines]), str(folder)],
+    [sys.executable, '-c', code, str(folder), str(argument)],
     cwd=pathlib.Path(__file__).parents[1],
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
@@ -332,6 +333,102 @@ def test_a_build_that_is_killed_is_not_trusted_and_swept(folder, home):
   assert not entries(home)
   assert_is(datasets.load_dataset(config(folder)), folder)
   assert not (home / '.building').exists()
+
+
+KILLED = (
+  'real = images.decode_all',
+  'def decode_all(*args, **options):',
+  '  for i, image in enumerate(real(*args, **options)):',
+  '    if i == 5: os.kill(os.getpid(), int(sys.argv[2]))',
+  '    yield image',
+  'images.decode_all, cache._PART = decode_all, 100',
+  'load()',
+)
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+  """Each image is one: it takes 108 bytes."""
+  monkeypatch.setattr(cache, '_PART', 100)
+
+
+def killed(folder, signum):
+  process = run_script(folder, *KILLED, argument=int(signum))
+  output = process.communicate(timeout=120)[0]
+  assert process.returncode == -signum, output
+
+
+@pytest.mark.parametrize('signum', [signal.SIGKILL, signal.SIGTERM])
+def test_a_build_that_is_killed_goes_on_after_its_last_part(
+  folder, home, tmp_path, monkeypatch, decodings, small_parts, signum
+):
+  killed(folder, signum)
+  building = home / '.building'
+  for name in ('images', 'labels'):  # beyond what is known to be kept
+    with (building / f'train.{name}').open('ab') as file:
+      file.write(b'half a part')
+  (building / 'train.kept.partial').write_text('{"seen": 7')
+  dataset = datasets.load_dataset(config(folder))
+  assert len(decodings) == 11
+  assert_is(dataset, folder)
+  assert not building.exists()
+  (entry,) = entries(home)
+  assert sorted(p.name for p in entry.iterdir()) == [
+    *('about.json', 'test.images', 'test.labels'),
+    *('train.images', 'train.labels'),
+  ]
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'another'))
+  whole = datasets.load_dataset(config(folder))
+  assert whole.fingerprint == dataset.fingerprint
+
+
+@pytest.mark.parametrize('change', [touch, change_in_secret, None])
+def test_what_was_killed_is_gone_on_with_for_the_same_files_and_size_only(
+  folder, decodings, small_parts, change
+):
+  killed(folder, signal.SIGKILL)
+  size = 6
+  if change is None:
+    size = 5
+  else:
+    change(folder)
+  assert_is(
+    datasets.load_dataset(config(folder, image_size=size)), folder, size
+  )
+  assert len(decodings) == 16
+
+
+def test_after_a_corrupt_image_it_goes_on_where_that_is_left_out(
+  folder, decodings, small_parts
+):
+  (folder / 'train/bee/1.jpg').write_text('not an image')
+  with pytest.raises(images.CorruptImage):
+    datasets.load_dataset(config(folder))
+  decodings.clear()
+  dataset = datasets.load_dataset(config(folder, skip_corrupt=True))
+  assert len(decodings) == 16 - 5
+  want = np.delete(expected_but(folder, 'train/bee/1.jpg'), 5, axis=0)
+  np.testing.assert_array_equal(dataset.train.images, want)
+  assert dataset.train.labels.tolist() == [0, 0, 0, 0, 1, 1, 1]
+
+
+def expected_but(folder, broken):
+  Image.new('RGB', (7, 7)).save(folder / broken)
+  return expected(folder, 'train')
+
+
+def test_a_disk_too_small_for_the_decoded_images_is_said_before(
+  folder, home, decodings, monkeypatch, capsys
+):
+  usage = shutil._ntuple_diskusage(100, 0, 16 * 108 - 1)
+  monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage)
+  with pytest.raises(InputError, match=r'GB of decoded images, 0\.0 GB free'):
+    datasets.load_dataset(config(folder))
+  assert not decodings and not (home / '.building').exists()
+  monkeypatch.setattr(cache, '_WORTH_SAYING', 1000)
+  monkeypatch.setattr(shutil, 'disk_usage', lambda p: usage._replace(free=1728))
+  datasets.load_dataset(config(folder))
+  assert 'GB of decoded images, 0.0 GB free' in capsys.readouterr().err
 
 
 def test_two_processes_decode_once(folder, tmp_path):

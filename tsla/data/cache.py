@@ -16,7 +16,7 @@ import pathlib
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent import futures
 from typing import Any, NamedTuple
 
@@ -24,12 +24,21 @@ import numpy as np
 
 from tsla.data import images
 from tsla.data.array_cache import cached_array, writing
-from tsla.data.sources import Examples, Source, Splits
+from tsla.data.sources import Contents, Examples, Source, Splits
 from tsla.errors import InputError
-from tsla.files import existing, read_object, sync, write_object, write_whole
+from tsla.files import (
+  existing,
+  read_object,
+  read_text,
+  sha256_of,
+  sync,
+  write_object,
+  write_whole,
+)
 
 _FORMAT = 2  # of the files below
-_PART = 2**26  # bytes of images that have a SHA-256
+_PART = 2**26  # bytes of images that have a SHA-256, or are kept by a kill
+_WORTH_SAYING = 10**9  # bytes
 _SPLITS = ('train', 'test')
 _ABOUT = 'about.json'
 _MAKE_ROOM = (
@@ -160,13 +169,17 @@ def _build(
 ) -> None:
   """Decodes the source into `target`; needs the home's lock."""
   home = target.parents[1]
-  building = home / '.building'
-  # What a killed build left, and the source's earlier states.
-  for stale in (building, target.parent):
-    shutil.rmtree(stale, ignore_errors=True)
-  building.mkdir()
+  building, begun = home / '.building', home / '.building' / 'of'
+  name = f'{target.parent.name}/{target.name}'
+  # The source's earlier states, and what a killed build of another one left.
+  shutil.rmtree(target.parent, ignore_errors=True)
   try:
+    if not begun.exists() or read_text(begun) != name:
+      shutil.rmtree(building, ignore_errors=True)
+      building.mkdir()
+      write_whole(begun, name)
     contents = source.open()
+    _check_space(building, contents, size)
     about = {
       split: _write_split(building / split, examples, size, skip_corrupt)
       for split, examples in contents.splits.items()
@@ -187,56 +200,94 @@ def _build(
       problem = f'{source.location}: it changed while it was read'
       cure = 'start again when nothing writes there any more'
       raise InputError(problem, cure=cure)
+    for each in (begun, *building.glob('*.kept*')):
+      each.unlink()
     target.parent.mkdir()
     building.rename(target)
     for folder in (target, target.parent, home):
       sync(folder)
-  finally:
+  except images.CorruptImage:
+    raise  # the next start may leave it out, and goes on there
+  except (OSError, InputError):
     shutil.rmtree(building, ignore_errors=True)
+    raise
+
+
+def _check_space(building: pathlib.Path, contents: Contents, size: int) -> None:
+  """Says what a large set will take; InputError if the disk has less."""
+  need = 0
+  for examples in contents.splits.values():
+    sides = (size, size, examples.channels) if size else examples.shape
+    need += examples.size * math.prod(sides or (0,))
+  need -= sum(file.stat().st_size for file in building.glob('*.images'))
+  free = shutil.disk_usage(building).free
+  found = f'{need / 1e9:,.1f} GB of decoded images, {free / 1e9:,.1f} GB free'
+  if need > free:
+    cure = f'{_MAKE_ROOM}; or a smaller --config.data.image_size'
+    raise InputError(f'{building.parent}: {found}', cure=cure)
+  if need > _WORTH_SAYING:
+    print(f'{building.parent}: {found}', file=sys.stderr)
 
 
 def _write_split(
   path: pathlib.Path, examples: Examples, size: int, skip_corrupt: bool
 ) -> dict[str, Any]:
-  """Writes path.images and path.labels; returns what describes them."""
+  """Writes path.images and path.labels; returns what describes them.
+
+  path.kept says how much is on the disk: after a kill it goes on there.
+  """
   import tqdm
 
-  order, labels, skipped = collections.deque(), [], []
-  shape = () if size else examples.shape
+  order, kept = collections.deque(), path.with_suffix('.kept')
+  seen, count, shape, skipped = 0, 0, () if size else examples.shape, []
+  if kept.exists():
+    seen, (count, *shape), skipped = read_object(kept).values()
 
   def encoded() -> Iterator[images.Encoded]:
-    for where, image, label in examples.read():
+    for where, image, label in examples.read(seen):
       order.append((where, label))
       yield where, image
 
   decoded = images.decode_all(encoded(), channels=examples.channels, size=size)
   looks = {'leave': False, 'delay': 1, 'disable': None, 'unit': ' images'}
-  bar = tqdm.tqdm(decoded, f'decode {path.name}', examples.size, **looks)
+  looks |= {'initial': seen, 'total': examples.size}
+  bar = tqdm.tqdm(decoded, f'decode {path.name}', **looks)
   # Written, not mapped: a full disk is an error then, and not the end.
-  with path.with_suffix('.images').open('wb') as file:
+  paths = path.with_suffix('.images'), path.with_suffix('.labels')
+  with paths[0].open('ab') as pixels, paths[1].open('ab') as labels:
+    pixels.truncate(count * math.prod(shape))
+    labels.truncate(count * 4)
     for image in bar:
       where, label = order.popleft()
+      seen += 1
       if isinstance(image, images.CorruptImage):
         if not skip_corrupt:
           raise image
         skipped.append((image.where, image.reason))
         continue
       shape = shape or image.shape
-      if image.shape != shape:
+      if image.shape != tuple(shape):
         problem = f'{where}: {_words(image.shape)}, data.image_size = {size}'
         allowed = f'{_words(shape)} as the others'
         cure = '--config.data.image_size=256 resizes all images'
         raise InputError(problem, allowed=allowed, cure=cure)
-      file.write(image)
-      labels.append(label)
-  sync(path.with_suffix('.images'))
-  if not labels:
+      pixels.write(image)
+      labels.write(np.array(label, '<i4'))
+      count += 1
+      if count % max(1, _PART // image.nbytes) == 0:
+        for file in (pixels, labels):
+          file.flush()
+          os.fsync(file.fileno())
+        write_object(
+          kept, {'seen': seen, 'shape': [count, *shape], 'skipped': skipped}
+        )
+  for each in paths:
+    sync(each)
+  if not count:
     raise InputError(f'{examples.where}: no readable image')
-  data = np.array(labels, '<i4').tobytes()
-  write_whole(path.with_suffix('.labels'), data)
-  digest, shape = hashlib.sha256(data).hexdigest(), [len(labels), *shape]
-  return {'shape': shape, 'labels_sha256': digest, 'skipped': skipped}
+  digest = sha256_of(paths[1])
+  return {'shape': [count, *shape], 'labels_sha256': digest, 'skipped': skipped}
 
 
-def _words(shape: tuple[int, ...]) -> str:
+def _words(shape: Sequence[int]) -> str:
   return '×'.join(map(str, shape)) + ' (height, width, channels)'

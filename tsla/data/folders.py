@@ -2,7 +2,8 @@
 
 Either folders, DIR/CLASS or DIR/{train,test}/CLASS, with images at any depth
 below a class; or a CSV with the columns path, label and perhaps split, whose
-paths are relative to its own folder.
+paths are relative to its own folder. A split's folder may also hold its images
+itself, with their classes in a file, as ImageNet's validation set does.
 """
 
 import csv
@@ -11,6 +12,7 @@ import io
 import json
 import os
 import pathlib
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -81,9 +83,13 @@ def list_images(path: str) -> Contents:
   for split, part in (('train', ~in_test), ('test', in_test)):
     where, picked = f'{path}: {split}', np.flatnonzero(part).tolist()
     named = [(str(rows[i][1]), rows[i][1], int(labels[i])) for i in picked]
-    read = functools.partial(iter, named)
+    read = functools.partial(_from, named)
     splits[split] = Examples(where, len(named), 3, (), read)
   return Contents(class_names.tolist(), splits, left_out, notes)
+
+
+def _from(rows: list, begin: int = 0) -> Iterator:
+  return iter(rows[begin:])
 
 
 def _below(root: pathlib.Path) -> Iterator[_Row]:
@@ -109,9 +115,33 @@ def _below(root: pathlib.Path) -> Iterator[_Row]:
     split, label = parts[:2]
     if not names and not files:
       yield label, place, split, 'empty folder'
+    listed = {} if label else _labels(place, files)
     for name in files:
-      why = '' if label else 'in no class folder'
-      yield label, place / name, split, 'hidden' if name[0] == '.' else why
+      known = (
+        label or listed.get(name) or listed.get(name.partition('.')[0], '')
+      )
+      why = '' if known else 'in no class folder'
+      yield known, place / name, split, 'hidden' if name[0] == '.' else why
+
+
+def _labels(folder: pathlib.Path, files: list[str]) -> dict[str, str]:
+  """The classes that FOLDER/labels.txt or .csv gives the images beside it.
+
+  A line has the file's name, with or without suffix, and its class; or its
+  class only, for the names in order. What follows in a line is not read.
+  """
+  images = sorted(f for f in files if f.lower().endswith(tuple(SUFFIXES)))
+  tables = [f for f in files if images and f in ('labels.txt', 'labels.csv')]
+  if not tables:
+    return {}
+  lines = read_bytes(folder / tables[0]).decode('utf-8-sig').splitlines()
+  rows = [re.split(r'[,\s]+', line.strip()) for line in lines if line.strip()]
+  if all(len(row) > 1 for row in rows):
+    return {row[0]: row[1] for row in rows}
+  if len(images) != len(rows):
+    problem = f'{folder / tables[0]}: {len(rows)} classes'
+    raise InputError(problem, allowed=f'{len(images)}, as there are images')
+  return {image: row[0] for image, row in zip(images, rows, strict=True)}
 
 
 def _in_table(table: pathlib.Path) -> Iterator[_Row]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 Splits = dict[str, tuple[np.ndarray, np.ndarray]]
 
 _READ_AT_ONCE = 1024
+_UNLABELLED = 'imagenet2012'  # its test images have no labels
 
 
 class Examples(NamedTuple):
@@ -31,8 +32,8 @@ class Examples(NamedTuple):
   channels: int  # of the decoded images
   shape: tuple[int, ...]  # (H, W, C) if it is that of all images, else ()
   # Yields what names an example in errors, its encoded image or the image's
-  # file, and its label.
-  read: Callable[[], Iterator[tuple[str, bytes | pathlib.Path, int]]]
+  # file, and its label, from an example on.
+  read: Callable[..., Iterator[tuple[str, bytes | pathlib.Path, int]]]
 
 
 class Contents(NamedTuple):
@@ -121,7 +122,8 @@ def _open_tfds(name: str, directory: pathlib.Path) -> Contents:
     problem = f'{where}: its images are {dtype} of shape {shape}'
     allowed = 'uint8 of shape (H, W, 1) or (H, W, 3)'
     raise InputError(problem, allowed=allowed)
-  test = 'test' if 'test' in splits else 'validation'
+  labelled = 'test' in splits and not name.startswith(_UNLABELLED)
+  test = 'test' if labelled else 'validation'
   if 'train' not in splits or test not in splits:
     problem = f'{where}: its splits are {", ".join(splits)}'
     raise InputError(problem, allowed='train, and test or validation')
@@ -143,8 +145,8 @@ def _tfds_examples(builder: 'tfds.core.DatasetBuilder', split: str) -> Examples:
   )
   decoders = {'image': tfds.decode.SkipDecoding()}
 
-  def read() -> Iterator[tuple[str, bytes, int]]:
-    for first in range(0, len(source), _READ_AT_ONCE):
+  def read(begin: int = 0) -> Iterator[tuple[str, bytes, int]]:
+    for first in range(begin, len(source), _READ_AT_ONCE):
       keys = range(first, min(first + _READ_AT_ONCE, len(source)))
       try:
         records = source.__getitems__(keys)
