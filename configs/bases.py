@@ -106,6 +106,27 @@ def fine_grained(name: str) -> ml_collections.ConfigDict:
   return config
 
 
+def imagenet() -> ml_collections.ConfigDict:
+  """ResNet-50 at 224 pixels, 90 epochs, batch 1,024: the usual recipe.
+
+  Rate, batch, warm-up and milestones are those of Goyal et al., Accurate, Large
+  Minibatch SGD, arXiv:1706.02677: 0.1 for each 256 images, five epochs of
+  warm-up, a tenth of it at epochs 30, 60 and 80, Nesterov momentum 0.9, weight
+  decay 1e-4. Other than there the decay is on BatchNorm too, whose last scales
+  do not begin at 0, and the images are squares of 256 pixels: docs/own-data.md.
+  """
+  config = fine_grained('imagenet2012')
+  config.batch_size = 1024
+  config.model.name = 'resnet50'
+  config.model.weights = ''
+  config.optimizer.learning_rate = 0.4
+  config.optimizer.nesterov = True
+  # In percent, so that a shorter run has them too.
+  config.optimizer.milestone_percent = tuple(e / 0.9 for e in (30, 60, 80))
+  config.optimizer.warmup_percent = 5 / 0.9
+  return config
+
+
 def own() -> ml_collections.ConfigDict:
   """ResNet-18, 60 epochs, on images of your own, which say the rest."""
   config = default_config()

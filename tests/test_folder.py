@@ -3,9 +3,15 @@
 import json
 
 import archives
+import numpy as np
 import pytest
 from PIL import Image
 from support import run_worker
+
+from tsla.commands import prepare
+from tsla.config.forms import default_config
+from tsla.data import datasets, folders
+from tsla.errors import InputError
 
 FLAGS = (
   '--config=configs/own_tsla.py:1',
@@ -84,3 +90,85 @@ def test_what_is_no_folder_of_images_is_named(outcomes, name, words):
   code, error, *_ = outcomes[1][name]
   assert code == 2 and 1 <= len(error.strip().splitlines()) <= 3, error
   assert all(word in error for word in words)
+
+
+CLASSES = ['n01440764', 'n01443537', 'n02085620']
+# As ImageNet's validation set: not in the order of their classes.
+VALIDATION = {
+  f'ILSVRC2012_val_{i:08}.JPEG': CLASSES[i * 2 % 3] for i in range(5)
+}
+
+
+@pytest.fixture
+def imagenet(tmp_path, monkeypatch):
+  """Folders of ImageNet's form; each image is of its class's grey."""
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'xdg'))
+  root = tmp_path / 'imagenet'
+  for name in CLASSES:
+    for index in range(3):
+      save(root / 'train' / name / f'{name}_{index}.JPEG', name)
+  for name, label in VALIDATION.items():
+    save(root / 'val' / name, label)
+  return root
+
+
+def save(path, label):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  grey = 80 * CLASSES.index(label)
+  Image.new('RGB', (20, 30), (grey, grey, grey)).save(path)
+
+
+LABELS = {
+  'kaggle': (
+    'labels.csv',
+    ['ImageId,PredictionString']
+    + [f'{n[:-5]},{c} 85 1 499 272' for n, c in reversed(VALIDATION.items())],
+  ),
+  'pairs': ('labels.txt', [f'{n} {c}' for n, c in VALIDATION.items()]),
+  'in order': ('labels.txt', [*VALIDATION.values(), '']),
+}
+
+
+@pytest.mark.parametrize('form', LABELS)
+def test_imagenet_s_folders_with_a_flat_validation_set_are_read(
+  imagenet, form, capsys
+):
+  name, lines = LABELS[form]
+  (imagenet / 'val' / name).write_text('\r\n'.join(lines))
+  flags = ['folder', f'--data_dir={imagenet}', '--image_size=8']
+  assert prepare.main(flags) == 0
+  said = capsys.readouterr().out
+  assert 'train: 9 images' in said and 'test: 5 images' in said
+  data = default_config().data
+  data.update(name='folder', path=str(imagenet), image_size=8)
+  found = datasets.load_dataset(data)
+  assert list(found.class_names) == CLASSES
+  for split in (found.train, found.test):
+    grey = np.asarray(split.images)[:, 4, 4, 0].astype(int)
+    np.testing.assert_array_equal(np.rint(grey / 80), split.labels)
+  assert sorted(found.test.labels) == sorted(
+    CLASSES.index(c) for c in VALIDATION.values()
+  )
+
+
+def test_too_few_labels_are_refused_and_other_files_of_that_name_are_not(
+  imagenet,
+):
+  (imagenet / 'val/labels.txt').write_text('n01440764\n' * 4)
+  with pytest.raises(InputError, match=r'labels\.txt: 4 classes') as error:
+    folders.list_images(str(imagenet))
+  assert 'allowed: 5' in str(error.value)
+  (imagenet / 'val/labels.txt').unlink()
+  (imagenet / 'labels.txt').write_text('n01440764\nn01443537\n')
+  assert folders.list_images(str(imagenet)).class_names == CLASSES
+
+
+def test_a_corrupt_image_is_found_by_prepare(imagenet, capsys):
+  broken = imagenet / 'train/n01443537/n01443537_1.JPEG'
+  broken.write_bytes(broken.read_bytes()[:200])
+  flags = ['folder', f'--data_dir={imagenet}', '--image_size=8']
+  assert prepare.main(flags) == 2
+  error = capsys.readouterr().err.splitlines()
+  assert str(broken) in error[-2] and len(error) <= 3
+  assert prepare.main([*flags, '--skip_corrupt']) == 0
+  assert '1 damaged' in capsys.readouterr().out

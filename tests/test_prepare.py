@@ -388,6 +388,26 @@ def test_any_prepared_tfds_set_is_read_newest_version_first(copied, tiny):
     assert_is(datasets.load_dataset(config(copied, name)), tiny[1])
 
 
+def test_imagenet_s_test_images_have_no_labels_and_are_left_alone(copied, tiny):
+  new = copied / 'imagenet2012' / '5.1.0'
+  shutil.move(copied / 'cifar100' / '3.0.2', new)
+  for path in new.glob('cifar100-*'):
+    name = path.name.replace('cifar100', 'imagenet2012')
+    path.rename(new / name.replace('test', 'validation'))
+    if 'train' in name:
+      shutil.copy(new / name, new / name.replace('train', 'test'))
+
+  def rename(info):
+    info.update(name='imagenet2012', version='5.1.0')
+    train, test = info['splits']
+    test['name'] = 'validation'
+    info['splits'].append({**train, 'name': 'test'})
+
+  _edit(new / 'dataset_info.json', rename)
+  loaded = datasets.load_dataset(config(copied, 'imagenet2012'))
+  assert_is(loaded, tiny[1])
+
+
 @pytest.mark.parametrize(
   ('kind', 'named'),
   [('label', 'target'), ('image', 'uint16'), ('splits', 'are train')],
