@@ -38,6 +38,7 @@ CPU = (
   'compare.py --size=digits --forms=eager --cpus=2',
   'convolutions.py --batch=32',
   f'epoch.py {_CPU_CIFAR} --batch=64 --steps=8 --rounds=2',
+  'feed.py --size=feed --dtype=float32',
   'step.py --size=digits',
   f'norm.py {_CPU_CIFAR} --batch=64 --steps=1',
   f'norm.py {_CPU_CIFAR} --batch=128 --steps=1',
@@ -53,6 +54,7 @@ TINY = tuple(
   for script in (
     'roofline.py',
     'epoch.py',
+    'feed.py',
     'compare.py',
     'convolutions.py',
     'step.py',

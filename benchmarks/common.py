@@ -52,6 +52,7 @@ SIZES = {
   'tiny': Size(8, 0, 1, 1, 10, 64, 'resnet8', 'cifar', 4, 16, 2),
   'digits': Size(8, 0, 1, 1, 10, 1437, 'resnet8', 'cifar', 16, 32, 44),
   'cifar': Size(32, 0, 4, 3, 100, 50_000, 'resnet18', 'cifar', 64, 128, 39),
+  'feed': Size(64, 0, 4, 3, 10, 200_000, 'resnet8', 'cifar', 16, 128, 10),
   '224': Size(256, 224, 0, 3, 120, 12_000, 'resnet18', 'imagenet', 64, 256, 46),
 }
 

@@ -55,6 +55,7 @@ class Ours:
     probe_every: of the config; more than 0: the state can be probed.
     block: of the network, in place of its own.
     flip: whether images are mirrored.
+    data: images and labels, if not random ones.
   """
 
   def __init__(
@@ -66,6 +67,7 @@ class Ours:
     probe_every: int = 0,
     block: type[nn.Module] | None = None,
     flip: bool = True,
+    data: tuple[np.ndarray, np.ndarray] | None = None,
   ):
     self.args, size = args, common.SIZES[args.size]
     self.config = config(args, probe_every)
@@ -101,7 +103,7 @@ class Ours:
       *(size.pad, size.crop, flip),
       *(self.config.data.mean, self.config.data.std, args.dtype),
     )
-    images, labels = common.data(args)
+    images, labels = data or common.data(args)
     method = method or METHODS['label_smoothing']()
     if method.target is not None:
       target = method.target(Task(size.classes, len(labels), labels))
@@ -118,7 +120,7 @@ class Ours:
     self.state = self.devices.replicate(state)
     self.inputs = self.devices.replicate(inputs)
     self.slots = self.devices.slots(args.batch)
-    self._chunk = self.devices.map(
+    self.chunk = self.devices.map(
       step.make_train_chunk(
         *(self.model.apply, self.make_optimizer, self.view),
         *(method.loss, target),
@@ -139,7 +141,7 @@ class Ours:
 
   def train(self, steps: int) -> step.TrainMetrics:
     """The real path: shuffle, gather, augment, update; does not wait."""
-    self.state, row = self._chunk(self.state, self.inputs, self.slots, steps)
+    self.state, row = self.chunk(self.state, self.inputs, self.slots, steps)
     return row
 
   def epoch(self) -> None:
