@@ -281,8 +281,9 @@ def test_a_budget_that_is_too_small_says_what_one_buys():
   # (t_{1-.0125, n-1} + t_{.8, n-1}) / √n, by a table of Student's t:
   # (2.685 + 0.883) / √10 and (2.490 + 0.866) / √16.
   assert page.too_small(22.9, 30) == (
-    '22.9 baseline runs are too few to train. A difference of 1.1 standard '
-    'deviations over seeds takes 23 runs to be told, one of 0.8 takes 36.8.'
+    '22.9 baseline runs are too few to train. A difference of 1.1 times the '
+    'spread of a difference from seed to seed takes 23 runs to be told, one of '
+    '0.8 times 36.8: --budget=23 or more.'
   )
   assert 'takes 25 runs' in page.too_small(20, epochs=2)
 
@@ -629,7 +630,10 @@ def words(*verdicts, **fields):
   return answer
 
 
-GUESS = 'Nothing was shown either way; not to smooth is simpler. Best guess '
+GUESS = (
+  'Nothing was shown either way; not to smooth is simpler. Best guess for '
+)
+GUESS += 'LSR(0.1), the most promising of 12 ways: '
 
 
 def test_a_smooth_verdict_says_by_how_much_and_until_when():
@@ -738,14 +742,21 @@ def test_no_evidence_says_what_it_would_take():
   # A = 16 · C and C = 4.5e-6: with seeds without end √C (1.96 + 0.84) is 0.59
   # points, so 0.5 needs 360 · 4.5e-6 (2.8016 / 0.005)² = 509 images.
   assert found.text == (
-    f'{GUESS}+0.10 points (95 % interval [−0.10, +0.30]), of LSR(0.1) over the '
+    f'{GUESS}+0.10 points (95 % interval [−0.10, +0.30]) against the '
     'baseline. 16 seeds on 360 images could have told 0.90 points at this '
     'look; no number of seeds tells 0.50 points: with any number it takes 509 '
     'test images or more.'
   )
   found = words(a_verdict('no_evidence', means=(0.001,), error=0.002))
   # (t_{.975, N-1} + t_{.8, N-1}) √(32e-6/N + 2e-6) ≤ 0.005 from N = 33 on.
-  assert '; 33 seeds would tell 0.50 points.' in found.text
+  assert (
+    '; 33 seeds would tell 0.50 points, more than an advice trains, if these '
+    'images add no more noise than it seems.'
+  ) in found.text
+  found = words(a_verdict('no_evidence', means=(0.001,), error=0.0012))
+  # (2.4469 + 0.9057) √(11.52e-6 / 7 + 0.72e-6) = 0.00516 of 7 seeds, and
+  # (2.3646 + 0.8960) √(11.52e-6 / 8 + 0.72e-6) = 0.00479 of 8.
+  assert '; 8 seeds would tell 0.50 points.' in found.text
   found = words(a_verdict('no_evidence', 'calibration', (1e-4, 1e-4)))
   assert 'could have told 29.98 points² at this look.' in found.text
   found = words(a_verdict('no_evidence', means=(0.0,), error=0.0))

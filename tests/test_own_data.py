@@ -244,7 +244,7 @@ def test_what_follows_from_a_folder(messy):
     sides.append(min(40 + index, 70 - index // 2))
   assert config.data.image_size == int(np.median(sides))
   dataset = datasets.load_dataset(config.data)
-  pixels = dataset.train.images.astype(np.float64) / 255
+  pixels = dataset.train.images[:].astype(np.float64) / 255
   np.testing.assert_allclose(
     config.data.mean, pixels.mean((0, 1, 2)), atol=6e-5
   )

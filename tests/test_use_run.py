@@ -258,6 +258,7 @@ def test_predict_asks_files_folders_and_arrays(run, images, tmp_path, capsys):
   for suffix in ('jsonl', 'npz'):
     out = tmp_path / f'out.{suffix}'
     assert predict.main([str(run), str(npz), f'--out={out}']) == 0
+    assert capsys.readouterr().out == f'{out}: 4 images\n'
   lines = (tmp_path / 'out.jsonl').read_text().splitlines()
   assert [json.loads(line)['class'] for line in lines] == [
     str(k) for k in p[:4].argmax(1)

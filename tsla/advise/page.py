@@ -41,7 +41,14 @@ def describe(asked: plan.Plan, workdir: pathlib.Path) -> str:
   values['seeds'] = asked.confirmed(())[1][-1]
   worth = ', '.join(_amount(*gain) for gain in asked.worth.items())
   values['worth'] = worth or 'any gain'
-  lines = 'plan', 'ways', 'stages' if asked.screen else 'one_stage', 'most'
+  lines = ['plan', 'ways', 'stages' if asked.screen else 'one_stage', 'most']
+  if asked.images[1] * asked.worth.get('top1', 1) < 1:
+    one = {
+      'images': asked.images[1],
+      'image': _amount('top1', 1 / asked.images[1]),
+    }
+    values |= one | {'worth': _amount('top1', asked.worth['top1'])}
+    lines.append('below_one')
   return '\n  '.join(_text(name, asked=asked, **values) for name in lines)
 
 
@@ -154,6 +161,7 @@ def _told(advice: Advice, finding: Finding) -> str:
     seeds = two_way.seeds_needed(lead, worth, level)
     needed = seeds or two_way.images_needed(lead, worth, level)
     name = 'more_seeds' if seeds else 'more_images'
+    name = 'too_many_seeds' if (seeds or 0) > plan.MOST_SEEDS else name
     more += _text(name, needed=needed, worth=_amount(metric, worth))
   least = _amount(metric, detectable(lead, lead.seeds, finding.level))
   return _text('told', lead=lead, least=least, more=more)

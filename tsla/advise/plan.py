@@ -29,7 +29,7 @@ _THETAS = (0.05, 0.1, 0.2)
 _DROPS = (0.5, 0.7, 0.9)  # shares of the run
 _SCREEN_SEEDS = (0, 1, 2, 3)
 _FIRST_SEED = 1000  # of those that confirm
-_MOST_SEEDS = 16
+MOST_SEEDS = 16
 _LOOKS = (0.375, 0.625, 1)  # shares of the seeds
 _FEWEST_FIXED = 10  # seeds, of the plan without a screen
 _LEAST = 33.2  # baseline runs that are left to confirm after a screen
@@ -52,7 +52,7 @@ class Plan:
   budget: float  # baseline runs that it takes at most
   select: str  # 'validation', or 'test': on a fifth of it
   images: tuple[int, int]  # that choose, that confirm
-  confirm: tuple[int, int] = (_FIRST_SEED, _MOST_SEEDS)  # first, how many
+  confirm: tuple[int, int] = (_FIRST_SEED, MOST_SEEDS)  # first, how many
   looks: tuple[float, ...] = _LOOKS  # after these shares of the seeds
 
   @property
@@ -72,7 +72,7 @@ class Plan:
     arms = 1 + len(self.arms)
     if not self.screen:
       return self.confirmed(())[1][-1] * arms
-    confirm = _MOST_SEEDS * (1 + 2 * len(self.metrics))
+    confirm = MOST_SEEDS * (1 + 2 * len(self.metrics))
     return len(self.screen) * arms + confirm
 
   def confirmed(
@@ -90,9 +90,9 @@ class Plan:
     for arms in (chosen + companions, chosen):
       arms = list(dict.fromkeys(arms))
       left = (self.budget - self.screen_cost) / cost(arms, self.epochs)
-      if (seeds := int(left + _ROUNDING)) >= _MOST_SEEDS:
+      if (seeds := int(left + _ROUNDING)) >= MOST_SEEDS:
         break
-    seeds = min(seeds, _MOST_SEEDS)
+    seeds = min(seeds, MOST_SEEDS)
     return arms, tuple(
       sorted({math.ceil(share * seeds) for share in self.looks})
     )
@@ -184,7 +184,7 @@ def make(
       return None
   else:  # at most, every metric has a θ of its own
     seed = 1 + len(metrics) * (1 + (1 - drops[0] / epochs))
-    budget = min(budget, spent + _MOST_SEEDS * seed)
+    budget = min(budget, spent + MOST_SEEDS * seed)
   test = len(dataset.test.labels)
   held = len(dataset.validation.labels) if dataset.validation else 0
   select, images = 'validation', (held, test)

@@ -32,6 +32,7 @@ from tsla.advise import page, plan, study
 from tsla.advise.decision import METRICS
 from tsla.commands.parser import Parser, command
 from tsla.config import cli
+from tsla.config.forms import flatten
 from tsla.config.from_data import settle
 from tsla.config.schema import Config
 from tsla.data import datasets
@@ -107,7 +108,7 @@ def main(parser: Parser) -> int:
   worth = _worth(args.worth)
   config = cli.parse(['advise', *rest]).config
   _check(config)
-  config = settle(config)
+  from_data, config = config.from_data, settle(config)
   dataset = datasets.load_dataset(config.data)
   metrics = METRICS if args.metric == 'all' else (args.metric,)
   methods = args.methods.split(',')
@@ -117,6 +118,10 @@ def main(parser: Parser) -> int:
     return 0
   name = f'runs/advice-{asked.config}-{asked.hash[:8]}'
   workdir = pathlib.Path(args.workdir or name).absolute()
+  notes = [*dataset.notes]
+  if found := [f'{name} = {flatten(config)[name]}' for name in from_data]:
+    notes.append(f'from the data: {", ".join(found)}')
+  print(*notes, sep='\n', end='\n' * bool(notes))
   print(page.describe(asked, workdir), flush=True)
   jobs = args.jobs
   if jobs is None:
@@ -130,9 +135,11 @@ def main(parser: Parser) -> int:
     earlier = [] if args.dry_run else asked.save(workdir, dataset.test)
     try:
       if args.dry_run or not trainer.has_begun:
+        print('  rehearsing two epochs twice, for the time alone', flush=True)
         seconds = trainer.measure()
         left = tqdm.format_interval(seconds) if seconds else 'unknown time'
-        print(f'  at most about {left}, {jobs} at a time', flush=True)
+        print(f'  at most about {left}, {jobs} at a time, if no other job runs')
+        sys.stdout.flush()
       if args.dry_run:
         return 0
       advice = study.follow_plan(asked, trainer, earlier)

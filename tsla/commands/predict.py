@@ -115,3 +115,5 @@ def _show(
   else:
     lines = [json.dumps(dict(zip(columns, r, strict=True))) for r in rows]
     files.write_whole(out, '\n'.join([*lines, '']))
+  if out:
+    print(f'{out}: {len(rows):,} images')

@@ -132,8 +132,10 @@ def _open(folder: pathlib.Path, skip_corrupt: bool) -> Decoded | None:
   if left_out:
     reasons = collections.Counter(why for _, why in left_out).most_common()
     counts = ', '.join(f'{count} {why}' for why, count in reasons[:5])
-    first = f"{left_out[0][0]}; data.json in the run's directory names all"
-    notes.append(f'{len(left_out)} files left out: {counts}; as {first}')
+    # The damaged ones are those that matter.
+    one = f'{(skipped or left_out)[0][0]} is one'
+    every = 'data.json of a run on this set names all'
+    notes.append(f'{len(left_out)} files left out: {counts}; {one}; {every}')
   return Decoded(splits, names, about['fingerprint'], notes, left_out)
 
 
