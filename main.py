@@ -21,14 +21,22 @@ if __name__ == '__main__':  # the imports take seconds, and may be interrupted
 import traceback
 from collections.abc import Sequence
 
-from tsla.commands.parser import hold_stderr
-from tsla.config import cli
-from tsla.errors import InputError
-from tsla.runs.environment import hush, keep_compiled, split_cores
-from tsla.runs.lifecycle import Interrupted
-from tsla.training import parallel
-from tsla.training.loop import train_and_evaluate
-from tsla.training.reporter import Diverged, in_words
+try:
+  from tsla.commands.parser import hold_stderr
+  from tsla.config import cli
+  from tsla.errors import InputError
+  from tsla.runs.environment import hush, keep_compiled, split_cores
+  from tsla.runs.lifecycle import Interrupted
+  from tsla.training import parallel
+  from tsla.training.loop import train_and_evaluate
+  from tsla.training.reporter import Diverged, in_words
+except ModuleNotFoundError as error:
+  if (error.name or 'tsla').split('.')[0] == 'tsla':
+    raise
+  print(f'main.py needs {error.name}, which this Python does not have:')
+  print(f'  {sys.executable}')
+  print('  next: . .venv/bin/activate, or pip install -r requirements.txt')
+  sys.exit(2)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -186,6 +186,15 @@ def test_pyproject_installs_the_door():
   assert '[project.scripts]\ntsla = "tsla.__main__:main"\n' in text
 
 
+def test_training_without_its_requirements_is_three_lines():
+  argv = [sys.executable, '-S', 'main.py', '--help']
+  result = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+  lines = (result.stdout + result.stderr).splitlines()
+  assert result.returncode == 2 and len(lines) == 3, lines
+  assert 'main.py needs ' in lines[0] and sys.executable in lines[1]
+  assert 'requirements.txt' in lines[2]
+
+
 def test_a_wheel_holds_every_file_that_the_package_reads():
   text = (ROOT / 'pyproject.toml').read_text()
   given = tomllib.loads(text)['tool']['setuptools']['package-data']

@@ -12,6 +12,7 @@ from tsla.config.checks import validate
 from tsla.config.forms import default_config
 from tsla.errors import InputError
 from tsla.runs.checkpoint import Checkpoints
+from tsla.runs.directory import RunDirectory
 from tsla.sweep import outline, plan, table
 from tsla.sweep.table import Row, Table
 
@@ -401,3 +402,22 @@ def test_a_plan_of_a_newer_version_is_not_written_over(tmp_path):
   table_file.write_text('{damaged')
   outline.write(tmp_path, rows, runs, 'command')
   assert outline.read(tmp_path)['title'] == 'T'
+
+
+def test_a_folder_holds_one_table_and_no_run_beside_it(tmp_path):
+  first, other = (
+    Table(name, name, (Row('baseline', default_config()),))
+    for name in ('first', 'other')
+  )
+  runs = plan.plan(first, (0,), tmp_path)
+  outline.write(tmp_path, first, runs, 'command')
+  before = (tmp_path / 'table.json').read_bytes()
+  with pytest.raises(InputError, match="table 'first' was begun there"):
+    outline.write(tmp_path, other, runs, 'command')
+  with pytest.raises(InputError, match='a sweep is there'):
+    RunDirectory(tmp_path, default_config())
+  assert (tmp_path / 'table.json').read_bytes() == before
+  (tmp_path / 'run').mkdir()
+  (tmp_path / 'run/config.json').write_text('{}')
+  with pytest.raises(InputError, match='a single run is there'):
+    outline.write(tmp_path / 'run', first, runs, 'command')

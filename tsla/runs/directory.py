@@ -44,6 +44,7 @@ from tsla.runs.predictions import Predictions
 
 CONFIG_FORMAT = MODEL_FORMAT = 1
 CONFIG, _DATA, _STATUS = 'config.json', 'data.json', 'status.json'
+TABLE = 'table.json'  # of a sweep, whose runs have folders of their own
 MODEL, _PREDICTIONS = 'model.json', 'predictions'
 _ENVIRONMENT, _FAILURE = 'environment.json', 'failure.txt'
 _LOG, _CHECKPOINTS, _PARTS = 'metrics.jsonl', 'checkpoints', 'parts'
@@ -310,6 +311,9 @@ class RunDirectory:
     """Reads what is there by now; refuses what this run may not go on with."""
     with self._explained():
       before = _read(self.path, CONFIG)
+      if not before and (self.path / TABLE).exists():
+        problem = f'--workdir={self.path}: a sweep is there'
+        raise InputError(problem, cure='another --workdir')
       # A run that logged nothing may restart with another config.
       self._before = before if before and self.has_begun else self._fields
       self._data = _read(self.path, _DATA) if self.has_begun else {}

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tsla import files
-from tsla.runs.directory import state_of
+from tsla.errors import InputError
+from tsla.runs.directory import CONFIG, TABLE, state_of
 from tsla.sweep.plan import PlannedRun
 from tsla.sweep.table import PRIMARY, Table
 
 _FORMAT = 1
-NAME = 'table.json'  # in the folder of a sweep
+NAME = TABLE
 
 
 def describe(
@@ -66,9 +67,20 @@ def _saving(what: str, runs: Sequence[PlannedRun]) -> str:
 def write(
   workdir: pathlib.Path, table: Table, runs: Sequence[PlannedRun], command: str
 ) -> None:
-  """Writes the plan and its command; raises NewerFormat over a newer one."""
+  """Writes the plan and its command.
+
+  NewerFormat: over a newer one; InputError: over another table's, or a run.
+  """
+  begun, other = {}, f'--workdir={workdir}'
   with contextlib.suppress(files.DamagedFile):  # it is written anew
-    files.read_object(workdir / NAME, newest=_FORMAT)
+    begun = files.read_object(workdir / NAME, newest=_FORMAT)
+  if (name := begun.get('name', table.name)) != table.name:
+    problem = f'{other}: the table {name!r} was begun there'
+    raise InputError(problem, allowed=table.name, cure='another --workdir')
+  if (workdir / CONFIG).exists():
+    raise InputError(
+      f'{other}: a single run is there', cure='another --workdir'
+    )
   order = {row.name: place for place, row in enumerate(table.rows)}
   content = {
     'name': table.name,
