@@ -25,7 +25,7 @@ _TOLD = (
   _NLL._replace(name='calibrated_nll', label='NLL with a temperature'),
   SQUARED,
 )
-_MOST = 1000.0  # beyond it a number says only that a run collapsed
+_MOST = 1000.0  # beyond it a run collapsed, or R is 0 and any θ the best
 
 
 def differences(results: Results) -> Iterator[str]:
@@ -48,6 +48,11 @@ def differences(results: Results) -> Iterator[str]:
         cells.append('collapsed' if found else '–')
         continue
       low, high = found.interval(ALPHA / len(names))
+      if metric.text(low) == metric.text(high) or not found.known:
+        cells.append(
+          'equal' if metric.text(found.mean) == metric.text(0) else '–'
+        )
+        continue
       ends = f'[{metric.text(low, "+")}, {metric.text(high, "+")}]'
       text = f'{metric.text(found.mean, "+")} {ends}'
       cells.append(f'**{text}**' if low > 0 or high < 0 else text)
@@ -67,7 +72,8 @@ def errors(results: Results, shares: tuple[float, ...]) -> Iterator[str]:
     cells = [name]
     for share in shares:
       at = np.flatnonzero(ratio.epochs <= share * ratio.epochs[-1])[-1]
-      cells.append(f'{ratio.mean[at]:.3g} ({star.mean[at]:.2g})')
+      best = f'{star.mean[at]:.2g}' if abs(star.mean[at]) < _MOST else '–'
+      cells.append(f'{ratio.mean[at]:.3g} ({best})')
     yield f'| {" | ".join(cells)} |'
 
 
