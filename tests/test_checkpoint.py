@@ -329,15 +329,17 @@ def test_the_disk_must_have_room_for_three_states(tmp_path, monkeypatch):
 
   def usage(path):
     asked.append(pathlib.Path(path))
-    return shutil._ntuple_diskusage(0, 0, free)
+    return shutil._ntuple_diskusage(total, 0, free)
 
   monkeypatch.setattr(checkpoint.shutil, 'disk_usage', usage)
-  free = 3 * size
+  free, total = 3 * size, 10**9
   checkpoint.check_space(tmp_path / 'run/checkpoints', state)
   assert asked == [tmp_path]
   free = 3 * size - 1
   with pytest.raises(InputError, match='3 times the state'):
     checkpoint.check_space(tmp_path / 'run/checkpoints', state)
+  total = 0  # what has no size says nothing of room
+  checkpoint.check_space(tmp_path / 'run/checkpoints', state)
 
 
 def test_a_disk_that_fills_up_is_named_and_what_was_saved_stays(tmp_path):
