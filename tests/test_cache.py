@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import ml_collections
 import numpy as np
@@ -380,6 +381,29 @@ def test_a_build_that_is_killed_goes_on_after_its_last_part(
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'another'))
   whole = datasets.load_dataset(config(folder))
   assert whole.fingerprint == dataset.fingerprint
+
+
+def test_a_build_that_lost_what_it_kept_begins_anew_and_not_with_black(
+  folder, home, small_parts
+):
+  killed(folder, signal.SIGKILL)
+  (home / '.building/train.images').write_bytes(b'')
+  with pytest.raises(InputError, match='shorter than it was'):
+    datasets.load_dataset(config(folder))
+  assert_is(datasets.load_dataset(config(folder)), folder)
+
+
+def test_a_disk_without_room_for_the_rest_keeps_what_is_decoded(
+  folder, home, small_parts, decodings, monkeypatch
+):
+  killed(folder, signal.SIGKILL)
+  with monkeypatch.context() as full:
+    full.setattr(cache.shutil, 'disk_usage', lambda p: SimpleNamespace(free=0))
+    with pytest.raises(InputError, match=r'0\.0 GB free'):
+      datasets.load_dataset(config(folder))
+  dataset = datasets.load_dataset(config(folder))
+  assert len(decodings) == 11
+  assert_is(dataset, folder)
 
 
 @pytest.mark.parametrize('change', [touch, change_in_secret, None])

@@ -68,6 +68,13 @@ def expected(images, step, length, batch_size=10, seed=3):
   return rows.reshape(length, batch_size), np.array(images)[rows]
 
 
+def test_every_seed_that_a_config_may_have_is_read(images):
+  seed = 2**32 - 1
+  fed = feeds_of(images, seed=seed).updates(0, 4)
+  rows, _ = expected(images, 0, 4, seed=np.uint32(seed))
+  np.testing.assert_array_equal(fed.indices, rows)
+
+
 @pytest.mark.parametrize('threads', [1, 2, 5])
 @pytest.mark.parametrize('piece', [1, 16])
 @pytest.mark.parametrize('ahead', [0, 3])

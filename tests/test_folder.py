@@ -163,6 +163,24 @@ def test_too_few_labels_are_refused_and_other_files_of_that_name_are_not(
   assert folders.list_images(str(imagenet)).class_names == CLASSES
 
 
+def test_names_with_dots_and_classes_of_words_keep_their_labels(tmp_path):
+  for name in ('a.001.png', 'a.002.png'):
+    (tmp_path / 'val').mkdir(exist_ok=True)
+    (tmp_path / 'val' / name).write_bytes(b'')
+  files = ['a.001.png', 'a.002.png', 'labels.txt']
+  labels = tmp_path / 'val/labels.txt'
+  labels.write_text('golden retriever\ntabby cat\n')
+  assert folders._labels(tmp_path / 'val', files) == {
+    'a.001.png': 'golden retriever',
+    'a.002.png': 'tabby cat',
+  }
+  labels.write_text('a.002 x\na.001 y\n')
+  listed = {
+    row[1].name: row[0] for row in folders._below(tmp_path) if 'png' in str(row)
+  }
+  assert listed == {'a.001.png': 'y', 'a.002.png': 'x'}
+
+
 def test_a_corrupt_image_is_found_by_prepare(imagenet, capsys):
   broken = imagenet / 'train/n01443537/n01443537_1.JPEG'
   broken.write_bytes(broken.read_bytes()[:200])

@@ -307,6 +307,15 @@ def test_a_rehearsal_scales_every_duration():
   assert short.checkpoint_keep_epochs == (1, 3)
 
 
+def test_rows_keep_their_names_where_nothing_is_rehearsed():
+  for s in (112.5, 1000.0):
+    row = Row(f'TSLA({s:g})', tsla(s))
+    row.config.epochs = 2000
+    assert (
+      table.adapt(Table('t', 'T', (row,)), {}, None).rows[0].name == row.name
+    )
+
+
 def test_fields_are_set_in_all_rows():
   loaded = table.load_table('configs/sweeps/digits.py')
   fields = {'model.width': '8', 'data.mean': '(0.1,)', 'augment.flip': 'true'}

@@ -644,6 +644,13 @@ def test_plain_runs_are_rows_by_config_and_tables_by_data(tmp_path):
   assert markdown.startswith('# ' + ', '.join(titles))
   assert cells(markdown, 1)['plain'][1] == '85.00 ± 7.07'
   assert page.count('<h2>') == 2
+  taught = lsr.copy_and_resolve_references()
+  taught.smoothing.target = 'class_similarity'
+  for seed, name in enumerate('ab'):
+    taught.teacher.matrix = f'{name}.csv'
+    path = tmp_path / f'taught-{seed}'
+    paths.append(write_run(path, seed=seed, config=taught))
+  assert len(read_results(paths[-2:])[0].rows) == 2, 'two matrices'
   alike = write_run(tmp_path / 'other' / 'lsr', top1=0.6)
   alike = read_results([paths[2], alike])[0]
   assert alike.rows == (str(paths[2]), str(tmp_path / 'other' / 'lsr'))

@@ -135,8 +135,13 @@ def test_a_file_says_how_alike_the_classes_are(config, tmp_path):
     by_class(config, dataset(), network), rows, atol=1e-7
   )
   before = network.fingerprint()
+  run = config_lib.default_config()
+  run.smoothing.update(schedule='constant', target='class_similarity')
+  run.teacher.matrix = config.teacher.matrix
+  name = config_lib.config_hash(run)
   np.savetxt(config.teacher.matrix, rows[::-1], delimiter=',')
   assert teacher_of(config, dataset()).fingerprint() != before
+  assert config_lib.config_hash(run) != name
 
 
 @pytest.mark.parametrize(

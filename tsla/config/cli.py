@@ -78,7 +78,8 @@ def parse(argv: Sequence[str]) -> CommandLine:
       asked, config = config, validate(config)
   except flags.UnrecognizedFlagError as error:
     named = re.compile(rf'--?{re.escape(error.flagname)}\b')
-    raise _not_a_flag(next(filter(named.match, argv[1:]))) from error
+    wrong = next(filter(named.match, argv[1:]), f'--{error.flagname}')
+    raise _not_a_flag(wrong) from error
   except Exception as error:  # a config file may raise anything
     raise _explain(error) from error
   flags.FLAGS.mark_as_parsed()  # else absl's loggers wait for it

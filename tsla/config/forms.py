@@ -5,6 +5,7 @@ few fields that make its experiment.
 """
 
 import ast
+import contextlib
 import hashlib
 import json
 from collections.abc import Collection, Mapping
@@ -16,6 +17,7 @@ from tsla import programs
 from tsla.config import schema, tables
 from tsla.config.schema import FIELDS, Config, Section
 from tsla.errors import InputError
+from tsla.files import read_bytes
 
 
 def default_config() -> Config:
@@ -86,7 +88,8 @@ def config_hash(config: Config) -> str:
   """Eight hex digits that name this config's `identity`, data and teacher.
 
   Before they are read, a folder, an .npz and a teacher are known by their paths
-  only; a file of one's own is known by its content, and must be there.
+  only; a file of one's own is known by its content, and must be there, and a
+  matrix too where it is there.
   """
   flat = flatten(config)
   fields = identity(flat)
@@ -96,6 +99,10 @@ def config_hash(config: Config) -> str:
   fields |= {name: flat[name] for name in paths if flat[name]}
   for name, text in own_files(flat).items():
     fields[f'{name} SHA-256'] = programs.sha256(text)
+  if matrix := fields.get('teacher.matrix'):
+    with contextlib.suppress(OSError):  # which the run explains
+      content = read_bytes(matrix)
+      fields['teacher.matrix SHA-256'] = hashlib.sha256(content).hexdigest()
   text = json.dumps(fields, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:8]
 

@@ -175,13 +175,14 @@ def _build(
   name = f'{target.parent.name}/{target.name}'
   # The source's earlier states, and what a killed build of another one left.
   shutil.rmtree(target.parent, ignore_errors=True)
+  if not begun.exists() or read_text(begun) != name:
+    shutil.rmtree(building, ignore_errors=True)
+  contents = source.open()
+  _check_space(building, contents, size)
   try:
-    if not begun.exists() or read_text(begun) != name:
-      shutil.rmtree(building, ignore_errors=True)
+    if not building.exists():
       building.mkdir()
       write_whole(begun, name)
-    contents = source.open()
-    _check_space(building, contents, size)
     about = {
       split: _write_split(building / split, examples, size, skip_corrupt)
       for split, examples in contents.splits.items()
@@ -202,10 +203,10 @@ def _build(
       problem = f'{source.location}: it changed while it was read'
       cure = 'start again when nothing writes there any more'
       raise InputError(problem, cure=cure)
-    for each in (begun, *building.glob('*.kept*')):
-      each.unlink()
-    target.parent.mkdir()
+    target.parent.mkdir(exist_ok=True)
     building.rename(target)
+    for each in (target / begun.name, *target.glob('*.kept*')):
+      each.unlink()
     for folder in (target, target.parent, home):
       sync(folder)
   except images.CorruptImage:
@@ -222,7 +223,7 @@ def _check_space(building: pathlib.Path, contents: Contents, size: int) -> None:
     sides = (size, size, examples.channels) if size else examples.shape
     need += examples.size * math.prod(sides or (0,))
   need -= sum(file.stat().st_size for file in building.glob('*.images'))
-  free = shutil.disk_usage(building).free
+  free = shutil.disk_usage(building.parent).free
   found = f'{need / 1e9:,.1f} GB of decoded images, {free / 1e9:,.1f} GB free'
   if need > free:
     cure = f'{_MAKE_ROOM}; or a smaller --config.data.image_size'
@@ -242,8 +243,12 @@ def _write_split(
 
   order, kept = collections.deque(), path.with_suffix('.kept')
   seen, count, shape, skipped = 0, 0, () if size else examples.shape, []
+  paths = path.with_suffix('.images'), path.with_suffix('.labels')
   if kept.exists():
     seen, (count, *shape), skipped = read_object(kept).values()
+    sizes = count * math.prod(shape), count * 4
+    if any(p.stat().st_size < n for p, n in zip(paths, sizes, strict=True)):
+      raise InputError(f'{path}: shorter than it was', cure='start again')
 
   def encoded() -> Iterator[images.Encoded]:
     for where, image, label in examples.read(seen):
@@ -255,7 +260,6 @@ def _write_split(
   looks |= {'initial': seen, 'total': examples.size}
   bar = tqdm.tqdm(decoded, f'decode {path.name}', **looks)
   # Written, not mapped: a full disk is an error then, and not the end.
-  paths = path.with_suffix('.images'), path.with_suffix('.labels')
   with paths[0].open('ab') as pixels, paths[1].open('ab') as labels:
     pixels.truncate(count * math.prod(shape))
     labels.truncate(count * 4)

@@ -72,7 +72,8 @@ def _copier(images: np.ndarray) -> Callable[[np.ndarray, np.ndarray], None]:
     return lambda rows, out: np.take(images, rows, 0, out=out, mode='clip')
   name, size = mapped.filename, images[:1].nbytes
   cure = 'start again: a damaged cache is found, and decoded anew'
-  file = os.open(name, os.O_RDONLY)
+  with untrusted(f'{name}', cure=cure):
+    file = os.open(name, os.O_RDONLY)
 
   def copy(rows: np.ndarray, out: np.ndarray) -> None:
     with untrusted(f'{name}', cure=cure):

@@ -118,7 +118,7 @@ def _below(root: pathlib.Path) -> Iterator[_Row]:
     listed = {} if label else _labels(place, files)
     for name in files:
       known = (
-        label or listed.get(name) or listed.get(name.partition('.')[0], '')
+        label or listed.get(name) or listed.get(name.rpartition('.')[0], '')
       )
       why = '' if known else 'in no class folder'
       yield known, place / name, split, 'hidden' if name[0] == '.' else why
@@ -127,21 +127,23 @@ def _below(root: pathlib.Path) -> Iterator[_Row]:
 def _labels(folder: pathlib.Path, files: list[str]) -> dict[str, str]:
   """The classes that FOLDER/labels.txt or .csv gives the images beside it.
 
-  A line has the file's name, with or without suffix, and its class; or its
-  class only, for the names in order. What follows in a line is not read.
+  A line has the file's name, with or without suffix, and its class, of one
+  word; or it is the class, for the names in order.
   """
   images = sorted(f for f in files if f.lower().endswith(tuple(SUFFIXES)))
   tables = [f for f in files if images and f in ('labels.txt', 'labels.csv')]
   if not tables:
     return {}
   lines = read_bytes(folder / tables[0]).decode('utf-8-sig').splitlines()
-  rows = [re.split(r'[,\s]+', line.strip()) for line in lines if line.strip()]
-  if all(len(row) > 1 for row in rows):
-    return {row[0]: row[1] for row in rows}
+  lines = [line.strip() for line in lines if line.strip()]
+  rows = [re.split(r'[,\s]+', line) for line in lines]
+  names = {*images, *(image.rpartition('.')[0] for image in images)}
+  if named := {r[0]: r[1] for r in rows if len(r) > 1 and r[0] in names}:
+    return named
   if len(images) != len(rows):
     problem = f'{folder / tables[0]}: {len(rows)} classes'
     raise InputError(problem, allowed=f'{len(images)}, as there are images')
-  return {image: row[0] for image, row in zip(images, rows, strict=True)}
+  return dict(zip(images, lines, strict=True))
 
 
 def _in_table(table: pathlib.Path) -> Iterator[_Row]:

@@ -7,10 +7,12 @@ import pathlib
 import re
 from collections.abc import Iterable
 
+from tsla.files import write_whole
 from tsla.pages.blocks import Block, FigureBlock, TableBlock
 
 # Numbers of a cell, and what each is called in CSV; the last one is its note.
 _NUMBERS = re.compile(r'([+-]?[\d.,]+)(?: ± ([\d.]+))?(?: \[(.+), (.+)\])?')
+_PART = re.compile(r'(table|figure)-\d+\.(csv|tex|svg|pdf|png)')
 _NAMES = ('', ' ±', ' from', ' to', ' note')
 _LATEX = str.maketrans(
   {character: f'\\{character}' for character in '&%$#_{}'}
@@ -23,9 +25,7 @@ _LATEX = str.maketrans(
 def write_parts(folder: pathlib.Path, page: Iterable[Block]) -> None:
   """Writes `table-1.csv` and so on, numbered as on the page; older ones go."""
   folder.mkdir(parents=True, exist_ok=True)
-  for old in (*folder.glob('table-*'), *folder.glob('figure-*')):
-    old.unlink()
-  tables, figures = itertools.count(1), itertools.count(1)
+  tables, figures, new = itertools.count(1), itertools.count(1), set()
   for block in page:
     if isinstance(block, TableBlock):
       path = folder / f'table-{next(tables)}'
@@ -36,7 +36,11 @@ def write_parts(folder: pathlib.Path, page: Iterable[Block]) -> None:
     else:
       continue
     for suffix, content in parts:
-      path.with_suffix(f'.{suffix}').write_bytes(content)
+      new.add(file := path.with_suffix(f'.{suffix}'))
+      write_whole(file, content)
+  for old in folder.iterdir():
+    if _PART.fullmatch(old.name) and old not in new:
+      old.unlink()
 
 
 def _csv(table: TableBlock) -> str:

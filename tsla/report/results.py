@@ -240,8 +240,8 @@ def _method(config: dict[str, Any]) -> str:
   fields.pop('seed', None)
   if 'init.fork_from' in fields:
     fields['init.fork_from'] = str(fields['init.fork_from']).rpartition('@')[2]
-  if 'teacher.run' in fields:
-    fields['teacher.run'] = True
+  for name in ('teacher.matrix', 'teacher.weights'):  # of a seed, its own run
+    fields[name] = config.get(name)
   return json.dumps(fields, sort_keys=True)
 
 

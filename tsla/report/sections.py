@@ -11,7 +11,7 @@ from typing import Any
 
 from tsla.config import forms as config_lib
 from tsla.errors import InputError
-from tsla.files import untrusted
+from tsla.files import untrusted, write_whole
 from tsla.pages import blocks
 from tsla.pages.blocks import Block, ParagraphBlock, TableBlock, read_texts
 from tsla.pages.parts import write_parts
@@ -47,7 +47,7 @@ def write_report(
   with untrusted(f'--out={out}', allowed='a folder', cure='--out=DIR'):
     write_parts(out / 'report', content)
     for path, text in zip((markdown, page), texts, strict=True):
-      path.write_text(text, encoding='utf-8')
+      write_whole(path, text)
   return markdown, page
 
 

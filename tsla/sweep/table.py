@@ -92,10 +92,11 @@ def adapt(table: Table, fields: dict[str, str], epochs: int | None) -> Table:
     config.update_from_flattened_dict(values)
     keep_given(config, values)
     s = config.smoothing.drop_epochs
+    names[row.name] = row.name
     if epochs is not None:
       _rehearse(config, epochs)
-    new = f'({config.smoothing.drop_epochs:.3g})'  # TSLA(s) has another s
-    names[row.name] = row.name.replace(f'({s:g})', new)
+      new = f'({config.smoothing.drop_epochs:.3g})'  # TSLA(s) has another s
+      names[row.name] = row.name.replace(f'({s:g})', new)
     rows.append(Row(names[row.name], config, row.teacher))
   rows = [Row(r.name, r.config, names.get(r.teacher, r.teacher)) for r in rows]
   changes = [f'{n} = {t}' for n, t in fields.items() if FIELDS[n].identity]

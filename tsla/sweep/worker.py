@@ -66,7 +66,8 @@ class Worker:
     args = (run, workdir, self.log, sender, variables)
     self._process = context.Process(target=_work, args=args, name=run.directory)
     self._process.start()
-    self.ended = self._process.sentinel  # becomes ready at the end
+    # Ready at the run's end; a sentinel is too when the server ends before it.
+    self.ended = self._outcome
     sender.close()
 
   def stop(self) -> None:

@@ -102,7 +102,7 @@ class Feeds:
     self.about = f'mapped, {size} off the device, {longest} updates a call'
     in_order = jax.jit(batches.epoch_order, static_argnums=2)
     self._order = functools.lru_cache(2)(
-      lambda epoch: np.asarray(in_order(seed, epoch, self._count))
+      lambda epoch: np.asarray(in_order(np.uint32(seed), epoch, self._count))
     )
     self._read = reader(dataset.train.images)
 

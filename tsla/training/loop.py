@@ -127,7 +127,7 @@ def train_and_evaluate(
       run = build(config, dataset, durations, devices, teacher)
     start = find_start(
       *(config, run.state, run.tables),
-      *(checkpoints, durations, dataset.fingerprint),
+      *(checkpoints, durations, dataset.fingerprint, taught_by),
     )
     directory.refuse_another(start.saved)
     if jax.process_count() > 1:

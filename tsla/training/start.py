@@ -58,11 +58,12 @@ def find_start(
   checkpoints: Checkpoints,
   durations: Durations,
   fingerprint: str,
+  taught_by: str = '',
 ) -> Start:
   """The newest checkpoint, else what the config names, else `first`.
 
-  The fingerprint is that of the data set. Raises InputError for what is not
-  there, or of another network or other data.
+  The fingerprint is that of the data set, `taught_by` the teacher's. Raises
+  InputError for what is not there, or of another network, data or teacher.
   """
   if step := checkpoints.latest_step:
     trained = checkpoints.restore(
@@ -86,7 +87,7 @@ def find_start(
     raise InputError(f'{where}: that run is on another data set')
   _check_fields(where, parent, forms.flatten(config))
   _check_tables(where, parent, step, tables, durations.steps_per_epoch)
-  trunk = _of_epoch(where, parent, epoch, step, first)
+  trunk = _of_epoch(where, parent, epoch, step, first, taught_by)
   rows = []  # up to the fork; not its probe there, which saw its own θ
   for row in parent.rows:
     if row['step'] > step or (row['kind'], row['step']) == ('probe', step):
@@ -187,7 +188,12 @@ def _check_tables(
 
 
 def _of_epoch(
-  where: str, parent: RunRecord, epoch: int, step: int, like: TrainState
+  where: str,
+  parent: RunRecord,
+  epoch: int,
+  step: int,
+  like: TrainState,
+  taught_by: str,
 ) -> TrainState:
   """The state of a run after an epoch's last update, placed as `like`."""
   with Checkpoints(parent.checkpoints) as checkpoints:
@@ -201,6 +207,12 @@ def _of_epoch(
       problem = f'{where}: the state of that epoch is of another run'
       allowed = 'a run directory with its own checkpoints'
       cure = f'train {parent.path} again'
+      raise InputError(problem, allowed=allowed, cure=cure)
+    teacher = checkpoints.run_of(step).get('teacher')
+    if taught_by and teacher and teacher != taught_by:
+      problem = f'{where}: another teacher, or matrix, taught it'
+      allowed = f'SHA-256 {teacher[:12]}…; here {taught_by[:12]}…'
+      cure = f'that one, or train {parent.path} again'
       raise InputError(problem, allowed=allowed, cure=cure)
     where = f'{where}: of another network or optimiser'
     return checkpoints.restore(like, step, where=where)
