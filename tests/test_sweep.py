@@ -145,8 +145,16 @@ def test_a_failed_run_is_named_and_the_rest_goes_on(write_table, tmp_path):
   assert not (runs['baseline', 0] / 'failure.txt').exists()
 
 
-def test_ctrl_c_saves_the_runs_and_the_sweep_goes_on(write_table, tmp_path):
-  """A terminal sends it to all; the runs leave it to the sweep."""
+@pytest.mark.parametrize(
+  'signum', [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.ci)]
+)
+def test_a_signal_to_all_saves_the_runs_and_the_sweep_goes_on(
+  write_table, tmp_path, signum
+):
+  """As of Ctrl-C or `timeout`; the runs leave it to the sweep.
+
+  The server that they were forked from ends by SIGTERM at once.
+  """
   workdir = tmp_path / 'runs'
   command = (
     *_SWEEP,
@@ -157,9 +165,9 @@ def test_ctrl_c_saves_the_runs_and_the_sweep_goes_on(write_table, tmp_path):
   )
   process = start(*command, start_new_session=True)
   wait_for(lambda: list(workdir.glob('baseline*/metrics.jsonl')), process)
-  os.killpg(process.pid, signal.SIGINT)
+  os.killpg(process.pid, signum)
   _, err = process.communicate(timeout=60)
-  assert process.returncode == 130, err
+  assert process.returncode == 128 + signum, err
   assert 'saved and stopped' in err
   (status,) = workdir.glob('*/status.json')
   assert json.loads(status.read_text())['state'] == 'interrupted'
