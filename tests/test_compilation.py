@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from support import ROOT, run_worker
 
+from tsla.runs import environment
 from tsla.runs.environment import compiling_alone, keep_compiled
 
 
@@ -69,7 +70,7 @@ def test_the_user_s_own_folder_is_left(cache_dir, tmp_path, monkeypatch):
 
 
 def test_a_program_is_compiled_by_one_process_while_the_others_wait(
-  cache_dir, tmp_path
+  cache_dir, tmp_path, monkeypatch
 ):
   jax.config.update('jax_compilation_cache_dir', str(tmp_path))
   jax.config.update('jax_enable_compilation_cache', True)
@@ -86,6 +87,9 @@ def test_a_program_is_compiled_by_one_process_while_the_others_wait(
     order.append('first')
   thread.join()
   assert order == ['first', 'second']
+  monkeypatch.setattr(environment, '_MOST_SECONDS', 0.2)
+  with compiling_alone('update'), compiling_alone('update'):
+    pass  # whoever has it may be stopped: another one does not wait for ever
   jax.config.update('jax_compilation_cache_dir', str(tmp_path / 'nowhere'))
   with compiling_alone('update'):  # as it may
     pass

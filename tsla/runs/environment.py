@@ -14,6 +14,7 @@ import shlex
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
@@ -26,6 +27,7 @@ from tsla.files import locked, user_cache
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint')
 _ROOT = pathlib.Path(__file__).parents[2]
 _GIT_SECONDS = 10
+_MOST_SECONDS = 120  # of waiting for what another process compiles
 _SMALL = ('resnet8',)  # networks whose updates are too short to be split
 
 
@@ -88,15 +90,28 @@ def keep_compiled() -> None:
 
 @contextlib.contextmanager
 def compiling_alone(program: str) -> Iterator[None]:
-  """Waits while another process compiles the program, to read it then."""
+  """Waits while another process compiles the program, to read it then.
+
+  It does not wait for ever: the other one may be stopped, or hang.
+  """
   folder = jax.config.jax_compilation_cache_dir
   kept = folder and jax.config.jax_enable_compilation_cache
   with contextlib.ExitStack() as stack:
     if kept and jax.process_count() == 1:  # else they compile together
       name = hashlib.sha256(program.encode()).hexdigest()[:16] + '.lock'
       with contextlib.suppress(OSError):  # of a folder that is only read
-        stack.enter_context(locked(pathlib.Path(folder) / name))
+        _wait_for(pathlib.Path(folder) / name, stack)
     yield
+
+
+def _wait_for(lock: pathlib.Path, stack: contextlib.ExitStack) -> None:
+  ends = time.monotonic() + _MOST_SECONDS
+  while time.monotonic() < ends:
+    try:
+      stack.enter_context(locked(lock, wait=False))
+      return
+    except BlockingIOError:
+      time.sleep(0.05)
 
 
 def hush() -> None:
