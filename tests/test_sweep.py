@@ -79,7 +79,8 @@ def outcome(folder):
   """What a run ended with: status and log, without the clock."""
   lines = (folder / 'metrics.jsonl').read_text().splitlines()
   rows = [json.loads(line) | {'images_per_second': 0} for line in lines]
-  return json.loads((folder / 'status.json').read_text()), rows
+  status = json.loads((folder / 'status.json').read_text())
+  return status | {'seconds': 0}, rows
 
 
 def folders(workdir):
