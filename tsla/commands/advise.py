@@ -32,8 +32,7 @@ from tsla.advise import page, plan, study
 from tsla.advise.decision import METRICS
 from tsla.commands.parser import Parser, command
 from tsla.config import cli
-from tsla.config.forms import flatten
-from tsla.config.from_data import settle
+from tsla.config.from_data import said, settle
 from tsla.config.schema import Config
 from tsla.data import datasets
 from tsla.errors import InputError
@@ -108,7 +107,7 @@ def main(parser: Parser) -> int:
   worth = _worth(args.worth)
   config = cli.parse(['advise', *rest]).config
   _check(config)
-  from_data, config = config.from_data, settle(config)
+  given, config = config, settle(config)
   dataset = datasets.load_dataset(config.data)
   metrics = METRICS if args.metric == 'all' else (args.metric,)
   methods = args.methods.split(',')
@@ -118,10 +117,8 @@ def main(parser: Parser) -> int:
     return 0
   name = f'runs/advice-{asked.config}-{asked.hash[:8]}'
   workdir = pathlib.Path(args.workdir or name).absolute()
-  notes = [*dataset.notes]
-  if found := [f'{name} = {flatten(config)[name]}' for name in from_data]:
-    notes.append(f'from the data: {", ".join(found)}')
-  print(*notes, sep='\n', end='\n' * bool(notes))
+  for note in filter(None, [*dataset.notes, said(given, config)]):
+    print(note)
   print(page.describe(asked, workdir), flush=True)
   jobs = args.jobs
   if jobs is None:

@@ -4,9 +4,17 @@ import math
 
 import numpy as np
 
+from tsla.config.forms import flatten
 from tsla.config.schema import Config
 from tsla.data import datasets
 from tsla.files import expand
+
+
+def said(asked: Config, settled: Config) -> str:
+  """What `settle` has found, in a line; '' if nothing was asked."""
+  fields = flatten(settled)
+  found = ', '.join(f'{name} = {fields[name]}' for name in asked.from_data)
+  return f'from the data: {found}' if found else ''
 
 
 def settle(config: Config) -> Config:

@@ -18,7 +18,7 @@ import tsla
 from tsla.config.checks import check_own_method, validate
 from tsla.config.durations import Durations, resolve
 from tsla.config.forms import flatten, own_files
-from tsla.config.from_data import settle
+from tsla.config.from_data import said, settle
 from tsla.config.tables import method_of
 from tsla.data import batches, datasets
 from tsla.data.datasets import Dataset
@@ -148,8 +148,8 @@ def train_and_evaluate(
     ):
       if overview:
         progress.say(get_parameter_overview(start.state.params))
-      if found := [f'{n} = {flatten(config)[n]}' for n in asked.from_data]:
-        progress.say(f'from the data: {", ".join(found)}')
+      if found := said(asked, config):
+        progress.say(found)
       progress.say(_announcement(config, dataset, durations, start))
       progress.say(f'devices    {devices.describe()}')
       progress.say(f'feed       {run.feed}')
