@@ -19,9 +19,7 @@ from tsla.config.checks import check_own_method, validate
 from tsla.config.durations import Durations, resolve
 from tsla.config.forms import flatten, own_files
 from tsla.config.from_data import said, settle
-from tsla.config.tables import method_of
 from tsla.data import batches, datasets
-from tsla.data.datasets import Dataset
 from tsla.errors import InputError
 from tsla.programs import sha256
 from tsla.runs.checkpoint import Checkpoints, check_space
@@ -34,6 +32,7 @@ from tsla.runs.progress import Progress
 from tsla.training import build as build_lib
 from tsla.training import finished, parallel
 from tsla.training import teacher as teacher_lib
+from tsla.training.announcement import announcement
 from tsla.training.build import Compiled, build, check_fits, view_of
 from tsla.training.feeds import length_at
 from tsla.training.optimizer import end_of_smoothing
@@ -150,19 +149,10 @@ def train_and_evaluate(
         progress.say(get_parameter_overview(start.state.params))
       if found := said(asked, config):
         progress.say(found)
-      progress.say(_announcement(config, dataset, durations, start))
+      progress.say(announcement(config, dataset, durations, start))
       progress.say(f'devices    {devices.describe()}')
       progress.say(f'feed       {run.feed}')
       progress.say(f'directory  {directory.path}')
-      sorts = method_of(config.smoothing).sorts
-      if (
-        sorts and jax.default_backend() == 'cpu' and dataset.num_classes >= 1000
-      ):
-        progress.say(
-          f'smoothing.method = {config.smoothing.method!r} sorts '
-          f'{dataset.num_classes:,} logits an example, which is slow on a CPU: '
-          'at 1,000 the loss takes 55 times as long as cross-entropy'
-        )
       reporter = Reporter(
         *(log, progress, durations, end_of_smoothing(run.tables)),
         *(list(named(start.state)), dataset.num_classes, alive),
@@ -251,36 +241,6 @@ def _train(
       state, row = run.train_chunk(state, length, step)
     reporter.chunk(step, step + length, row)
     step += length
-
-
-def _announcement(
-  config: ml_collections.ConfigDict,
-  dataset: Dataset,
-  durations: Durations,
-  start: Start,
-) -> str:
-  """What is about to run, for a person."""
-  splits = dataset.train, dataset.validation, dataset.test
-  train, select, test = (f'{len(s.labels) if s else 0:,}' for s in splits)
-  smoothing, optimizer = config.smoothing, config.optimizer
-  drop = durations.at('smoothing.drop')
-  end = '' if drop is None else f', s = {drop / durations.steps_per_epoch:g}'
-  size = sum(leaf.size for leaf in jax.tree.leaves(start.state.params))
-  y_hat = f'y_hat {smoothing.target}' * (smoothing.target != 'uniform')
-  method = filter(None, (smoothing.method, smoothing.options, y_hat))
-  return (
-    f'data       {dataset.name}: {train} training images, {select} to select '
-    f'by, {test} test, {dataset.num_classes} classes\n'
-    f'smoothing  {", ".join(method)}, theta = {smoothing.theta:g}{end}, '
-    f'schedule {smoothing.schedule}, rule {smoothing.rule or "none"}\n'
-    f'network    {config.model.name}, {size:,} parameters; see --overview\n'
-    f'optimiser  {optimizer.name}, learning rate {optimizer.learning_rate:g} '
-    f'({optimizer.schedule}), batch {config.batch_size}\n'
-    f'epochs     {config.epochs}, from update {start.step:,} of '
-    f'{durations.total_steps:,}'
-    + ''.join(f'\n{dataset.name}: {note}' for note in dataset.notes)
-    + f'\n{start.note}' * bool(start.note)
-  )
 
 
 def _due(step: int, every: int) -> bool:
