@@ -108,6 +108,7 @@ def test_the_table_is_the_newest_line_of_each_setting(load, tmp_path):
   ]
 
 
+@pytest.mark.ci
 def test_the_work_of_the_cifar_network(load, monkeypatch):
   """Against the multiply-adds of its layers, added up by hand."""
   monkeypatch.setattr(sys, 'argv', ['roofline.py', '--examples=256'])

@@ -359,6 +359,7 @@ def killed(folder, signum):
   assert process.returncode == -signum, output
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('signum', [signal.SIGKILL, signal.SIGTERM])
 def test_a_build_that_is_killed_goes_on_after_its_last_part(
   folder, home, tmp_path, monkeypatch, decodings, small_parts, signum
@@ -455,6 +456,7 @@ def test_a_disk_too_small_for_the_decoded_images_is_said_before(
   assert 'GB of decoded images, 0.0 GB free' in capsys.readouterr().err
 
 
+@pytest.mark.ci
 def test_two_processes_decode_once(folder, tmp_path):
   processes = [
     run_script(

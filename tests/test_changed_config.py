@@ -88,6 +88,7 @@ def test_an_allowed_change_takes_effect_at_once_and_is_on_record(
     loop.train_and_evaluate(config, stopped)
 
 
+@pytest.mark.ci
 def test_a_state_of_other_shapes_is_refused_though_allowed(config, stopped):
   for fields, name in (
     ({'model__width': 8}, 'batch_stats/'),
@@ -216,6 +217,7 @@ def test_a_run_with_an_edited_file_is_refused_by_name(own, tmp_path):
   assert loop.train_and_evaluate(moved, run) == result
 
 
+@pytest.mark.ci
 def test_a_fork_from_a_run_with_another_file_is_refused(own, tmp_path):
   mine, trunk = tmp_path / 'mine.py', tmp_path / 'trunk'
   loop.train_and_evaluate(own, trunk)
@@ -244,6 +246,7 @@ def test_a_fork_from_a_run_with_another_file_is_refused(own, tmp_path):
   assert not (tmp_path / 'edited').exists()
 
 
+@pytest.mark.ci
 def test_a_sweep_takes_no_trunk_and_no_run_with_an_edited_file(own, tmp_path):
   two_stage = changed(
     own, smoothing__schedule='two_stage', smoothing__drop_epochs=1.0
@@ -261,6 +264,7 @@ def test_a_sweep_takes_no_trunk_and_no_run_with_an_edited_file(own, tmp_path):
   assert anew.directory != trunk.directory
 
 
+@pytest.mark.ci
 def test_a_run_is_read_when_its_files_are_gone(own, tmp_path):
   teacher = tmp_path / 'teacher'
   loop.train_and_evaluate(own, teacher)

@@ -41,6 +41,7 @@ def assert_broken(method, promises):
     assert wrong.startswith('it raises') or '; ' in wrong
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('name', METHODS)
 def test_each_method_of_the_table_keeps_every_promise(name, capsys):
   assert main(['check-method', name]) == 0

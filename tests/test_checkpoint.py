@@ -294,6 +294,7 @@ def test_arrays_that_orbax_brings_back_otherwise_are_seen(saved, monkeypatch):
       checkpoints.confirm(3)
 
 
+@pytest.mark.ci
 def test_the_command_verifies_and_prints(saved, tmp_path):
   run = shutil.copytree(saved.parent, tmp_path / 'run')
 
@@ -362,6 +363,7 @@ def test_a_disk_that_fills_up_is_named_and_what_was_saved_stays(tmp_path):
       np.testing.assert_array_equal(checkpoints.restore(state)['a'], state['a'])
 
 
+@pytest.mark.ci
 def test_states_saved_on_4_devices_come_back_on_1_2_and_8(tmp_path):
   assert run_worker('devices_worker.py', 'save', tmp_path, devices=4)
   for devices in (1, 2, 8):

@@ -121,6 +121,7 @@ def test_the_wrapper_catches_bad_input_and_nothing_else():
     main(['bug'])
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
   ('name', 'flag'),
   [
@@ -168,6 +169,7 @@ def test_a_mistake_of_our_own_is_not_taken_for_a_requirement(
   sys.modules.pop('tsla.commands.broken', None)
 
 
+@pytest.mark.ci
 def test_the_console_script_finds_the_tables_imports(tmp_path):
   """It starts in a folder of its own, as pip's does."""
   (tmp_path / 'tsla').symlink_to(ROOT / 'tsla')

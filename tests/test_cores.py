@@ -21,6 +21,7 @@ print(json.dumps([devices, jax.local_device_count()]))
 """
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
   ('model', 'batch', 'variables', 'devices'),
   [

@@ -259,6 +259,7 @@ def test_an_evaluation_of_50001_examples_counts_each_once(
       np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.ci
 @pytest.mark.usefixtures('compile_once')
 def test_a_mapped_run_that_is_stopped_goes_on_with_either_feed(
   config, tmp_path, monkeypatch, capsys

@@ -111,6 +111,7 @@ def test_a_fork_that_is_killed_before_its_first_state_has_its_rows_once(
   assert rows(branch) == whole
 
 
+@pytest.mark.ci
 def test_what_is_logged_after_the_state_is_logged_again(
   config, finished, stopped
 ):
@@ -138,6 +139,7 @@ def test_a_log_that_is_not_the_states_is_named(config, stopped, what):
   refused(config, stopped, 'metrics.jsonl', 'newest checkpoint was saved with')
 
 
+@pytest.mark.ci
 def test_a_state_under_another_update_is_passed_over(
   config, finished, stopped, capsys
 ):
@@ -207,6 +209,7 @@ def test_a_finished_run_is_looked_at_again(config, finished, tmp_path, capsys):
     refused(config, run, 'checkpoints/16')
 
 
+@pytest.mark.ci
 def test_what_another_process_finished_meanwhile_counts(
   config, finished, tmp_path, monkeypatch
 ):
@@ -225,6 +228,7 @@ def test_what_another_process_finished_meanwhile_counts(
   assert (run / 'metrics.jsonl').read_bytes() == before
 
 
+@pytest.mark.ci
 def test_the_log_is_on_the_disk_before_a_state_that_refers_to_it(
   config, tmp_path, monkeypatch
 ):

@@ -56,7 +56,7 @@ def end(worker):
   ('place', 'signum', 'code', 'step', 'evaluated'),
   [
     # In the chunk after update 9: it ends, and its state is saved.
-    ('chunk', signal.SIGTERM, 143, 10, 8),
+    pytest.param('chunk', signal.SIGTERM, 143, 10, 8, marks=pytest.mark.ci),
     # In the test after update 8: its row is written too.
     pytest.param(
       *('evaluation', signal.SIGINT, 130, 8, 8), marks=pytest.mark.slow
@@ -103,6 +103,7 @@ def test_a_call_that_takes_too_long_is_left(shared, tmp_path, place, step):
     assert faults.arrays(workdir, step)
 
 
+@pytest.mark.ci
 def test_a_second_signal_leaves_at_once(shared, tmp_path):
   worker = begin(shared, tmp_path / 'run', 'compile', seconds=3600, grace=3600)
   send(worker, signal.SIGINT)

@@ -77,6 +77,7 @@ except BaseException:
   assert process.returncode == 130
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
   ('signum', 'code'), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )

@@ -334,6 +334,7 @@ def test_logged_rows_are_recomputed_from_the_states(config, finished):
   assert int(jax.device_get(end.step)) == 16
 
 
+@pytest.mark.ci
 def test_a_last_save_that_does_not_come_back_is_no_end(
   config, finished, tmp_path, monkeypatch
 ):

@@ -32,7 +32,7 @@ from tsla.training.reporter import Reporter
 from tsla.training.step import TrainMetrics
 from tsla.training.teacher import load_teacher
 
-pytestmark = pytest.mark.usefixtures('compile_once')
+pytestmark = [pytest.mark.usefixtures('compile_once'), pytest.mark.ci]
 
 OWN = """
 from typing import NamedTuple

@@ -35,11 +35,12 @@ def test_one_device_is_pmap_on_8_is_jit_on_8_and_a_lost_pmean_would_show(
   assert not probed or found > 1e-2, result
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
   ('mode', 'devices'),
   [
-    pytest.param('jit', 1, marks=pytest.mark.ci),
-    pytest.param('jit', 8, marks=pytest.mark.ci),
+    ('jit', 1),
+    ('jit', 8),
     ('pmap', 8),
   ],
 )
@@ -147,6 +148,7 @@ def test_a_taken_port_is_refused_before_jax_crashes():
       parallel.join(address, 2, 0, seconds=60)
 
 
+@pytest.mark.ci
 def test_a_signal_to_one_of_two_processes_is_known_to_both(tmp_path):
   with socket.socket() as held:  # a port that nobody else gets meanwhile
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -139,6 +139,7 @@ def test_clean_labels_are_kept_and_never_taken_for_others(
   np.testing.assert_array_equal(again, other, strict=True)
 
 
+@pytest.mark.ci
 def test_a_run_keeps_its_teacher_wherever_that_lies(
   taught, network, student_run, tmp_path
 ):

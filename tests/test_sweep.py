@@ -146,9 +146,8 @@ def test_a_failed_run_is_named_and_the_rest_goes_on(write_table, tmp_path):
   assert not (runs['baseline', 0] / 'failure.txt').exists()
 
 
-@pytest.mark.parametrize(
-  'signum', [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.ci)]
-)
+@pytest.mark.ci
+@pytest.mark.parametrize('signum', [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_all_saves_the_runs_and_the_sweep_goes_on(
   write_table, tmp_path, signum
 ):
@@ -244,6 +243,7 @@ def test_the_commands_of_the_list_train_a_table(write_table, tmp_path):
     assert outcome(folder)[0]['state'] == 'done'
 
 
+@pytest.mark.ci
 def test_slurm_gets_one_array_a_stage(write_table, tmp_path):
   """With an sbatch that writes down what it is asked."""
   log = tmp_path / 'log'

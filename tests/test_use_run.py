@@ -24,7 +24,7 @@ from tsla.runs import predictions
 from tsla.runs.directory import read_run
 from tsla.training import build, finished, loop, start
 
-pytestmark = pytest.mark.usefixtures('compile_once')
+pytestmark = [pytest.mark.usefixtures('compile_once'), pytest.mark.ci]
 _ALONE = """
 import importlib.abc, json, sys
 

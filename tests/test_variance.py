@@ -140,12 +140,14 @@ def test_the_bias_over_a_thousand_draws_is_below_one_percent(thousand, name):
   assert abs(found[name].value.mean() / truth[name] - 1) < 0.01
 
 
+@pytest.mark.ci
 def test_ratios_are_biased_by_less_than_two_percent_of_64_batches(thousand):
   found, truth = thousand
   for name in ('delta', 'mse_ratio', 'theta_star', 'theta_paper'):
     assert abs(found[name].value.mean() / truth[name] - 1) < 0.02, name
 
 
+@pytest.mark.ci
 def test_the_standard_error_is_the_spread(thousand):
   found, _ = thousand
   for name, (values, errors) in found.items():
