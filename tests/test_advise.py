@@ -463,7 +463,7 @@ def trainer(monkeypatch, tmp_path, runs, budget=math.inf, signum=0, data=None):
     runs=runs,
     done=lambda row: [r for r in runs if r.row == row and r.state == 'done'],
   )
-  monkeypatch.setattr(study.pool, 'train_table', lambda *a: ({}, signum))
+  monkeypatch.setattr(study.pool, 'train_table', lambda *a, **k: ({}, signum))
   monkeypatch.setattr(study, 'check_inputs', lambda *a: None)
   monkeypatch.setattr(study, 'read_results', lambda paths: [results])
   asked = planned(budget, data=data or dataset(4, 6))
@@ -980,6 +980,7 @@ def test_the_command_says_the_plan_its_time_and_its_verdicts(
   assert 'at most 114.8 baseline runs (3,444 epochs)' in out
   assert '4 seeds choose on 143 validation images' in out
   assert 'at most about 01:15' in out and faked.measured == 1
+  assert not workdir.exists()
   # A plan that was only tried commits to nothing.
   code, out, err = run(capsys, f'--workdir={workdir}', '--budget=24')
   assert (code, err) == (0, '') and faked.measured == 2
