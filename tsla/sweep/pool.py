@@ -83,7 +83,6 @@ class _Queue:
     self.waiting = [run for run, state in pairs if state != 'done']
     self.failures: dict[str, str] = {}
     self._runs = {run.directory: run for run in self.waiting}
-    self._left = list(self.waiting)  # those that nobody has taken
     self._unfinished = set(self._runs)
     self._workdir = workdir
     for name in self._runs:
@@ -95,9 +94,9 @@ class _Queue:
     Without its teacher a run fails too; without its trunk it is trained alone,
     or from what the trunk saved before it failed.
     """
-    for run in self._left:
+    for run in self.waiting:
       if self._unfinished.isdisjoint(run.needs):
-        self._left.remove(run)
+        self.waiting.remove(run)
         if run.teacher not in self.failures:
           return run
         self.end(run, f'needs {self._runs[run.teacher].label}, which failed')
