@@ -490,6 +490,18 @@ def test_numbers_are_of_the_images_of_the_stage_in_both_forms(
       assert nll[form, seed] == pytest.approx(expected)
 
 
+def test_a_stage_says_of_how_many_epochs_it_is_a_part(monkeypatch, tmp_path):
+  runs = [a_run(row, seed) for row in (BASELINE, LSR.name) for seed in (0, 1)]
+  train, told = trainer(monkeypatch, tmp_path, runs, budget=24), []
+  monkeypatch.setattr(
+    study.pool, 'train_table', lambda *a, **k: told.append(k) or ({}, 0)
+  )
+  train('confirm', [LSR], [0, 1], 2.5)
+  epochs, budget = train.plan.epochs, train.plan.budget
+  assert told == [{'after': 2.5 * epochs, 'whole': budget * epochs}]
+  assert told[0]['after'] != told[0]['whole'] > 0
+
+
 def test_of_many_classes_scores_are_read_where_no_logits_are_kept(
   monkeypatch, tmp_path
 ):
