@@ -22,7 +22,7 @@ def main():
       print(json.dumps(True))
       return
     zeros = devices.replicate(jax.tree.map(np.zeros_like, state))
-    got = checkpoints.restore(zeros)
+    got = checkpoints.restore(zeros, 1)
     checkpoints.confirm(1)
   result = {
     'devices': len(jax.devices()),

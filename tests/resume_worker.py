@@ -88,7 +88,8 @@ def main():
 
   def saved(workdir):
     with Checkpoints(workdir / 'checkpoints') as checkpoints:
-      return [np.asarray(x) for x in jax.tree.leaves(checkpoints.restore(like))]
+      state = checkpoints.restore(like, checkpoints.latest_step)
+      return [np.asarray(x) for x in jax.tree.leaves(state)]
 
   def rows(workdir):
     lines = (workdir / 'metrics.jsonl').read_text().splitlines()

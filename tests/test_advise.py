@@ -463,7 +463,7 @@ def trainer(monkeypatch, tmp_path, runs, budget=math.inf, signum=0, data=None):
     runs=runs,
     done=lambda row: [r for r in runs if r.row == row and r.state == 'done'],
   )
-  monkeypatch.setattr(study.pool, 'train_table', lambda *a: ({}, signum))
+  monkeypatch.setattr(study.pool, 'train_table', lambda *a, **k: ({}, signum))
   monkeypatch.setattr(study, 'check_inputs', lambda *a: None)
   monkeypatch.setattr(study, 'read_results', lambda paths: [results])
   asked = planned(budget, data=data or dataset(4, 6))
@@ -488,6 +488,18 @@ def test_numbers_are_of_the_images_of_the_stage_in_both_forms(
       logit = (1 + seed) / temperature
       expected = logit - math.log(math.exp(logit) + 2)
       assert nll[form, seed] == pytest.approx(expected)
+
+
+def test_a_stage_says_of_how_many_epochs_it_is_a_part(monkeypatch, tmp_path):
+  runs = [a_run(row, seed) for row in (BASELINE, LSR.name) for seed in (0, 1)]
+  train, told = trainer(monkeypatch, tmp_path, runs, budget=24), []
+  monkeypatch.setattr(
+    study.pool, 'train_table', lambda *a, **k: told.append(k) or ({}, 0)
+  )
+  train('confirm', [LSR], [0, 1], 2.5)
+  epochs, budget = train.plan.epochs, train.plan.budget
+  assert told == [{'after': 2.5 * epochs, 'whole': budget * epochs}]
+  assert told[0]['after'] != told[0]['whole'] > 0
 
 
 def test_of_many_classes_scores_are_read_where_no_logits_are_kept(
@@ -980,6 +992,7 @@ def test_the_command_says_the_plan_its_time_and_its_verdicts(
   assert 'at most 114.8 baseline runs (3,444 epochs)' in out
   assert '4 seeds choose on 143 validation images' in out
   assert 'at most about 01:15' in out and faked.measured == 1
+  assert not workdir.exists()
   # A plan that was only tried commits to nothing.
   code, out, err = run(capsys, f'--workdir={workdir}', '--budget=24')
   assert (code, err) == (0, '') and faked.measured == 2

@@ -124,7 +124,7 @@ def test_reading_changes_nothing(saved, tmp_path):
   before = listing()
   with Checkpoints(saved) as checkpoints:
     assert checkpoints.latest_step == 3
-    assert same(checkpoints.restore(make(0)), make(3))
+    assert same(checkpoints.restore(make(0), 3), make(3))
     assert same(checkpoints.restore(make(0), 2), make(2))
   with Checkpoints(tmp_path / 'none') as checkpoints:
     assert (checkpoints.steps, checkpoints.latest_step) == ([], None)
@@ -135,12 +135,12 @@ def test_reading_changes_nothing(saved, tmp_path):
 def test_another_network_or_dtype_is_refused(saved):
   with Checkpoints(saved) as checkpoints:
     with pytest.raises(InputError, match=r'kernel is float32\[4, 3\] there'):
-      checkpoints.restore(make(0, width=5))
+      checkpoints.restore(make(0, width=5), 3)
     state = make(0)
     with pytest.raises(InputError, match=r'step is int32\[\] .* float32\[\]'):
-      checkpoints.restore(state.replace(step=jnp.zeros(())))
+      checkpoints.restore(state.replace(step=jnp.zeros(())), 3)
     with pytest.raises(InputError, match='missing here'):
-      checkpoints.restore(state.replace(opt_state=()))
+      checkpoints.restore(state.replace(opt_state=()), 3)
 
 
 def damage(path, kind, rng):
@@ -167,7 +167,7 @@ def damage_one(saved, tmp_path, seed):
   newest = max({2, 3} - {hit})
   with Checkpoints(directory) as checkpoints:
     step = checkpoints.latest_step
-    assert same(checkpoints.restore(make(0)), make(step))
+    assert same(checkpoints.restore(make(0), step), make(step))
     if step != newest:
       # A blank in the manifest became another blank.
       assert (path.name, kind, step) == ('manifest.json', 'flip', 3)
@@ -180,7 +180,7 @@ def damage_one(saved, tmp_path, seed):
       checkpoints.save(3, make(3))  # the run comes by again
   with Checkpoints(directory) as checkpoints:
     if hit == 3 or step != newest:
-      assert same(checkpoints.restore(make(0)), make(3))
+      assert same(checkpoints.restore(make(0), 3), make(3))
   shutil.rmtree(directory)
 
 
@@ -289,7 +289,7 @@ def test_arrays_that_orbax_brings_back_otherwise_are_seen(saved, monkeypatch):
 
     monkeypatch.setattr(checkpoints._checkpointer, 'restore', other)
     with pytest.raises(InputError, match='not the array that was saved'):
-      checkpoints.restore(make(0))
+      checkpoints.restore(make(0), 3)
     with pytest.raises(InputError, match='not the array that was saved'):
       checkpoints.confirm(3)
 
@@ -360,7 +360,8 @@ def test_a_disk_that_fills_up_is_named_and_what_was_saved_stays(tmp_path):
     assert len(str(error.value).splitlines()) <= 3
     with Checkpoints(directory) as checkpoints:
       assert checkpoints.latest_step == 1
-      np.testing.assert_array_equal(checkpoints.restore(state)['a'], state['a'])
+      read = checkpoints.restore(state, 1)
+      np.testing.assert_array_equal(read['a'], state['a'])
 
 
 @pytest.mark.ci

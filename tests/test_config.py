@@ -13,7 +13,7 @@ from tsla.commands import sweep
 from tsla.config import checks, cli, durations, tables
 from tsla.config import forms as config_lib
 from tsla.config.checks import validate
-from tsla.config.schema import FIELDS, check_field_name
+from tsla.config.schema import FIELDS, check_field_name, check_value
 from tsla.errors import InputError
 from tsla.sweep import plan, table
 
@@ -206,6 +206,22 @@ def test_an_unknown_field_names_the_nearest(typo, near):
   assert f'--config.{near}=' in str(error.value)
 
 
+@pytest.mark.parametrize(
+  ('name', 'value', 'cure'),
+  [
+    ('smoothing.method', 'max_supression', 'max_suppression'),
+    ('optimizer.name', 'adamW', 'adamw'),
+    ('smoothing.method', 'mine.py', 'mine.py:NAME'),
+    ('smoothing.method', 'xyz', '…'),
+    ('checkpoint_keep_epochs', (-160,), '…'),
+  ],
+)
+def test_a_mistyped_choice_names_the_nearest(name, value, cure):
+  with pytest.raises(InputError) as error:
+    check_value(name, value)
+  assert error.value.cure == f'--config.{name}={cure}'
+
+
 def test_help_lists_every_field_with_type_and_default():
   text = cli.help_text()
   for name, field in FIELDS.items():
@@ -233,11 +249,12 @@ def with_method(method, theta=0.1, schedule='constant', **fields):
   [
     (
       {'method': 'zipf', 'smoothing__options': 'm=5'},
-      r"zipf, uniform, constant have no option 'm'; they have: none",
+      'method zipf, target uniform, schedule constant have no option '
+      "'m'; they have: none",
     ),
     (
       {'method': 'margin', 'smoothing__options': 'gamma=2'},
-      r"margin has no option 'gamma'; it has: m = 10\.0",
+      r"method margin has no option 'gamma'; it has: m = 10\.0",
     ),
     (
       {'method': 'margin', 'smoothing__options': 'to=0.3'},

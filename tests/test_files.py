@@ -66,6 +66,19 @@ def test_a_lock_is_held_by_one(tmp_path):
     pass
 
 
+def test_a_claim_that_came_to_nothing_leaves_no_folder(tmp_path):
+  with pytest.raises(KeyError), files.claimed(tmp_path / 'new'):
+    raise KeyError
+  assert not list(tmp_path.iterdir())
+  (tmp_path / 'there').mkdir()
+  for name in ('there', 'used', 'used'):
+    with files.claimed(tmp_path / name):
+      if name == 'used':
+        (tmp_path / name / 'a').touch()
+  assert sorted(os.listdir(tmp_path)) == ['there', 'used']
+  assert sorted(os.listdir(tmp_path / 'used')) == ['.lock', 'a']
+
+
 def test_a_newer_format_is_refused_and_an_older_file_is_read(tmp_path):
   path = tmp_path / 'a.json'
   files.write_object(path, {'x': 1}, version=2)

@@ -634,12 +634,12 @@ def test_a_state_that_was_saved_without_a_target_is_read(replayed, tmp_path):
   with Checkpoints(tmp_path) as checkpoints:
     checkpoints.save(8, older)
     like = run.state.replace(target=())
-    read = checkpoints.restore(like)
+    read = checkpoints.restore(like, 8)
     assert read.target == ()
     for name in names:
       assert_close(getattr(read, name), getattr(states[8], name))
     with pytest.raises(InputError, match=r': target/.* is missing there'):
-      checkpoints.restore(run.state)
+      checkpoints.restore(run.state, 8)
 
 
 @pytest.mark.slow

@@ -166,7 +166,8 @@ PARTS = {'margin': {'m': 10.0, 'on': False}, 'step': {'n': 3, 'any': None}}
 
 def test_all_spellings_of_options_have_one_form():
   def normal(text):
-    return programs.normal_form(programs.dispatch(text, 'where', PARTS))
+    given = programs.dispatch(text, 'where', PARTS)
+    return programs.normal_form(*given.values())
 
   for spelt in ('m=5', 'm=5.0', 'n=3, m=5', 'on=False, m=5', 'm=5, on=false'):
     assert normal(spelt) == 'm=5.0'

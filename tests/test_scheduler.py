@@ -50,7 +50,8 @@ def run_all(runs, tmp_path, monkeypatch):
 
     monkeypatch.setattr(scheduler, 'Worker', Worker)
     monkeypatch.setattr(scheduler, 'find_devices', lambda: ('gpu', 2))
-    failures, signum = scheduler.run_all(runs, tmp_path, jobs=2)
+    digits = table.load_table(_TABLE)
+    failures, signum = scheduler.train_table(digits, runs, tmp_path, 2, 'again')
     assert signum == 0
     reasons = {run.row: failures.get(run.directory) for run in runs}
     return started, {row: why for row, why in reasons.items() if why}

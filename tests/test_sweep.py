@@ -268,6 +268,20 @@ def test_slurm_gets_one_array_a_stage(write_table, tmp_path):
   ]
 
 
+def test_without_slurm_its_script_says_what_it_needs():
+  result = subprocess.run(
+    ['/bin/bash', 'configs/sweeps/slurm.sh', '--table=a.py'],
+    cwd=ROOT,
+    env={'PATH': '/nowhere'},
+    capture_output=True,
+    text=True,
+  )
+  assert (result.returncode, result.stdout) == (2, '')
+  assert 'there is no sbatch here' in result.stderr
+  assert 'python -m tsla sweep --table=a.py' in result.stderr
+  assert 'dirname' not in result.stderr
+
+
 @pytest.mark.parametrize(
   ('text', 'message'),
   [(None, 'No such file'), ('0.5,0.5\n' * 2, '2 rows of 2 numbers')],

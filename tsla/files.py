@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import pathlib
+import shutil
 import stat
 import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -82,9 +83,11 @@ def locked(path: pathlib.Path, *, wait: bool = True) -> Iterator[int]:
 def claimed(folder: pathlib.Path) -> Iterator[Callable[[], None]]:
   """Makes a work directory this process's alone, by a `.lock` in it.
 
-  What it yields raises InputError if that was deleted or replaced since.
+  What it yields raises InputError if that was deleted or replaced since. A
+  folder that it made and in which nothing else was written is deleted again.
   """
   path, where = folder / '.lock', f'workdir = {folder}'
+  anew = not folder.exists()
   advice = {'allowed': 'a directory that can be written', 'cure': '--workdir=…'}
   with contextlib.ExitStack() as stack:
     with untrusted(where, **advice):
@@ -106,7 +109,11 @@ def claimed(folder: pathlib.Path) -> Iterator[Callable[[], None]]:
       cure = 'the same command again, once nothing else trains there'
       raise InputError(f'{where}: {why}', allowed=allowed, cure=cure)
 
-    yield confirm
+    try:
+      yield confirm
+    finally:
+      if anew and list(folder.glob('*')) == [path]:
+        shutil.rmtree(folder)
 
 
 def existing(path: pathlib.Path) -> pathlib.Path:

@@ -206,12 +206,12 @@ def dispatch(
   return given
 
 
-def normal_form(given: Mapping[str, Options]) -> str:
-  """The one text that `dispatch` reads as `given`.
+def normal_form(*given: Options) -> str:
+  """The one text that `dispatch` reads as these options of several parts.
 
   Example:
-    >>> normal_form({'a': {'n': 3, 'kind': 'x'}, 'b': {'m': 5.0}})
+    >>> normal_form({'n': 3, 'kind': 'x'}, {'m': 5.0})
     "kind='x', m=5.0, n=3"
   """
-  values = [pair for options in given.values() for pair in options.items()]
+  values = [pair for options in given for pair in options.items()]
   return ', '.join(f'{name}={value!r}' for name, value in sorted(values))

@@ -103,8 +103,8 @@ class Trainer:
   ) -> Runs:
     """What runs said; without the arms of which one diverged."""
     table, epochs = self._table(stage, arms), self.plan.epochs
-    asked = after * epochs, self.plan.budget * epochs
-    results = self._train(stage, table, seeds, *asked)
+    whole = self.plan.budget * epochs
+    results = self._train(stage, table, seeds, after * epochs, whole)
     found = {}
     for row in results.rows:
       runs = [self._numbers(run, stage) for run in results.done(row)]
@@ -144,14 +144,20 @@ class Trainer:
     return Table(f'advice-{stage}', title, tuple(rows))
 
   def _train(
-    self, stage: str, table: Table, seeds: Sequence[int], *epochs: float
+    self,
+    stage: str,
+    table: Table,
+    seeds: Sequence[int],
+    after: float = 0,
+    whole: float = 0,
   ) -> Results:
-    """Trains what is not trained yet; `epochs` that follow, and of all."""
+    """Trains what is not trained yet; epochs that follow, and of all."""
     folder = self.workdir / stage
     runs = plan_runs(table, seeds, folder)
     check_inputs(runs, folder)
     asked = table, runs, folder, self.jobs, self.command
-    if signum := pool.train_table(*asked, *epochs)[1]:
+    _, signum = pool.train_table(*asked, after=after, whole=whole)
+    if signum:
       raise Interrupted(signum)
     (results,) = read_results([folder])
     for run in results.runs:

@@ -67,11 +67,11 @@ def validate(config: Config) -> Config:
       cure = f'--config.{name}= or --config.init.fork_from='
       problems.note(' with '.join(texts), allowed=allowed, cure=cure)
   with problems:
-    own = {'': models.options_given(config.model)[1]}
+    _, own = models.options_given(config.model)
     config.model.options = programs.normal_form(own)
   with problems:
-    _, own = tables.options_given(config.smoothing)
-    config.smoothing.options = programs.normal_form(own)
+    given = tables.options_given(config.smoothing).values()
+    config.smoothing.options = programs.normal_form(*(own for _, own in given))
     _check_theta(config.smoothing)
   with problems:
     steps = durations.resolve(config)

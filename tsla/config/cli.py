@@ -52,16 +52,14 @@ class CommandLine(NamedTuple):
 
 def parse(argv: Sequence[str]) -> CommandLine:
   """Reads a command line, as `sys.argv` has it."""
-  given = []
+  given, problems = [], Problems()
   for argument in argv[1:]:
     if file := re.match(r'--?config=([^:]+)', argument):
       check_file(pathlib.Path(file[1]), 'config', 'configs/[a-z]*_*.py')
     if field := re.match(r'--?(?:no)?config\.([\w.]+)', argument):
       given.append(field[1])
-  problems = Problems()
-  for name in given:
-    with problems:
-      check_field_name(name)
+      with problems:
+        check_field_name(field[1])
   problems.raise_all()
   values = flags.FlagValues()
   values.append_flag_values(flags.FLAGS)  # of libraries, such as --verbosity

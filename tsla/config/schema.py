@@ -362,7 +362,10 @@ def check_value(name: str, value: Any) -> None:
   field = FIELDS[name]
   value = tuple(value) if isinstance(value, list) else value
   if type(value) is not type(field.default) or not field.check(value):
-    own = programs.FORM in field.allowed and str(value).endswith('.py')
+    names = field.allowed.removeprefix('one of ').split(', ')
+    near = isinstance(value, str) and difflib.get_close_matches(value, names, 1)
+    if programs.FORM in names and str(value).endswith('.py'):
+      near = [f'{value}:NAME']
     problem = f'config.{name} = {value!r}: {field.meaning}'
-    cure = f'--config.{name}={value}:NAME' if own else f'--config.{name}=…'
+    cure = f'--config.{name}={(near or "…")[0]}'
     raise InputError(problem, allowed=field.allowed, cure=cure)

@@ -225,11 +225,11 @@ def rules_of(smoothing: 'Section') -> Mapping[str, programs.Function]:
   if programs.is_own(text) and name in rules.NAMES:
     problem = f'config.smoothing.rule = {text!r}: {name} is another'
     raise InputError(problem, cure='rename the function')
-  functions, options = options_given(smoothing)
-  if 'rule' not in functions:  # none, or optimal, which is none
+  given = options_given(smoothing)
+  if f'rule {text}' not in given:  # none, or optimal, which is none
     return rules.RULES
-  rule = functools.partial(functions['rule'], **options[text])
-  return rules.RULES | {name: rule}
+  function, options = given[f'rule {text}']
+  return rules.RULES | {name: functools.partial(function, **options)}
 
 
 def metrics_of(text: str, num_classes: int) -> Metrics | None:
@@ -266,19 +266,20 @@ def learning_rate(
 
 def options_given(
   smoothing: 'Section',
-) -> tuple[dict[str, programs.Function], dict[str, programs.Options]]:
-  """The functions that it names, by field, and their options, by name."""
-  functions, known = {}, {}
+) -> dict[str, tuple[programs.Function, programs.Options]]:
+  """The functions that it names, as 'method margin', with their options."""
+  functions = {}
   for field in ('method', 'target', 'schedule', 'rule'):
     name, full = smoothing[field], f'smoothing.{field}'
     function = TABLES[full].get(name, Entry()).make
     if programs.is_own(name):
       function = programs.load(name, f'config.{full} = {name!r}')
     if function:
-      functions[field] = function
-      known[name] = programs.options_of(function)
+      functions[f'{field} {name}'] = function
   where = f'config.smoothing.options = {smoothing.options!r}'
-  return functions, programs.dispatch(smoothing.options, where, known)
+  known = {name: programs.options_of(f) for name, f in functions.items()}
+  given = programs.dispatch(smoothing.options, where, known)
+  return {name: (functions[name], given[name]) for name in functions}
 
 
 def help_on_options(field: str) -> Iterator[str]:
@@ -296,7 +297,7 @@ def help_on_options(field: str) -> Iterator[str]:
 
 def _made(smoothing: 'Section', field: str, kind: Any, *arguments: Any) -> Any:
   """What the function that a field names makes, of the right kind."""
-  functions, options = options_given(smoothing)
-  name, make = smoothing[field], functions[field]
+  name = smoothing[field]
+  make, options = options_given(smoothing)[f'{field} {name}']
   where = f'config.smoothing.{field} = {name!r}'
-  return programs.make(make, name, where, kind, *arguments, **options[name])
+  return programs.make(make, name, where, kind, *arguments, **options)

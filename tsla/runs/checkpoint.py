@@ -134,20 +134,17 @@ class Checkpoints(contextlib.AbstractContextManager):
   def restore(
     self,
     like: Any,
-    step: int | None = None,
+    step: int,
     *,
     part: bool = False,
     where: str = '',
     **advice: str,
   ) -> Any:
-    """The checkpoint of `step`, or the newest, placed as `like` is.
+    """The checkpoint of `step`, placed as `like` is.
 
     `like` may be a `part` of what was saved. If that is of another network or
     optimiser, an InputError that `where` begins says so with the advice.
     """
-    step = self.latest_step if step is None else step
-    if step is None:
-      raise InputError(f'{self._directory}: no checkpoint is there')
     self._barrier()
     saved = self._checked(step)
     # Before anything is read: this is the usual reason for a misfit.

@@ -25,7 +25,6 @@ import functools
 import json
 import os
 import pathlib
-import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -265,12 +264,12 @@ def differences(
   there: Mapping[str, Any], here: Mapping[str, Any]
 ) -> dict[str, str]:
   """How the identities of two configs differ, by field."""
+  # Another version may know other fields.
+  defaults = {name: field.default for name, field in config_lib.FIELDS.items()}
   found = {}
   for name in sorted(there.keys() | here.keys()):
-    if there.get(name) != here.get(name):
-      field = config_lib.FIELDS.get(name)  # another version may know others
-      default = field.default if field else None
-      old, new = there.get(name, default), here.get(name, default)
+    old, new = (side.get(name, defaults.get(name)) for side in (there, here))
+    if old != new:
       found[name] = f'{old!r} there, {new!r} here'
   return found
 
@@ -350,17 +349,12 @@ class RunDirectory:
       self._refuse_facts(self._data)
       yield
       return
-    anew = not self.path.exists()
     with files.claimed(self.path) as self._confirm:
-      try:
-        # What was there may have changed before the lock was held.
-        self._look()
-        self._refuse_facts(self._data)
-        with lifecycle.every(_BEAT_SECONDS, self._beat):
-          yield
-      finally:  # of a run that was refused nothing stays
-        if anew and [file.name for file in self.path.glob('*')] == ['.lock']:
-          shutil.rmtree(self.path)
+      # What was there may have changed before the lock was held.
+      self._look()
+      self._refuse_facts(self._data)
+      with lifecycle.every(_BEAT_SECONDS, self._beat):
+        yield
 
   def _beat(self) -> None:
     """Shows that the run lives; ends the process if it lost its directory."""
@@ -471,8 +465,9 @@ class RunDirectory:
     `position` is that of the state that the run goes on from; without one, as
     of an earlier version, rows after `step` are what follows.
     """
-    path = self.path / _LOG
-    with self._explained():
+    path, file, board = self.path / _LOG, None, None
+    # A disk may fill up in the run.
+    with self._explained(), contextlib.ExitStack() as stack:
       content = b''
       if position:
         content = log.read_until(path, position)
@@ -480,16 +475,12 @@ class RunDirectory:
         rows = [r for r in log.read(path, mend=True) if r['step'] <= step]
         content = log.to_text(rows).encode()
       rows = log.parse(path, content.decode())
-      if self._writes and path.exists():
-        files.write_whole(path, content)
-    if not self._writes:
-      yield RunLog(None, None, rows)
-      return
-    with (
-      self._explained(),  # a disk that fills up in the run
-      path.open('a') as file,
-      contextlib.closing(Board(self.path / 'tensorboard', step + 1)) as board,
-    ):
+      if self._writes:
+        if path.exists():
+          files.write_whole(path, content)
+        file = stack.enter_context(path.open('a'))
+        board = Board(self.path / 'tensorboard', step + 1)
+        stack.callback(board.close)
       yield RunLog(file, board, rows, content)
 
   @contextlib.contextmanager

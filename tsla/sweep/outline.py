@@ -20,7 +20,7 @@ def describe(
   table: Table, runs: Sequence[PlannedRun], workdir: pathlib.Path
 ) -> str:
   """The plan in words: what each row trains, and what sharing saves."""
-  by_directory = {run.directory: run for run in runs}
+  row_of = {run.directory: run.row for run in runs}
   seeds = len(runs) // len(table.rows)
   lines = [
     f'{table.title}: {len(table.rows)} rows × {seeds} seeds = {len(runs)} runs',
@@ -29,16 +29,13 @@ def describe(
   for row in table.rows:
     mine = [run for run in runs if run.row == row.name]
     done = sum(state_of(workdir / run.directory) == 'done' for run in mine)
+    anew = 'with weights' if row.config.model.weights else 'anew'
     begins = {
-      f'at epoch {run.first_epoch} of {by_directory[run.trunk].row}'
-      if run.trunk
-      else 'with weights'
-      if run.config.model.weights
-      else 'anew'
-      for run in mine
+      f'at epoch {r.first_epoch} of {row_of[r.trunk]}' if r.trunk else anew
+      for r in mine
     }
     lines.append(
-      f'  {row.name:<16} {mine[0].config.epochs:>7} '
+      f'  {row.name:<16} {row.config.epochs:>7} '
       f'{trained_epochs(mine) / seeds:>8g}  {f"{done} of {seeds}":<9}  '
       + ', '.join(sorted(begins))
     )
@@ -71,16 +68,14 @@ def write(
 
   NewerFormat: over a newer one; InputError: over another table's, or a run.
   """
-  begun, other = {}, f'--workdir={workdir}'
+  begun, where, cure = {}, f'--workdir={workdir}', 'another --workdir'
   with contextlib.suppress(files.DamagedFile):  # it is written anew
     begun = files.read_object(workdir / NAME, newest=_FORMAT)
   if (name := begun.get('name', table.name)) != table.name:
-    problem = f'{other}: the table {name!r} was begun there'
-    raise InputError(problem, allowed=table.name, cure='another --workdir')
+    problem = f'{where}: the table {name!r} was begun there'
+    raise InputError(problem, allowed=table.name, cure=cure)
   if (workdir / CONFIG).exists():
-    raise InputError(
-      f'{other}: a single run is there', cure='another --workdir'
-    )
+    raise InputError(f'{where}: a single run is there', cure=cure)
   order = {row.name: place for place, row in enumerate(table.rows)}
   content = {
     'name': table.name,
@@ -102,7 +97,7 @@ def write(
       for run in sorted(runs, key=lambda run: (order[run.row], run.seed))
     ],
   }
-  with files.untrusted(f'--workdir={workdir}', cure='another --workdir'):
+  with files.untrusted(where, cure=cure):
     workdir.mkdir(parents=True, exist_ok=True)
     files.write_object(workdir / NAME, content, version=_FORMAT)
 

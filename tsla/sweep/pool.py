@@ -1,6 +1,5 @@
 """Runs a plan, k runs at a time, each once those that it needs are finished."""
 
-import graphlib
 import os
 import pathlib
 import sys
@@ -27,34 +26,23 @@ def train_table(
   workdir: pathlib.Path,
   jobs: int,
   command: str,
-  *part: float,
-) -> tuple[dict[str, str], int]:
-  """`run_all`, with the plan on the disk as it is before and after."""
-
-  def write() -> None:
-    resolved = [resolve_fork(run, workdir) for run in runs]
-    outline.write(workdir, table, resolved, command)
-
-  write()
-  outcome = run_all(runs, workdir, jobs, *part)
-  write()
-  return outcome
-
-
-def run_all(
-  runs: Sequence[PlannedRun],
-  workdir: pathlib.Path,
-  jobs: int,
+  *,
   after: float = 0,
   whole: float = 0,
 ) -> tuple[dict[str, str], int]:
-  """Trains what is not finished yet of a plan, `jobs` runs at a time.
+  """Trains what is not finished yet of a table's plan, `jobs` runs at a time.
 
-  Where they are a part of something, progress is that of `whole` epochs, of
-  which `after` follow. Returns why each run failed that
-  did, by folder, and the number of the signal that stopped the sweep, 0 if it
-  came to its end.
+  The plan is on the disk as it is before and after. Where the table is a part
+  of something, progress is that of `whole` epochs, of which `after` follow.
+  Returns why each run failed that did, by folder, and the number of the signal
+  that stopped the sweep, 0 if it came to its end.
   """
+
+  def write_plan() -> None:
+    resolved = [resolve_fork(run, workdir) for run in runs]
+    outline.write(workdir, table, resolved, command)
+
+  write_plan()
   queue = _Queue(runs, workdir)
   devices = find_devices() if jobs > 1 else ('', 0)
   running, stopping = list[Worker](), False
@@ -72,7 +60,7 @@ def run_all(
         variables = environment(slot, jobs, *devices, os.environ)
         running.append(Worker(run, workdir, slot, variables))
       if not running:
-        return queue.failures, requested.signum
+        break
       ended = connection.wait([w.ended for w in running], _POLL_SECONDS)
       progress.show([worker.run for worker in running])
       for worker in [w for w in running if w.ended in ended]:
@@ -82,6 +70,8 @@ def run_all(
           continue  # it has saved, and goes on another time
         progress.say(worker.run, outcome.text)
         queue.end(worker.run, outcome.text if outcome.exit_code else None)
+  write_plan()
+  return queue.failures, requested.signum
 
 
 class _Queue:
@@ -93,14 +83,10 @@ class _Queue:
     self.waiting = [run for run, state in pairs if state != 'done']
     self.failures: dict[str, str] = {}
     self._runs = {run.directory: run for run in self.waiting}
-    self._places = list(self._runs)
+    self._unfinished = set(self._runs)
     self._workdir = workdir
-    self._order = graphlib.TopologicalSorter()
-    self._ready: list[str] = []
-    for name, run in self._runs.items():
-      self._order.add(name, *(need for need in run.needs if need in self._runs))
+    for name in self._runs:
       directory.note_failure(workdir / name)  # of an earlier try
-    self._order.prepare()
 
   def next(self) -> PlannedRun | None:
     """Takes the first run that needs nothing unfinished; None: there is none.
@@ -108,23 +94,21 @@ class _Queue:
     Without its teacher a run fails too; without its trunk it is trained alone,
     or from what the trunk saved before it failed.
     """
-    while True:
-      self._ready += self._order.get_ready()
-      if not self._ready:
-        return None
-      name = min(self._ready, key=self._places.index)
-      self._ready.remove(name)
-      run = self._runs[name]
-      if run.teacher not in self.failures:
-        return run
-      self.end(run, f'needs {self._runs[run.teacher].label}, which failed')
+    for run in self.waiting:
+      if self._unfinished.isdisjoint(run.needs):
+        self.waiting.remove(run)
+        if run.teacher not in self.failures:
+          return run
+        self.end(run, f'needs {self._runs[run.teacher].label}, which failed')
+        return self.next()
+    return None
 
   def end(self, run: PlannedRun, failure: str | None = None) -> None:
     """Lets those that need it go ahead; notes in its folder why it failed."""
     if failure is not None:
       self.failures[run.directory] = failure
       directory.note_failure(self._workdir / run.directory, failure)
-    self._order.done(run.directory)
+    self._unfinished.remove(run.directory)
 
 
 class _Progress(tqdm):

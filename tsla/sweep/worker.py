@@ -62,12 +62,11 @@ class Worker:
     # A fork of a process that runs XLA would hang; a server has only imported.
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload([__name__])
-    self._outcome, sender = context.Pipe(duplex=False)
+    # Ready at the run's end; a sentinel is too when the server ends before it.
+    self.ended, sender = context.Pipe(duplex=False)
     args = (run, workdir, self.log, sender, variables)
     self._process = context.Process(target=_work, args=args, name=run.directory)
     self._process.start()
-    # Ready at the run's end; a sentinel is too when the server ends before it.
-    self.ended = self._outcome
     sender.close()
 
   def stop(self) -> None:
@@ -78,7 +77,7 @@ class Worker:
     """How the run ended; waits until it has."""
     self._process.join()
     try:
-      return self._outcome.recv()
+      return self.ended.recv()
     except EOFError:  # it could not say
       code = self._process.exitcode
       how = f'signal {-code}' if code < 0 else f'exit code {code}'
@@ -145,11 +144,8 @@ def environment(
     return {}
   device = slot % devices
   if platform == 'tpu':
-    return {
-      'TPU_VISIBLE_CHIPS': str(device),
-      'TPU_CHIPS_PER_PROCESS_BOUNDS': '1,1,1',
-      'TPU_PROCESS_BOUNDS': '1,1,1',
-    }
+    one = 'TPU_CHIPS_PER_PROCESS_BOUNDS', 'TPU_PROCESS_BOUNDS'
+    return {'TPU_VISIBLE_CHIPS': str(device), **dict.fromkeys(one, '1,1,1')}
   every = ','.join(map(str, range(devices)))
   visible = outer.get('CUDA_VISIBLE_DEVICES') or every
   variables = {'CUDA_VISIBLE_DEVICES': visible.split(',')[device]}
