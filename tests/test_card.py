@@ -213,7 +213,10 @@ def test_the_best_is_marked_where_it_is_told_from_each_other(three):
   assert marked == [clear, False, False, False]
   # Without the near one it is told; in accuracy they are as good as another.
   write_table(folder, ['baseline', 'LSR'], range(3))
-  assert by_metric(folder, 'NLL') == ['**0.500** (alike)', '1.500 (alike)']
+  assert by_metric(folder, 'NLL') == [
+    '**0.500** (alike in these digits)',
+    '1.500 (alike in these digits)',
+  ]
   assert not any('**' in cell for cell in by_metric(folder, 'Top-1 %'))
   # Nor with one seed, however far apart.
   write_table(folder, ['baseline', 'LSR'], (0,))

@@ -674,7 +674,7 @@ def test_the_environment_and_the_configs_are_shown(table):
   path.write_text(json.dumps(fields))
   page = report(table)
   environment = cells(page, 5)
-  assert environment['jax'] == ['0.10.2 (1 runs); 0.12.0 (1 runs)']
+  assert environment['jax'] == ['0.10.2 (1 run); 0.12.0 (1 run)']
   assert environment['device_count'] == ['8']
   assert cells(page, 4)['LSR'] == ['smoothing.theta = 0.4', 'epoch 0', '–']
   assert 'batch_size = 16' in cells(page, 4)['baseline'][0]
@@ -756,8 +756,8 @@ def test_a_metric_that_an_older_version_did_not_know_is_not_measured(table):
   assert 'damaged' not in words_of(page)
   rows = cells(page, 1)
   assert [rows[row][5] for row in ('baseline', 'LSR')] == 2 * ['not measured']
-  assert rows['baseline'][2] == '99.50 (alike)'  # no deviation is no certainty
-  assert rows['LSR'][2] == '99.50 (alike, of 2 seeds)'
+  assert rows['baseline'][2] == '99.50 (alike in these digits)'  # no certainty
+  assert rows['LSR'][2] == '99.50 (alike in these digits, of 2 seeds)'
   differences = cells(page, 2)['LSR']
   assert differences[0] == '3' and differences[5] == 'not measured'
   assert 'test images is' not in words_of(page)
@@ -797,6 +797,25 @@ def test_theta_falls_where_the_log_says_so(tmp_path):
   epochs, theta = summary.schedule(results.runs[0], 'theta')
   np.testing.assert_allclose(epochs, [0.4, 1, 1.3, 1.3, 1.4, 2])
   np.testing.assert_allclose(theta, [0.1, 0.1, 0.1, 0, 0, 0])
+
+
+def test_smoothing_that_ends_before_the_first_row_was_there(tmp_path):
+  """Of update 4, the first that the log has; θ was 0.4 until update 3."""
+  run = write_run(tmp_path / 'run', switch=0.3)
+  fields = json.loads((run / 'config.json').read_text())
+  fields |= {'smoothing.schedule': 'two_stage', 'smoothing.theta': 0.4}
+  (run / 'config.json').write_text(json.dumps(fields))
+  with (run / 'metrics.jsonl').open('a') as log:
+    log.write('{"kind": "switch", "step": 3, "epoch": 0.3}\n')
+  (results,) = read_results([run])
+  epochs, theta = summary.schedule(results.runs[0], 'theta')
+  np.testing.assert_allclose(epochs, [0.3, 0.3, 0.4, 1, 1.4, 2])
+  np.testing.assert_allclose(theta, [0.4, 0, 0, 0, 0, 0])
+
+
+def test_one_seed_is_said_as_one(tmp_path):
+  write_run(tmp_path / 'plain', top1=0.8)
+  assert 'plain reaches Top-1 80.00 over 1 seed.' in report(tmp_path)
 
 
 def test_a_folder_is_its_sweeps_and_its_runs_by_data(tmp_path):

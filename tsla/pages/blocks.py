@@ -95,6 +95,11 @@ _TextBlock = HeadingBlock | ParagraphBlock | NoticeBlock | CodeBlock
 Block = _TextBlock | TableBlock | FigureBlock
 
 
+def counted(number: int, noun: str) -> str:
+  """Such as '1 seed' and '4 seeds'."""
+  return f'{number:,} {noun}' + 's' * (number != 1)
+
+
 def read_texts(module: str) -> Callable[..., str]:
   """What gives a text of `X.toml`, beside `X.py`, by its name.
 

@@ -199,8 +199,8 @@ def _environment(results: Results) -> Iterator[Block]:
     return
   rows = []
   for name, counts in values.items():
-    told = '; '.join(f'{value} ({n} runs)' for value, n in counts.items())
-    rows.append([name, told if len(counts) > 1 else next(iter(counts))])
+    told = (f'{v} ({blocks.counted(n, "run")})' for v, n in counts.items())
+    rows.append([name, '; '.join(told if len(counts) > 1 else counts)])
   begun = sum(bool(run.record.fields) for run in results.runs)
   caption = _text('environment', known=len(known), begun=begun)
   yield TableBlock(caption, ['Field', 'Value'], rows, 'll')
