@@ -202,9 +202,8 @@ def test_the_rule_and_the_metrics_are_in_the_report(page):
   (rules,) = (name for name, head in heads.items() if 'delta' in head)
   assert heads[rules][-1] == 'apart' and rows[rules][0][-1] == '0'
   logged = rows_of(folder, 'margins', 'eval')[-1]
-  for name, head in heads.items():
-    if head[:2] == ['Method', 'Seeds']:
-      values = dict(zip(head, rows[name][0], strict=True))
+  (means,) = (n for n, h in heads.items() if {'Seeds', 'margin'} <= {*h})
+  values = dict(zip(heads[means], rows[means][0], strict=True))
   assert values['margin'] == f'{logged["margin"]:.4f}'
   assert values['top3'] == f'{logged["top3"]:.4f}'
   assert logged['top1'] <= logged['top3'] <= logged['top5']
