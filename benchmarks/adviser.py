@@ -30,19 +30,19 @@ import numpy as np
 
 import common
 from tsla.advise import decision, plan
-from tsla.advise.decision import METRICS, Arm, Question
+from tsla.advise.decision import METRICS, Question
 from tsla.evaluation.calibration import Scores
 from tsla.evaluation.two_way import Estimate
 
-DROPS = (0, 9, 7, 5)  # of 10 epochs; 0: to the end
-ARMS = tuple(
-  Arm('label_smoothing', theta, drop)
-  for theta in (0.05, 0.1, 0.2)
-  for drop in DROPS
+EPOCHS, METHOD = 10, 'label_smoothing'
+# By θ the longest smoothing first, in which order random numbers are drawn.
+ARMS = sorted(
+  plan.arms_of([METHOD], EPOCHS),
+  key=lambda arm: (arm.theta, -(arm.drop or EPOCHS)),
 )
 NAMES = (decision.BASELINE, *(arm.name for arm in ARMS))
-LOOKS = (6, 10, 16)
-SCREENED = 4  # seeds
+LOOKS = plan.looks_at(plan.MOST_SEEDS)
+SCREENED = len(plan.SCREEN_SEEDS)
 OVERCONFIDENT = 1.6  # the true temperature
 NAIVE_SEEDS = 5
 CHUNK = 25  # advisers that share a seed of the random numbers
@@ -112,7 +112,7 @@ def mixed(
   rng: np.random.Generator, arms: Sequence[int], lead: int, tail: int
 ) -> np.ndarray:
   """Noise f32[lead, arms, tail] of variance 1, partly common to arms."""
-  thetas = [(arm - 1) // len(DROPS) for arm in arms]
+  thetas = [3 * (arm - 1) // len(ARMS) for arm in arms]
   shape = lead, len(arms) + 4, tail
   parts = rng.standard_normal(shape, dtype=np.float32)
   noise = parts[:, 4:]
@@ -205,8 +205,7 @@ def screen(
 
 def two_arms() -> list[Question]:
   """What is asked without a screen: LSR(0.1) and TSLA(0.1, 7 of 10)."""
-  arms = [arm for arm in ARMS if arm.theta == 0.1 and arm.drop in (0, 7)]
-  return decision.ask_all(arms, METRICS)
+  return decision.ask_all(plan.fixed(METHOD, EPOCHS), METRICS)
 
 
 def confirm(
@@ -283,7 +282,7 @@ def cost(questions: Sequence[Question], companions: bool) -> float:
   arms = {arm for question in questions for arm, _ in question.candidates}
   if companions:
     arms |= {question.companion for question in questions if question.companion}
-  return plan.cost(arms, 10)
+  return plan.cost(arms, EPOCHS)
 
 
 def adviser(
@@ -430,8 +429,7 @@ def cases(part: str, share: float) -> Iterator[Case]:
       yield Case(part, world, name, many(400), sharpness=0.7, expected=known)
   if part == 'budget':
     for world, seeds in itertools.product(('360', '1000'), (9, 12, 14)):
-      shares = (0.375, 0.625, 1)
-      looks = tuple(math.ceil(each * seeds) for each in shares)
+      looks = plan.looks_at(seeds)
       name = f'{seeds} seeds, null'
       yield Case(part, world, name, many(2000), looks=looks)
       for who in ('one theta', 'all arms'):

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from tsla.errors import InputError
-from tsla.pages.figures import NEUTRAL, plain_log_ticks, styled, svg_file
+from tsla.pages.figures import NEUTRAL, picture, plain_log_ticks, styled
 from tsla.report.figures import draw_curve, draw_panel, keys
 from tsla.report.results import Results, read_results
 from tsla.report.summary import Curve, evaluation_curve, training_curve
@@ -71,7 +71,7 @@ def probe_grid(
 
 
 @styled
-def switch(results: Results, rows: Sequence[str] = SWITCH_ROWS) -> str:
+def switch(results: Results, rows: Sequence[str] = SWITCH_ROWS) -> bytes:
   """What dropping the smoothing does: hard loss and ECE around the switch.
 
   Args:
@@ -120,7 +120,7 @@ def switch(results: Results, rows: Sequence[str] = SWITCH_ROWS) -> str:
     axes.axvline(epoch, **look)
     axes.set_xlim(0, results.runs[0].epochs)
     axes.set_xlabel('epoch')
-  return svg_file(figure, 'switch')
+  return dict(picture(figure, 'switch').files)['svg']
 
 
 def only_table(folder: str) -> Results:
@@ -140,7 +140,7 @@ def main(argv: list[str]) -> int:
     return 2
   try:
     if not noises[0]:
-      pathlib.Path(argv[0]).write_text(switch(only_table(argv[1])))
+      pathlib.Path(argv[0]).write_bytes(switch(only_table(argv[1])))
       return 0
     tables = {}
     for argument in argv[1:]:

@@ -298,6 +298,12 @@ def test_the_plan_is_said_before_it_is_followed(tmp_path):
     '  at most 114.8 baseline runs (3,444 epochs); what would matter: 0.50 '
     'points, 0.0100 nats',
   ]
+  lines = page.describe(planned(top1=0.001), tmp_path)
+  assert 'would matter: 0.10 points, 0.0100 nats' in lines
+  assert lines.endswith(
+    '  beware: the 360 images that confirm cannot show 0.10 points, as one of '
+    'them is 0.28 points; see --worth'
+  )
   lines = page.describe(planned(24), tmp_path).splitlines()
   assert lines[2] == '  10 seeds of all confirm on 360 test images'
 

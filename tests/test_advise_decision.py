@@ -12,6 +12,8 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
 from support import ROOT
 
 from tsla.advise.decision import (
@@ -564,21 +566,81 @@ def test_values_of_an_image_are_the_larger_the_better():
 
 
 @pytest.fixture
-def simulated(monkeypatch):
-  """Advisers in the world of 360 images, as the benchmark draws them."""
+def benchmark(monkeypatch):
   monkeypatch.syspath_prepend(str(ROOT / 'benchmarks'))
-  module = importlib.import_module('adviser')
+  return importlib.import_module('adviser')
+
+
+@pytest.fixture
+def simulated(benchmark):
+  """Advisers in the world of 360 images, as the benchmark draws them."""
 
   def draw(number, **changes):
-    case = module.Case('test', '360', 'test', number, **changes)
-    world, truth = module.world_of(case), np.zeros((13, 3, 2))
+    case = benchmark.Case('test', '360', 'test', number, **changes)
+    world, truth = benchmark.world_of(case), np.zeros((13, 3, 2))
     return [
       row
-      for chunk in range(number // module.CHUNK)
-      for row in module.chunk(case, world, truth, chunk)
+      for chunk in range(number // benchmark.CHUNK)
+      for row in benchmark.chunk(case, world, truth, chunk)
     ]
 
   return draw
+
+
+def test_the_benchmark_simulates_the_plan(benchmark):
+  ways = [
+    (f'{theta:g}', '' if drop == 10 else f', {drop}')
+    for theta in (0.05, 0.1, 0.2)
+    for drop in (10, 9, 7, 5)
+  ]
+  names = [f'{"TSLA" if drop else "LSR"}({x}{drop})' for x, drop in ways]
+  assert list(benchmark.NAMES) == ['baseline', *names]
+  assert (benchmark.LOOKS, benchmark.SCREENED) == ((6, 10, 16), 4)
+  looks = {case.looks for case in benchmark.cases('budget', 1)}
+  assert looks == {(4, 6, 9), (5, 8, 12), (6, 9, 14)}
+
+
+def test_a_drawn_run_is_scored_as_a_softmax_is(benchmark):
+  world = benchmark.WORLDS['360']
+  rng = np.random.default_rng(0)
+  images = benchmark.draw_images(rng, world, 400)
+  seeds = benchmark.draw_seeds(rng, world, (0, 5), 2)
+  logits = benchmark.draw_logits(rng, world, (0, 5), seeds, images)
+  assert logits.shape == (2, 2, 400)
+  by, run = benchmark.temperatures(logits)[0, 1].item(), logits[0, 1]
+  pairs = np.stack([run, np.zeros_like(run)], 1).astype(np.float64)
+  fitted = minimize_scalar(
+    lambda t: -log_softmax(pairs / t, 1)[:, 0].mean(),
+    bounds=(0.4, 4),
+    options={'xatol': 1e-8},
+  )
+  assert by == pytest.approx(fitted.x, rel=1e-4)
+  found = benchmark.scores(run)
+  np.testing.assert_allclose(
+    found.nll, -log_softmax(pairs, 1)[:, 0], atol=1e-12
+  )
+  np.testing.assert_array_equal(found.correct, pairs.argmax(1) == 0)
+  np.testing.assert_allclose(found.confidence, softmax(pairs, 1).max(1))
+
+
+@pytest.mark.parametrize('part', ['test', 'fixed'])
+def test_an_adviser_says_what_no_noise_can_hide(benchmark, part):
+  """The baseline is right on 2 of 3 images, each arm on all or none."""
+  plain = benchmark.WORLDS['360']._replace(images=200, selection=200, mean=0.5)
+  case = benchmark.Case(part, '360', part, 1)
+  for side, told in ((1, 'better'), (-1, 'worse')):
+    world = plain._replace(shift=(0.0, *12 * [6.0 * side]))
+    truth = np.zeros((13, 3, 2))
+    truth[1:] = side
+    for seed in range(2):
+      rng = np.random.default_rng(seed)
+      row = benchmark.adviser(rng, case, world, truth)
+      assert row[f'top1_{told}'] and row[f'nll_{told}']
+      assert row['any_claim'] and not row['false_claim']
+      rng = np.random.default_rng(seed)
+      assert benchmark.adviser(rng, case, world, -truth)['false_claim']
+      if part == 'fixed':  # LSR whole, and TSLA from epoch 7 of 10 on
+        assert row['runs_a_seed'] == pytest.approx(1 + 1 + 0.3)
 
 
 def test_what_a_temperature_repairs_is_not_claimed(simulated):

@@ -1,4 +1,4 @@
-"""The blocks of a page, written as Markdown and as HTML."""
+"""The blocks of a page, written as HTML and as files of their own."""
 
 import csv
 import html.parser
@@ -20,7 +20,7 @@ from tsla.pages.blocks import (
   read_texts,
 )
 from tsla.pages.parts import write_parts
-from tsla.pages.render import render_html, render_markdown
+from tsla.pages.render import render_html
 
 EVIL = '<img src=x onerror=alert(1)>"\'|`x`_*[a](b)&{{ 7 * 7 }}{% raw %}\x00'
 SHOWN = EVIL.replace('\x00', '\N{REPLACEMENT CHARACTER}')
@@ -58,7 +58,7 @@ class Seen(html.parser.HTMLParser):
     self.texts.append(data)
 
 
-def test_a_text_is_a_text_wherever_it_stands_in_html():
+def test_a_text_is_a_text_wherever_it_stands():
   plain, evil = (Seen(render_html(everywhere(t))) for t in ('plain', EVIL))
   assert evil.tags == plain.tags
   assert [name for name, _ in evil.attributes] == [
@@ -67,26 +67,6 @@ def test_a_text_is_a_text_wherever_it_stands_in_html():
   for one, other in ((plain.texts, 'plain'), (evil.texts, SHOWN)):
     assert sum(text.strip() == other for text in one) == 19
   assert [value for name, value in evil.attributes if name == 'alt'] == [SHOWN]
-
-
-def test_a_text_is_a_text_wherever_it_stands_in_markdown():
-  plain, evil = (
-    render_markdown(everywhere(text), 'a.html') for text in ('plain', EVIL)
-  )
-  escaped = (
-    r'&lt;img src=x onerror=alert(1)&gt;"' + r"'\|\`x\`\_\*\[a\](b)&amp;"
-    r'\{\{ 7 \* 7 \}\}\{% raw %\}' + '\N{REPLACEMENT CHARACTER}'
-  )
-  expected = plain.replace('```\nplain\n```', f'```\n{SHOWN}\n```')
-  assert evil == expected.replace('plain', escaped)
-  assert plain == (
-    '# plain\n\nplain\n\n> **plain**\n>\n> - plain\n> - plain\n\n'
-    '```\nplain\n```\n\n**Table 1.** plain\n\n'
-    '| plain | plain (plain) |\n| :--- | ---: |\n'
-    '| plain | plain (plain) |\n| plain | plain |\n\n'
-    '**Figure 1** (in [a.html](a.html)). plain\n\n'
-    '**Figure 2** (in [a.html](a.html)). plain\n'
-  )
 
 
 def test_a_page_s_tables_and_figures_are_files_too(tmp_path):
@@ -127,16 +107,10 @@ def test_a_page_s_tables_and_figures_are_files_too(tmp_path):
   assert (tmp_path / 'figure-1.pdf').read_bytes().startswith(b'%PDF-')
 
 
-def test_a_fence_is_longer_than_any_in_its_text():
-  text = render_markdown([CodeBlock('a\n````\nb')], '')
-  assert text == '`````\na\n````\nb\n`````\n'
-
-
 def test_a_ragged_row_is_a_mistake():
   table = TableBlock('', ['a', 'b'], [['a']], 'lr')
-  for render in (render_html, lambda blocks: render_markdown(blocks, '')):
-    with pytest.raises(ValueError, match='zip'):
-      render([HeadingBlock('', 1), table])
+  with pytest.raises(ValueError, match='zip'):
+    render_html([HeadingBlock('', 1), table])
 
 
 @figures.styled
@@ -146,12 +120,11 @@ def draw(points):
   return figures.picture(figure, 'name')
 
 
-def test_a_figure_falls_back_on_a_bitmap():
+def test_a_figure_is_lines_that_load_nothing():
   few, many = draw(10), draw(5_000)
-  assert few.svg.startswith('<svg') and not few.png
-  assert 'http' not in few.svg
-  assert many.png.startswith(b'\x89PNG') and not many.svg
-  assert many.width == 960
+  for drawn in (few, many):
+    assert drawn.svg.startswith('<svg') and not drawn.png
+    assert 'http' not in drawn.svg
   assert many == draw(5_000)
 
 

@@ -1,4 +1,4 @@
-"""The report: its numbers, its honesty, its two files."""
+"""The report: its numbers, its honesty, its page."""
 
 import html
 import html.parser
@@ -139,19 +139,32 @@ def write_table(
 
 
 def report(folder, *more):
-  paths = write_report([folder, *more], folder)
-  return [path.read_text(encoding='utf-8') for path in paths]
+  return write_report([folder, *more], folder).read_text(encoding='utf-8')
 
 
-def cells(markdown, number):
-  """{row name: its other cells} of a table of report.md."""
-  part = markdown.split(f'**Table {number}.**')[1].split('\n\n')[1]
+def words_of(page):
+  """What a page says, its tags left out."""
+  return html.unescape(re.sub('<[^>]*>', '', page))
+
+
+def cells(page, number):
+  """{row name: its other cells} of a table: `text (note)`, **best**."""
+
+  def read(classes, content):
+    text, _, note = (' '.join(x.split()) for x in content.partition('<small>'))
+    text, note = words_of(text), words_of(note)
+    text = f'**{text}**' if classes.endswith('best') else text
+    return f'{text} ({note})' if note else text
+
+  part = page.split('<table')[number].split('</table>')[0]
+  classes = r'(?: data-of="[^"]*")?(?: class="(.*?)")?'
+  cell = rf'<t[hd](?: scope="\w+")?{classes}>(.*?)</t[hd]>'
   lines = [
-    [cell.strip() for cell in re.split(r'(?<!\\)\|', line)[1:-1]]
-    for line in part.split('\n')
+    [read(*found) for found in re.findall(cell, row, re.DOTALL)]
+    for row in part.split('<tr>')[1:]
   ]
   assert len({len(line) for line in lines}) == 1, 'a ragged table'
-  return {line[0]: line[1:] for line in lines if line[0] != ':---'}
+  return {line[0]: line[1:] for line in lines}
 
 
 BASE = [0.90, 0.93, 0.91, 0.92]
@@ -171,8 +184,8 @@ def table(tmp_path):
 
 
 def test_means_are_numpy_s_over_the_seeds_that_are_done(table):
-  markdown, _ = report(table)
-  rows, other = cells(markdown, 1), list(OTHER.values())
+  page = report(table)
+  rows, other = cells(page, 1), list(OTHER.values())
   assert rows['baseline'][:2] == [
     '4',
     f'{100 * np.mean(BASE):.2f} ± {100 * np.std(BASE, ddof=1):.2f}',
@@ -185,25 +198,25 @@ def test_means_are_numpy_s_over_the_seeds_that_are_done(table):
 
 
 def test_differences_are_scipy_s_over_the_seeds_that_both_have(table):
-  rows = cells(report(table)[0], 2)
+  rows = cells(report(table), 2)
   other, base = list(OTHER.values()), [BASE[seed] for seed in OTHER]
   low, high = stats.ttest_rel(other, base).confidence_interval(0.95)
   middle = np.mean(np.subtract(other, base))
   expected = (
-    rf'{100 * middle:+.2f} \[{100 * low:+.2f}, {100 * high:+.2f}\]'
+    f'{100 * middle:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]'
   ).replace('-', '−')
   assert rows['LSR'][0] == '3'
   assert rows['LSR'][1].startswith(expected)
   # Without predictions nothing is known of other images, and nothing claimed.
   assert rows['LSR'][1].endswith('(seeds only)')
   assert rows['LSR'][3].endswith('(seeds only)')
-  markdown, page = report(table)
+  page = report(table)
   (lead,) = re.findall(r'<p class="lead">(.*?)</p>', page)
   assert lead.startswith('Nothing is claimed against baseline')
-  assert f'**{lead}**' in markdown
-  assert 'The smallest true difference' not in markdown
+  assert lead in words_of(page)
+  assert 'The smallest true difference' not in words_of(page)
   low, high = stats.ttest_rel([0.5, 0.6, 0.7], [0.5] * 3).confidence_interval()
-  assert f'[{low:+.3f}'.replace('-', '−') in rows['LSR'][3].replace('\\', '')
+  assert f'[{low:+.3f}'.replace('-', '−') in rows['LSR'][3]
 
 
 @pytest.mark.parametrize(
@@ -244,7 +257,7 @@ def test_one_pair_has_no_interval(tmp_path):
   for seed in (0, 1):
     write_run(folder / f'r0-seed{seed}', top1=0.5, seed=seed)
   write_run(folder / 'r1-seed0', top1=0.5 + 1 / COUNT)
-  rows = cells(report(folder)[0], 2)
+  rows = cells(report(folder), 2)
   assert rows['one'][:2] == ['1', '+0.28 (one pair: no interval)']
 
 
@@ -269,21 +282,21 @@ def test_unfinished_runs_are_named_and_never_averaged(tmp_path):
   for name in ('status.json', 'metrics.jsonl'):
     path = folder / 'r1-seed8' / name
     path.write_text(path.read_text().replace('"step": 20', '"step": 21'))
-  for text in report(folder):
-    for words in (
-      'LSR, seed 1: diverged (the loss blew up)',
-      'LSR, seed 2: interrupted (stopped by a signal',
-      'LSR, seed 3: running (still running, or killed)',
-      'LSR, seed 4: damaged (its log has no evaluation after update 20)',
-      'LSR, seed 5: damaged (its last evaluation lacks nll)',
-      'LSR, seed 6: missing (not started)',
-      'LSR, seed 7: damaged (on other data than r0-seed0)',
-      'LSR, seed 8: damaged (its 21 updates are not 2 epochs)',
-      'LSR, seed 9: damaged (its log has train rows twice, or not in order)',
-    ):
-      assert words in text
-    assert '2 of 20 runs are done' in text
-  rows = cells(report(folder)[0], 1)
+  text = words_of(report(folder))
+  for words in (
+    'LSR, seed 1: diverged (the loss blew up)',
+    'LSR, seed 2: interrupted (stopped by a signal',
+    'LSR, seed 3: running (still running, or killed)',
+    'LSR, seed 4: damaged (its log has no evaluation after update 20)',
+    'LSR, seed 5: damaged (its last evaluation lacks nll)',
+    'LSR, seed 6: missing (not started)',
+    'LSR, seed 7: damaged (on other data than r0-seed0)',
+    'LSR, seed 8: damaged (its 21 updates are not 2 epochs)',
+    'LSR, seed 9: damaged (its log has train rows twice, or not in order)',
+  ):
+    assert words in text
+  assert '2 of 20 runs are done' in text
+  rows = cells(report(folder), 1)
   assert rows['LSR'][:2] == ['1', '50.00']  # one seed: no deviation
   tables = read_results([folder])
   assert [run.seed for run in tables[0].done('LSR')] == [0]
@@ -291,9 +304,9 @@ def test_unfinished_runs_are_named_and_never_averaged(tmp_path):
 
 def test_no_run_at_all_still_makes_a_report(tmp_path):
   folder = write_table(tmp_path, ['baseline', 'LSR'], (0, 1))
-  markdown, page = report(folder)
-  assert '0 of 4 runs are done' in markdown
-  assert cells(markdown, 1)['LSR'] == ['0', '–', '–', '–', '–', '–']
+  page = report(folder)
+  assert '0 of 4 runs are done' in words_of(page)
+  assert cells(page, 1)['LSR'] == ['0', '–', '–', '–', '–', '–']
   assert '<svg' not in page.split('<main>')[1]
 
 
@@ -301,10 +314,10 @@ def test_a_log_without_training_rows_still_makes_a_report(table):
   for log in table.glob('*/metrics.jsonl'):
     lines = log.read_text().split('\n')
     log.write_text('\n'.join(line for line in lines if 'train' not in line))
-  markdown, _ = report(table)
-  assert cells(markdown, 1)['LSR'][0] == '3'
+  page = report(table)
+  assert cells(page, 1)['LSR'][0] == '3'
   zero = '0:00:00'
-  assert cells(markdown, 3)['all'] == ['0', '0', '–', zero, zero]
+  assert cells(page, 3)['all'] == ['0', '0', '–', zero, zero]
 
 
 def test_published_figures_carry_their_label(tmp_path):
@@ -313,18 +326,17 @@ def test_published_figures_carry_their_label(tmp_path):
     tmp_path, ['baseline', 'TSLA(30)', 'mine'], (0,), name='cub2011'
   )
   write_run(folder / 'r0-seed0')
-  markdown, page = report(folder)
-  rows = cells(markdown, 1)
+  page = report(folder)
+  rows = cells(page, 1)
   assert rows['TSLA(30)'][-2:] == ['77.44 ± 0.19', '93.92 ± 0.16']
   assert rows['mine'][-2:] == ['–', '–']
   head = [cell for cell in rows['Method'] if 'ublished' in cell]
   assert len(head) == 2
   assert all('unverified transcription' in cell for cell in head)
-  for text in (markdown, page):
-    shown = ''.join(Page(text).text) if text is page else text
-    assert shown.count('unverified transcription') == 3  # and in the caption
+  shown = ''.join(Page(page).text)
+  assert shown.count('unverified transcription') == 3  # and in the caption
   folder = write_table(tmp_path / 'other', ['baseline'], (0,), name='digits')
-  assert 'ublished' not in ''.join(report(folder))
+  assert 'ublished' not in report(folder)
 
 
 def test_the_paper_s_rows_have_the_shape_of_the_paper_s_tables():
@@ -383,11 +395,11 @@ def test_what_the_trunk_spent_is_saved_not_spent(tmp_path):
     path = folder / f'r{index}-seed0' / 'status.json'
     status = json.loads(path.read_text()) | {'seconds': seconds}
     path.write_text(json.dumps(status))
-  markdown, _ = report(folder)
+  page = report(folder)
   times = '0:02:38', '0:00:06', '0:00:02'
-  assert cells(markdown, 3)['all'] == ['3', '1', *times]
-  assert '3 epochs instead of 4: 25 % saved' in markdown
-  assert cells(markdown, 4)['TSLA(1)'] == ['none', 'r0-seed0, epoch 1', '1']
+  assert cells(page, 3)['all'] == ['3', '1', *times]
+  assert '3 epochs instead of 4: 25 % saved' in words_of(page)
+  assert cells(page, 4)['TSLA(1)'] == ['none', 'r0-seed0, epoch 1', '1']
 
 
 def drawn(axes, marker):
@@ -459,7 +471,7 @@ class Page(html.parser.HTMLParser):
     self.text.append(data)
 
 
-def test_strings_from_outside_are_text_in_both_files(tmp_path):
+def test_strings_from_outside_are_text(tmp_path):
   folder = tmp_path / 'a<b>|c'
   write_table(folder, ['baseline', EVIL], (0, 1), title=EVIL)
   write_run(folder / 'r0-seed0')
@@ -472,18 +484,12 @@ def test_strings_from_outside_are_text_in_both_files(tmp_path):
   (folder / 'r0-seed0' / 'environment.json').write_text(
     json.dumps({EVIL: EVIL})
   )
-  markdown, text = report(folder)
+  text = report(folder)
   page = Page(text)
   assert not {'script', 'a'} & set(page.tags)
   assert EVIL in ''.join(page.text)
   assert '<script' not in text
-  outside = markdown.split('````')
-  assert len(outside) == 3 and EVIL in outside[1]
-  for part in (outside[0], outside[2]):
-    assert '<' not in part
-  name = r'&lt;script&gt;alert(1)&lt;/script&gt;\|\`x\`\_\*\[a\](b)&amp;'
-  assert name in cells(markdown, 1)
-  assert f'# {name}' in markdown
+  assert EVIL in cells(text, 1)
 
 
 def test_the_page_needs_nothing_but_itself_and_stays_small(tmp_path):
@@ -506,9 +512,8 @@ def test_the_page_needs_nothing_but_itself_and_stays_small(tmp_path):
   for run in table['runs']:
     run['epochs'] = 200
   (folder / 'table.json').write_text(json.dumps(table))
-  _, text = report(folder)
-  assert 'data:image/png' in text  # so many curves are smaller as a bitmap
-  assert len(text.encode()) < 500_000
+  text = report(folder)
+  assert len(text.encode()) < 1_000_000
   (keys, *_) = re.findall(r'<ul class="keys">(.*?)</ul>', text)
   lines = re.findall(r'<li><svg[^>]*><line(.*?)</svg>row', keys)
   assert len(set(lines)) == 11, 'a line of its own for each row'
@@ -516,8 +521,7 @@ def test_the_page_needs_nothing_but_itself_and_stays_small(tmp_path):
   assert len(grey) == 11, 'on paper without colours too'
   page = Page(text)
   assert page.loaded
-  for address in page.loaded:
-    assert address.startswith(('#', 'data:image/png;base64,'))
+  assert all(address.startswith('#') for address in page.loaded)
   assert (
     'http:' not in text
     and 'https:' not in text
@@ -527,7 +531,7 @@ def test_the_page_needs_nothing_but_itself_and_stays_small(tmp_path):
 
 
 def test_svg_ids_are_one_of_a_kind(table):
-  _, text = report(table)
+  text = report(table)
   assert text.count('class="plot"') == 2
   ids = re.findall(r' id="([^"]*)"', text)
   assert ids and len(ids) == len(set(ids))
@@ -536,7 +540,7 @@ def test_svg_ids_are_one_of_a_kind(table):
 
 
 def test_the_same_directories_give_the_same_bytes(table, tmp_path):
-  first = [text.encode() for text in report(table)]
+  first = report(table).encode()
   env = os.environ | {'PYTHONHASHSEED': '7', 'TZ': 'Asia/Tokyo'}
   result = subprocess.run(
     [
@@ -549,8 +553,7 @@ def test_the_same_directories_give_the_same_bytes(table, tmp_path):
     text=True,
   )
   assert result.returncode == 0, result.stderr
-  paths = [pathlib.Path(line) for line in result.stdout.split('\n')[:2]]
-  assert [path.read_bytes() for path in paths] == first
+  assert pathlib.Path(result.stdout.strip()).read_bytes() == first
 
 
 def test_the_sample_is_what_the_first_updates_train_on(tmp_path, monkeypatch):
@@ -583,7 +586,7 @@ def test_the_sample_is_what_the_first_updates_train_on(tmp_path, monkeypatch):
   run.train_chunk(run.state, 2)
   jax.effects_barrier()
   np.testing.assert_array_equal(images, np.concatenate(seen))
-  assert 'data:image/png' in report(folder)[1]
+  assert 'data:image/png' in report(folder)
 
 
 def test_the_sheet_keeps_small_images_to_the_pixel_and_large_ones_light():
@@ -606,10 +609,10 @@ def test_data_that_is_gone_or_another_costs_one_line(tmp_path):
   config = small_config(write_digits_npz(tmp_path / 'digits.npz'))
   folder = write_table(tmp_path / 't', ['TSLA(2)'], (0,))
   write_run(folder / 'r0-seed0', config=config)
-  assert 'not the data of the run' in report(folder)[0]
+  assert 'not the data of the run' in report(folder)
   (tmp_path / 'digits.npz').unlink()
-  markdown, page = report(folder)
-  assert 'Not shown, as the data set cannot be loaded' in markdown
+  page = report(folder)
+  assert 'Not shown, as the data set cannot be loaded' in words_of(page)
   assert 'data:image/png' not in page
 
 
@@ -619,7 +622,7 @@ def test_a_report_downloads_nothing(tmp_path):
   assert config.data.download
   folder = write_table(tmp_path / 't', ['baseline'], (0,))
   write_run(folder / 'r0-seed0', config=config)
-  assert 'data.download is false' in report(folder)[0]
+  assert 'data.download is false' in report(folder)
 
 
 def test_plain_runs_are_rows_by_config_and_tables_by_data(tmp_path):
@@ -639,10 +642,10 @@ def test_plain_runs_are_rows_by_config_and_tables_by_data(tmp_path):
     ('elsewhere',),
   ]
   assert [run.seed for run in tables[0].done('plain')] == [0, 1]
-  markdown, page = report(*paths)
+  page = report(*paths)
   titles = 'Runs on npz, data ffffffff', 'Runs on npz, data eeeeeeee'
-  assert markdown.startswith('# ' + ', '.join(titles))
-  assert cells(markdown, 1)['plain'][1] == '85.00 ± 7.07'
+  assert f'<h1>{", ".join(titles)}</h1>' in page
+  assert cells(page, 1)['plain'][1] == '85.00 ± 7.07'
   assert page.count('<h2>') == 2
   taught = lsr.copy_and_resolve_references()
   taught.smoothing.target = 'class_similarity'
@@ -654,8 +657,7 @@ def test_plain_runs_are_rows_by_config_and_tables_by_data(tmp_path):
   alike = write_run(tmp_path / 'other' / 'lsr', top1=0.6)
   alike = read_results([paths[2], alike])[0]
   assert alike.rows == (str(paths[2]), str(tmp_path / 'other' / 'lsr'))
-  single, _ = report(paths[4])
-  assert cells(single, 1) == {
+  assert cells(report(paths[4]), 1) == {
     'Method': ['Seeds', 'Top-1 %', 'Top-5 %', 'NLL', 'Brier', 'ECE %'],
     'elsewhere': ['1', '50.00', '99.50', '0.500', '0.100', '2.00'],
   }
@@ -670,12 +672,13 @@ def test_the_environment_and_the_configs_are_shown(table):
   fields = json.loads(path.read_text())
   fields |= {'smoothing.theta': 0.4, 'data.path': '/elsewhere', 'seed': 9}
   path.write_text(json.dumps(fields))
-  markdown, _ = report(table)
-  assert '| jax | 0.10.2 (1 runs); 0.12.0 (1 runs) |' in markdown
-  assert r'| device\_count | 8 |' in markdown
-  assert cells(markdown, 4)['LSR'] == ['smoothing.theta = 0.4', 'epoch 0', '–']
-  assert 'batch\\_size = 16' in cells(markdown, 4)['baseline'][0]
-  assert 'python -m sweep --seeds=3' in markdown
+  page = report(table)
+  environment = cells(page, 5)
+  assert environment['jax'] == ['0.10.2 (1 run); 0.12.0 (1 run)']
+  assert environment['device_count'] == ['8']
+  assert cells(page, 4)['LSR'] == ['smoothing.theta = 0.4', 'epoch 0', '–']
+  assert 'batch_size = 16' in cells(page, 4)['baseline'][0]
+  assert 'python -m sweep --seeds=3' in words_of(page)
 
 
 def break_file(name, text):
@@ -730,10 +733,10 @@ def test_a_newer_table_is_refused_and_a_newer_run_is_named(table, capsys):
     path = table / 'r1-seed0' / name
     before = path.read_text()
     path.write_text(text)
-    markdown, _ = report(table)
+    page = report(table)
     words = f'LSR, seed 0: not readable ({path}: format 2'
-    assert words in markdown.replace('\\', '')
-    assert cells(markdown, 1)['LSR'][0] == '2'
+    assert words in words_of(page)
+    assert cells(page, 1)['LSR'][0] == '2'
     path.write_text(before)
   change_table(format=2)(table)
   assert main([str(table)]) == 2
@@ -749,15 +752,15 @@ def test_a_metric_that_an_older_version_did_not_know_is_not_measured(table):
     if log.parent.name == 'r1-seed0':
       text = text.replace('"top5": 0.995, ', '')
     log.write_text(text)
-  markdown, page = report(table)
-  assert 'damaged' not in markdown
-  rows = cells(markdown, 1)
+  page = report(table)
+  assert 'damaged' not in words_of(page)
+  rows = cells(page, 1)
   assert [rows[row][5] for row in ('baseline', 'LSR')] == 2 * ['not measured']
-  assert rows['baseline'][2] == '99.50 (alike)'  # no deviation is no certainty
-  assert rows['LSR'][2] == '99.50 (alike, of 2 seeds)'
-  differences = cells(markdown, 2)['LSR']
+  assert rows['baseline'][2] == '99.50 (alike in these digits)'  # no certainty
+  assert rows['LSR'][2] == '99.50 (alike in these digits, of 2 seeds)'
+  differences = cells(page, 2)['LSR']
   assert differences[0] == '3' and differences[5] == 'not measured'
-  assert 'test images is' not in markdown
+  assert 'test images is' not in words_of(page)
   assert page.count('not measured') == 3 + 8  # and of every run that is done
 
 
@@ -794,6 +797,25 @@ def test_theta_falls_where_the_log_says_so(tmp_path):
   epochs, theta = summary.schedule(results.runs[0], 'theta')
   np.testing.assert_allclose(epochs, [0.4, 1, 1.3, 1.3, 1.4, 2])
   np.testing.assert_allclose(theta, [0.1, 0.1, 0.1, 0, 0, 0])
+
+
+def test_smoothing_that_ends_before_the_first_row_was_there(tmp_path):
+  """Of update 4, the first that the log has; θ was 0.4 until update 3."""
+  run = write_run(tmp_path / 'run', switch=0.3)
+  fields = json.loads((run / 'config.json').read_text())
+  fields |= {'smoothing.schedule': 'two_stage', 'smoothing.theta': 0.4}
+  (run / 'config.json').write_text(json.dumps(fields))
+  with (run / 'metrics.jsonl').open('a') as log:
+    log.write('{"kind": "switch", "step": 3, "epoch": 0.3}\n')
+  (results,) = read_results([run])
+  epochs, theta = summary.schedule(results.runs[0], 'theta')
+  np.testing.assert_allclose(epochs, [0.3, 0.3, 0.4, 1, 1.4, 2])
+  np.testing.assert_allclose(theta, [0.4, 0, 0, 0, 0, 0])
+
+
+def test_one_seed_is_said_as_one(tmp_path):
+  write_run(tmp_path / 'plain', top1=0.8)
+  assert 'plain reaches Top-1 80.00 over 1 seed.' in report(tmp_path)
 
 
 def test_a_folder_is_its_sweeps_and_its_runs_by_data(tmp_path):
@@ -893,7 +915,7 @@ def test_nothing_is_wider_than_a_screen_or_a_sheet(tmp_path):
         log = run / 'metrics.jsonl'
         own = ''.join(f'"own_{n}": {top1}, ' for n in range(index * 3))
         log.write_text(log.read_text().replace('"top1"', f'{own}"top1"'))
-  _, page = report(folder)
+  page = report(folder)
   assert 'class="wide"' in page and 'class="widest"' in page
   assert too_wide(page, tmp_path) == []
   wide = page.replace('main { max-width: 62rem;', 'main { width: 62rem;')
@@ -910,7 +932,7 @@ def test_a_folder_that_is_not_there_and_an_out_that_cannot_be(table, capsys):
 def test_half_a_last_row_is_a_run_that_is_writing(table):
   log = table / 'r1-seed1' / 'metrics.jsonl'
   log.write_text(log.read_text() + '{"kind": "tr')
-  assert 'LSR, seed 1: running' in report(table)[0]
+  assert 'LSR, seed 1: running' in report(table)
 
 
 def beyond_delta(name):
@@ -933,7 +955,7 @@ def add_probes(folder, deltas, firings):
 
 def test_probes_are_drawn_with_their_errors_and_rules_are_listed(table):
   before = report(table)
-  assert 'The gradient' not in before[0]
+  assert 'The gradient' not in before
   add_probes(table / 'r0-seed0', [1.0, 2.0, 4.0], [0.0, 1.0, 2.0])
   for seed in (1, 2, 3):
     add_probes(table / f'r0-seed{seed}', [3.0, 2.0, 5.0], [1.0, 0.0, 1.0])
@@ -944,10 +966,10 @@ def test_probes_are_drawn_with_their_errors_and_rules_are_listed(table):
   np.testing.assert_allclose(curve.low, [0.9, 1.9, 3.9])
   np.testing.assert_allclose(curve.high, [3.1, 2.1, 5.1])
   assert not len(summary.probe_curve(done.done('baseline'), 'cosine').epochs)
-  markdown, page = report(table)
+  page = report(table)
   assert page.count('class="plot"') == 3
-  number = re.findall(r'Table (\d+)\.\*\* When each rule', markdown)[0]
-  rows = cells(markdown, int(number))
+  number = re.findall(r'Table (\d+)\. When each rule', words_of(page))[0]
+  rows = cells(page, int(number))
   assert list(rows) == ['Method', 'baseline']  # LSR was not probed
   assert rows['baseline'][1] == '2, never, never, never'
   assert rows['baseline'][0] == 'never, never, never, never'
@@ -981,19 +1003,19 @@ def test_a_rule_is_held_against_the_fixed_s_that_turned_out_best(tmp_path):
         switch=1 if row == 'auto' and seed else None,
         by_rule=seed == 1,
       )
-  markdown, _ = report(tmp_path)
-  number = re.findall(r'Table (\d+)\.\*\* Each rule against', markdown)[0]
-  rows = cells(markdown, int(number))
+  page = report(tmp_path)
+  number = re.findall(r'Table (\d+)\. Each rule against', words_of(page))[0]
+  rows = cells(page, int(number))
   assert list(rows) == ['Rule', 'auto']
   ended, by_top1, change_of_top1, by_nll, change_of_nll = rows['auto']
   assert (ended, by_top1, by_nll) == (
-    'never, 1 by its rule, 1 by max\\_epochs',
+    'never, 1 by its rule, 1 by max_epochs',
     'baseline',
     'TSLA(1)',
   )
   half = stats.t.ppf(0.975, 2) * 0.01 / np.sqrt(3)
   assert change_of_nll.startswith(
-    f'+0.060 \\[+{0.06 - half:.3f}, +{0.06 + half:.3f}\\]'
+    f'+0.060 [+{0.06 - half:.3f}, +{0.06 + half:.3f}]'
   )
   assert change_of_top1.startswith('−29.00')
 
@@ -1049,11 +1071,9 @@ def test_the_figure_of_the_switch_draws_what_was_logged(tmp_path, monkeypatch):
     for seed in (0, 1):
       run = folder / f'r{index}-seed{seed}'
       write_run(run, seed=seed, epochs=4, switch=2 if index == 2 else None)
-  save = matplotlib.figure.Figure.savefig
+  save = plots.picture
   monkeypatch.setattr(
-    matplotlib.figure.Figure,
-    'savefig',
-    lambda *args, **options: saved.append(args[0]) or save(*args, **options),
+    plots, 'picture', lambda *args: saved.append(args[0]) or save(*args)
   )
   out = tmp_path / 'switch.svg'
   assert plots.main([str(out), str(folder)]) == 0

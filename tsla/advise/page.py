@@ -43,11 +43,8 @@ def describe(asked: plan.Plan, workdir: pathlib.Path) -> str:
   values['worth'] = worth or 'any gain'
   lines = ['plan', 'ways', 'stages' if asked.screen else 'one_stage', 'most']
   if asked.images[1] * asked.worth.get('top1', 1) < 1:
-    one = {
-      'images': asked.images[1],
-      'image': _amount('top1', 1 / asked.images[1]),
-    }
-    values |= one | {'worth': _amount('top1', asked.worth['top1'])}
+    values['image'] = _amount('top1', 1 / asked.images[1])
+    values['top1'] = _amount('top1', asked.worth['top1'])
     lines.append('below_one')
   return '\n  '.join(_text(name, asked=asked, **values) for name in lines)
 

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
 import pathlib
@@ -27,7 +28,7 @@ WORTH = {'top1': 0.005, 'nll': 0.01}
 _FORMAT = 1
 _THETAS = (0.05, 0.1, 0.2)
 _DROPS = (0.5, 0.7, 0.9)  # shares of the run
-_SCREEN_SEEDS = (0, 1, 2, 3)
+SCREEN_SEEDS = (0, 1, 2, 3)
 _FIRST_SEED = 1000  # of those that confirm
 MOST_SEEDS = 16
 _LOOKS = (0.375, 0.625, 1)  # shares of the seeds
@@ -92,10 +93,7 @@ class Plan:
       left = (self.budget - self.screen_cost) / cost(arms, self.epochs)
       if (seeds := int(left + _ROUNDING)) >= MOST_SEEDS:
         break
-    seeds = min(seeds, MOST_SEEDS)
-    return arms, tuple(
-      sorted({math.ceil(share * seeds) for share in self.looks})
-    )
+    return arms, looks_at(min(seeds, MOST_SEEDS), self.looks)
 
   @property
   def parts(self) -> dict[str, np.ndarray]:
@@ -153,6 +151,18 @@ def cost(arms: Iterable[Arm], epochs: int) -> float:
   return spent
 
 
+def arms_of(methods: Sequence[str], epochs: int) -> list[Arm]:
+  """What a screen chooses among: each θ to the end, and dropped before."""
+  drops = sorted({round(share * epochs) for share in _DROPS} - {0, epochs})
+  ways = dict.fromkeys(methods), _THETAS, (0, *drops)
+  return list(itertools.starmap(Arm, itertools.product(*ways)))
+
+
+def looks_at(seeds: int, shares: Sequence[float] = _LOOKS) -> tuple[int, ...]:
+  """Of so many seeds, the numbers after which is looked."""
+  return tuple(sorted({math.ceil(share * seeds) for share in shares}))
+
+
 def make(
   config: Config,
   dataset: Dataset,
@@ -166,16 +176,10 @@ def make(
   InputError: a method is not known, or cannot be used with the config.
   """
   epochs = config.epochs
-  drops = sorted({round(share * epochs) for share in _DROPS} - {0, epochs})
-  arms = [
-    Arm(method, theta, drop)
-    for method in dict.fromkeys(methods)
-    for theta in _THETAS
-    for drop in (0, *drops)
-  ]
+  arms = arms_of(methods, epochs)
   for arm in arms:
     validate(smoothed(config, arm))
-  screen: tuple[int, ...] = _SCREEN_SEEDS
+  screen: tuple[int, ...] = SCREEN_SEEDS
   spent = len(screen) * cost(arms, epochs)
   if budget < spent + _LEAST:
     if len(methods) > 1:
@@ -186,7 +190,8 @@ def make(
     if budget < _FEWEST_FIXED * cost(arms, epochs) - _ROUNDING:
       return None
   else:  # at most, every metric has a θ of its own
-    seed = 1 + len(metrics) * (1 + (1 - drops[0] / epochs))
+    first = min(arm.drop for arm in arms if arm.drop)
+    seed = 1 + len(metrics) * (1 + (1 - first / epochs))
     budget = min(budget, spent + MOST_SEEDS * seed)
   test = len(dataset.test.labels)
   held = len(dataset.validation.labels) if dataset.validation else 0

@@ -1,4 +1,4 @@
-"""Writes report.md and report.html of finished runs."""
+"""Writes report.html of finished runs, and report/, into the first WORKDIR."""
 
 import pathlib
 
@@ -13,9 +13,8 @@ def main(parser: Parser) -> None:
   """Runs the command line."""
   add = parser.add_argument
   add('workdir', nargs='+', type=pathlib.Path, help="a sweep's, or a run's")
-  add('--out', type=pathlib.Path, help='a folder; default: the first WORKDIR')
+  add('--out', type=pathlib.Path, help='a folder in place of that one')
   args = parser.parse_args()
   # The accelerator may be training the runs that are still missing.
   jax.config.update('jax_platforms', 'cpu')
-  paths = write_report(args.workdir, args.out or args.workdir[0])
-  print(*paths, sep='\n')
+  print(write_report(args.workdir, args.out or args.workdir[0]))

@@ -128,6 +128,5 @@ def main(parser: Parser) -> int:
       if run.directory in failures:
         text = f'failed: {run.label}: {failures[run.directory]}'
         print(text, file=sys.stderr)
-    markdown, page = write_report([workdir], workdir)
-    print(f'report: {page}, {markdown}')
+    print(f'report: {write_report([workdir], workdir)}')
     return 1 if failures else 0

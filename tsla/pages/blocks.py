@@ -1,4 +1,4 @@
-"""What a page is made of; all text is plain, the templates escape it."""
+"""What a page is made of; all text is plain, the template escapes it."""
 
 import base64
 import pathlib
@@ -93,6 +93,11 @@ class FigureBlock(NamedTuple):
 
 _TextBlock = HeadingBlock | ParagraphBlock | NoticeBlock | CodeBlock
 Block = _TextBlock | TableBlock | FigureBlock
+
+
+def counted(number: int, noun: str) -> str:
+  """Such as '1 seed' and '4 seeds'."""
+  return f'{number:,} {noun}' + 's' * (number != 1)
 
 
 def read_texts(module: str) -> Callable[..., str]:

@@ -9,9 +9,10 @@ import re
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-from PIL import Image
 
 from tsla.pages.blocks import Picture
 
@@ -28,8 +29,6 @@ COLOURS = (
 )
 MARKERS = ('', 's', '^', 'D', 'v')  # as Matplotlib calls them
 NEUTRAL = '#48515c'  # of what belongs to no row or method alone
-# Above this a bitmap is smaller than the curves.
-_LARGEST_SVG = 200_000
 
 # Whatever style the user's own files set is left out.
 styled = matplotlib.rc_context(
@@ -58,29 +57,19 @@ def plain_log_ticks(axes: Axes) -> None:
 
 
 @styled
-def svg_file(figure: Figure, name: str) -> str:
-  """A figure as an SVG file; `name` keeps its ids apart from another one's."""
-  file = io.StringIO()
-  with matplotlib.rc_context({'svg.hashsalt': name}):
-    figure.savefig(file, format='svg', metadata={'Date': None})
-  return file.getvalue()
-
-
-@styled
 def picture(figure: Figure, name: str) -> Picture:
-  """A figure for a page that has no other one of this name."""
-  svg, pdf = svg_file(figure, name), io.BytesIO()
+  """A figure for a page that has no other one of this name.
+
+  `name` keeps its ids apart from another one's.
+  """
+  svg, pdf = io.StringIO(), io.BytesIO()
+  # Not by `savefig`, which draws twice, once for the layout alone.
+  with matplotlib.rc_context({'svg.hashsalt': name}):
+    FigureCanvasSVG(figure).print_svg(svg, metadata={'Date': None})
   figure.set_layout_engine('none')  # as it is; to lay it out again takes long
-  figure.savefig(pdf, format='pdf', metadata={'CreationDate': None})
-  files = ('svg', svg.encode()), ('pdf', pdf.getvalue())
-  if len(svg := _inline(svg)) <= _LARGEST_SVG:
-    return Picture(svg=svg, files=files)
-  png = io.BytesIO()
-  figure.savefig(png, format='png', dpi=160)
-  few = io.BytesIO()
-  Image.open(png).convert('RGB').quantize(128).save(few, 'png', optimize=True)
-  width = round(100 * figure.get_figwidth())
-  return Picture(png=few.getvalue(), width=width, files=files)
+  FigureCanvasPdf(figure).print_pdf(pdf, metadata={'CreationDate': None})
+  files = ('svg', svg.getvalue().encode()), ('pdf', pdf.getvalue())
+  return Picture(svg=_inline(svg.getvalue()), files=files)
 
 
 def _inline(svg: str) -> str:

@@ -43,7 +43,8 @@ def of_results(results: Results, level: int) -> Iterator[Block]:
     if runs := [run for run in done if run.card]:
       cards[look] = runs
     if without := len(done) - len(runs):
-      old.append(f'{look.label} ({without} of {len(done)} seeds)')
+      seeds = blocks.counted(len(done), 'seed')
+      old.append(f'{look.label} ({without} of {seeds})')
   if old:
     yield ParagraphBlock(_text('not_measured', names=', '.join(old)))
   if cards:

@@ -11,7 +11,7 @@ import numpy as np
 from tsla.config import forms as config_lib
 from tsla.evaluation.two_way import ALPHA, Estimate, detectable
 from tsla.pages import blocks
-from tsla.pages.blocks import Block, Cell, ParagraphBlock, read_texts
+from tsla.pages.blocks import Block, Cell, ParagraphBlock, counted, read_texts
 from tsla.report import published, summary
 from tsla.report.results import Results, RunResult, Runs
 
@@ -45,6 +45,7 @@ _FREE = ('seed', 'init.', 'variance.', *(f'smoothing.{x}' for x in _WHEN))
 # Of an evaluation's row; what else is there is a metric of one's own.
 _KNOWN = {'kind', 'step', 'epoch', 'count', *(m.name for m in METRICS)}
 _FEW, _MANY = 5, 10  # seeds
+_ALIKE = 'alike in these digits'
 NOTHING = Cell('–', faint=True)
 NOT_MEASURED = Cell('not measured', faint=True)
 Blocks = Iterator[Block]
@@ -124,7 +125,8 @@ def headline(results: Results) -> str:
     name = 'seeds_only' if found else 'no_pair' if results.rows[1:] else 'alone'
   runs = results.done(results.rows[0])
   values = {'metric': metric.label.removesuffix(' %'), 'told': ', '.join(told)}
-  values |= {'baseline': results.rows[0], 'seeds': len(runs)}
+  seeds = counted(len(runs), 'seed')
+  values |= {'baseline': results.rows[0], 'seeds': seeds}
   return _text(name, mean=mean_cell(metric, runs).text, **values)
 
 
@@ -159,10 +161,9 @@ def _differences(results: Results, metrics: Sequence[Metric]) -> Blocks:
     known.sort(key=lambda part: detectable(part, part.seeds, level))
     half, worst = known[(len(known) - 1) // 2], known[-1]
     words = {'metric': metric.label.removesuffix(' %'), 'seeds': half.seeds}
-    for name, part, seeds in (
-      *(('least', half, half.seeds), ('then', half, _MANY)),
-      ('most', worst, worst.seeds),
-    ):
+    asked = {'least': (half, half.seeds), 'then': (half, _MANY)}
+    asked['most'] = worst, worst.seeds
+    for name, (part, seeds) in asked.items():
       words[name] = metric.text(detectable(part, seeds, level))
     few = f' {_text("few")}' * (half.seeds < _FEW)
     yield ParagraphBlock(_text('detectable', many=_MANY, **words) + few)
@@ -212,10 +213,10 @@ def mean_cell(metric: Metric, runs: Runs) -> Cell:
   if not values:
     return NOT_MEASURED if runs else NOTHING
   n, text = len(values), metric.text(float(np.mean(values)))
-  note = f'of {n} seeds' * (n < len(runs))
+  note = f'of {counted(n, "seed")}' * (n < len(runs))
   spread = metric.text(float(np.std(values, ddof=1))) if n > 1 else ''
   if spread == metric.text(0):  # which is no certainty
-    spread, note = '', 'alike, ' + note if note else 'alike'
+    spread, note = '', ', '.join(filter(None, [_ALIKE, note]))
   return Cell(text + f' ± {spread}' * bool(spread), note)
 
 

@@ -8,8 +8,8 @@ done, and whose log says so too, is `done` here.
 
 import dataclasses
 import functools
-import itertools
 import json
+import os
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -249,7 +249,7 @@ def _table_of_rows(rows: list[list[RunResult]]) -> Results:
   # The shortest names that are one of a kind: what the directories of a row
   # begin with, the first one's name, its path.
   ways = (
-    [_common_name(runs) for runs in rows],
+    [_common_name([run.record.path.name for run in runs]) for runs in rows],
     [runs[0].record.path.name for runs in rows],
     [runs[0].row for runs in rows],
   )
@@ -262,8 +262,6 @@ def _table_of_rows(rows: list[list[RunResult]]) -> Results:
   return Results('', title, command, rows=names, runs=runs)
 
 
-def _common_name(runs: list[RunResult]) -> str:
-  names = [run.record.path.name for run in runs]
-  characters = zip(*names, strict=False)
-  alike = itertools.takewhile(lambda c: len(set(c)) == 1, characters)
-  return ''.join(c[0] for c in alike).rstrip('-_') or names[0]
+def _common_name(names: list[str]) -> str:
+  alike = os.path.commonprefix(names)  # noqa: RUF071 (by character)
+  return alike.rstrip('-_') or names[0]

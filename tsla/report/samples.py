@@ -1,9 +1,10 @@
 """What the network sees: the first augmented images of a run."""
 
+import functools
 import io
 import math
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 from PIL import Image
 
@@ -31,9 +32,10 @@ def first_images(run: RunResult) -> np.ndarray:
   if run.record.fingerprint != dataset.fingerprint:
     raise InputError(f'data.name = {dataset.name!r}: not the data of the run')
   images = dataset.train.images
-  indices = batches.epoch_order(config.seed, 0, len(images))[:COUNT]
-  picked = jnp.asarray(images[np.asarray(indices)])
-  return np.asarray(augmented(view_of(config), picked, config.seed, 0, indices))
+  order = jax.jit(batches.epoch_order, static_argnums=2)
+  indices = np.asarray(order(config.seed, 0, len(images)))[:COUNT]
+  augment = jax.jit(functools.partial(augmented, view_of(config)))
+  return np.asarray(augment(images[indices], config.seed, 0, indices))
 
 
 def contact_sheet(images: np.ndarray) -> Picture:

@@ -1,4 +1,4 @@
-"""Tables of runs → the blocks of the report, and `report.md`, `report.html`.
+"""Tables of runs → the blocks of the report, and `report.html`.
 
 The longer texts are in `sections.toml`.
 """
@@ -15,7 +15,7 @@ from tsla.files import untrusted, write_whole
 from tsla.pages import blocks
 from tsla.pages.blocks import Block, ParagraphBlock, TableBlock, read_texts
 from tsla.pages.parts import write_parts
-from tsla.pages.render import render_html, render_markdown
+from tsla.pages.render import render_html
 from tsla.report import cards, comparison, figures, samples, summary
 from tsla.report.results import Results, RunResult, read_results
 from tsla.smoothing import rules
@@ -29,8 +29,8 @@ _text = read_texts(__file__)
 
 def write_report(
   workdirs: Sequence[pathlib.Path], out: pathlib.Path
-) -> tuple[pathlib.Path, pathlib.Path]:
-  """Writes the report of some directories into `out`; returns its two files.
+) -> pathlib.Path:
+  """Writes the report of some directories into `out`; returns its page.
 
   The page opens offline and holds all it needs; its tables and figures are
   files in `report/` too. The same directories give the same bytes.
@@ -42,13 +42,11 @@ def write_report(
     if len(tables) > 1:
       content.append(blocks.HeadingBlock(table.title, 2))
     content += of_results(table, 2 if len(tables) == 1 else 3)
-  markdown, page = out / 'report.md', out / 'report.html'
-  texts = render_markdown(content, page.name), render_html(content)
+  page, text = out / 'report.html', render_html(content)
   with untrusted(f'--out={out}', allowed='a folder', cure='--out=DIR'):
     write_parts(out / 'report', content)
-    for path, text in zip((markdown, page), texts, strict=True):
-      write_whole(path, text)
-  return markdown, page
+    write_whole(page, text)
+  return page
 
 
 def of_results(results: Results, level: int) -> list[Block]:
@@ -201,8 +199,8 @@ def _environment(results: Results) -> Iterator[Block]:
     return
   rows = []
   for name, counts in values.items():
-    told = '; '.join(f'{value} ({n} runs)' for value, n in counts.items())
-    rows.append([name, told if len(counts) > 1 else next(iter(counts))])
+    told = (f'{v} ({blocks.counted(n, "run")})' for v, n in counts.items())
+    rows.append([name, '; '.join(told if len(counts) > 1 else counts)])
   begun = sum(bool(run.record.fields) for run in results.runs)
   caption = _text('environment', known=len(known), begun=begun)
   yield TableBlock(caption, ['Field', 'Value'], rows, 'll')

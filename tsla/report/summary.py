@@ -110,7 +110,8 @@ def schedule(run: RunResult, name: str) -> tuple[np.ndarray, np.ndarray]:
   points = np.array([*_points(run, 'train', name).items()]).reshape(-1, 2)
   for epoch in run.switches if name == 'theta' else ():
     k = int(np.searchsorted(points[:, 0], epoch, 'right'))
-    before = points[k - 1, 1] if k else 0
+    known = run.record.fields.get('smoothing.theta', 0)
+    before = points[k - 1, 1] if k else known
     points = np.insert(points, k, [(epoch, before), (epoch, 0)], 0)
   return tuple(points.T)
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from tsla.errors import InputError
 from tsla.pages import blocks
 from tsla.pages.blocks import Block, FigureBlock, read_texts
-from tsla.pages.figures import picture, svg_file
+from tsla.pages.figures import picture
 from tsla.pages.render import render_html
 from tsla.theory import figures, study, toy_problem
 from tsla.theory.study import Curve, Fit, Grid, Iterations, Level
@@ -37,10 +37,10 @@ def write_page(folder: pathlib.Path, grid: Grid) -> pathlib.Path:
   of_mse, of_delta = (_level_fit(levels, name) for name in ('mse', 'delta'))
 
   def figure(name: str, drawn: Figure) -> FigureBlock:
-    (folder / f'{name}.svg').write_text(svg_file(drawn, name), 'utf-8')
-    delta = counts[-1].delta
+    delta, shown = counts[-1].delta, picture(drawn, name)
+    (folder / f'{name}.svg').write_bytes(dict(shown.files)['svg'])
     caption = _text(f'{name}_figure', delta=delta, epsilon2=_EPSILON2)
-    return FigureBlock(caption, picture(drawn, name))
+    return FigureBlock(caption, shown)
 
   content = [
     blocks.HeadingBlock(_text('title'), 1),
