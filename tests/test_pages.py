@@ -1,4 +1,4 @@
-"""The blocks of a page, written as HTML and as files of their own."""
+"""The blocks of a page, written as Markdown, as HTML, and as files."""
 
 import csv
 import html.parser
@@ -20,7 +20,7 @@ from tsla.pages.blocks import (
   read_texts,
 )
 from tsla.pages.parts import write_parts
-from tsla.pages.render import render_html
+from tsla.pages.render import render_html, render_markdown
 
 EVIL = '<img src=x onerror=alert(1)>"\'|`x`_*[a](b)&{{ 7 * 7 }}{% raw %}\x00'
 SHOWN = EVIL.replace('\x00', '\N{REPLACEMENT CHARACTER}')
@@ -58,7 +58,7 @@ class Seen(html.parser.HTMLParser):
     self.texts.append(data)
 
 
-def test_a_text_is_a_text_wherever_it_stands():
+def test_a_text_is_a_text_wherever_it_stands_in_html():
   plain, evil = (Seen(render_html(everywhere(t))) for t in ('plain', EVIL))
   assert evil.tags == plain.tags
   assert [name for name, _ in evil.attributes] == [
@@ -67,6 +67,26 @@ def test_a_text_is_a_text_wherever_it_stands():
   for one, other in ((plain.texts, 'plain'), (evil.texts, SHOWN)):
     assert sum(text.strip() == other for text in one) == 19
   assert [value for name, value in evil.attributes if name == 'alt'] == [SHOWN]
+
+
+def test_a_text_is_a_text_wherever_it_stands_in_markdown():
+  plain, evil = (
+    render_markdown(everywhere(text), 'a.html') for text in ('plain', EVIL)
+  )
+  escaped = (
+    r'&lt;img src=x onerror=alert(1)&gt;"' + r"'\|\`x\`\_\*\[a\](b)&amp;"
+    r'\{\{ 7 \* 7 \}\}\{% raw %\}' + '\N{REPLACEMENT CHARACTER}'
+  )
+  expected = plain.replace('```\nplain\n```', f'```\n{SHOWN}\n```')
+  assert evil == expected.replace('plain', escaped)
+  assert plain == (
+    '# plain\n\nplain\n\n> **plain**\n>\n> - plain\n> - plain\n\n'
+    '```\nplain\n```\n\n**Table 1.** plain\n\n'
+    '| plain | plain (plain) |\n| :--- | ---: |\n'
+    '| plain | plain (plain) |\n| plain | plain |\n\n'
+    '**Figure 1** (in [a.html](a.html)). plain\n\n'
+    '**Figure 2** (in [a.html](a.html)). plain\n'
+  )
 
 
 def test_a_page_s_tables_and_figures_are_files_too(tmp_path):
@@ -107,10 +127,16 @@ def test_a_page_s_tables_and_figures_are_files_too(tmp_path):
   assert (tmp_path / 'figure-1.pdf').read_bytes().startswith(b'%PDF-')
 
 
+def test_a_fence_is_longer_than_any_in_its_text():
+  text = render_markdown([CodeBlock('a\n````\nb')], '')
+  assert text == '`````\na\n````\nb\n`````\n'
+
+
 def test_a_ragged_row_is_a_mistake():
   table = TableBlock('', ['a', 'b'], [['a']], 'lr')
-  with pytest.raises(ValueError, match='zip'):
-    render_html([HeadingBlock('', 1), table])
+  for render in (render_html, lambda blocks: render_markdown(blocks, '')):
+    with pytest.raises(ValueError, match='zip'):
+      render([HeadingBlock('', 1), table])
 
 
 @figures.styled

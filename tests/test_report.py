@@ -490,6 +490,13 @@ def test_strings_from_outside_are_text(tmp_path):
   assert EVIL in ''.join(page.text)
   assert '<script' not in text
   assert EVIL in cells(text, 1)
+  # The same tables as Markdown, where the one block of code holds it as it is.
+  outside = (folder / 'report.md').read_text(encoding='utf-8').split('````')
+  assert len(outside) == 3 and EVIL in outside[1]
+  assert '<' not in outside[0] + outside[2]
+  name = r'&lt;script&gt;alert(1)&lt;/script&gt;\|\`x\`\_\*\[a\](b)&amp;'
+  assert outside[0].startswith(f'# {name}\n')
+  assert f'\n| {name} | ' in outside[0]
 
 
 def test_the_page_needs_nothing_but_itself_and_stays_small(tmp_path):

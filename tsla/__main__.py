@@ -12,7 +12,7 @@ from tsla.errors import InputError
 COMMANDS = {
   'sweep': 'train a whole table, with a report',
   'advise': 'whether to smooth on your data, how strongly, until when',
-  'report': 'report.html of finished runs',
+  'report': 'report.html and report.md of finished runs',
   'evaluate': 'what a finished run is worth on a split, or on another set',
   'predict': 'the classes of images, by a finished run',
   'export': "a finished run as torchvision's weights, or as a program",

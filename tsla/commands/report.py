@@ -1,4 +1,4 @@
-"""Writes report.html of finished runs, and report/, into the first WORKDIR."""
+"""Writes report.html and .md of runs, and report/, into the first WORKDIR."""
 
 import pathlib
 

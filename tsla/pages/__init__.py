@@ -1,5 +1,5 @@
-"""What a page is made of, its template, and the look of its figures.
+"""What a page is made of, its templates, and the look of its figures.
 
-Blocks of plain text go in, HTML comes out. What a page says is not
+Blocks of plain text go in, Markdown or HTML comes out. What a page says is not
 decided here.
 """

@@ -1,4 +1,4 @@
-"""What a page is made of; all text is plain, the template escapes it."""
+"""What a page is made of; all text is plain, the templates escape it."""
 
 import base64
 import pathlib

@@ -1,4 +1,4 @@
-"""Tables of runs → the blocks of the report, and `report.html`.
+"""Tables of runs → the blocks of the report, and `report.md`, `report.html`.
 
 The longer texts are in `sections.toml`.
 """
@@ -15,7 +15,7 @@ from tsla.files import untrusted, write_whole
 from tsla.pages import blocks
 from tsla.pages.blocks import Block, ParagraphBlock, TableBlock, read_texts
 from tsla.pages.parts import write_parts
-from tsla.pages.render import render_html
+from tsla.pages.render import render_html, render_markdown
 from tsla.report import cards, comparison, figures, samples, summary
 from tsla.report.results import Results, RunResult, read_results
 from tsla.smoothing import rules
@@ -32,8 +32,9 @@ def write_report(
 ) -> pathlib.Path:
   """Writes the report of some directories into `out`; returns its page.
 
-  The page opens offline and holds all it needs; its tables and figures are
-  files in `report/` too. The same directories give the same bytes.
+  The page opens offline and holds all it needs; `report.md` says the same
+  without figures, and its tables and figures are files in `report/` too. The
+  same directories give the same bytes.
   """
   tables = read_results(workdirs)
   title = ', '.join(table.title for table in tables)
@@ -43,8 +44,10 @@ def write_report(
       content.append(blocks.HeadingBlock(table.title, 2))
     content += of_results(table, 2 if len(tables) == 1 else 3)
   page, text = out / 'report.html', render_html(content)
+  markdown = render_markdown(content, page.name)
   with untrusted(f'--out={out}', allowed='a folder', cure='--out=DIR'):
     write_parts(out / 'report', content)
+    write_whole(out / 'report.md', markdown)
     write_whole(page, text)
   return page
 
