@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,8 @@ from tsla.config import durations
 from tsla.config.forms import default_config, flatten
 from tsla.data import augment, datasets
 from tsla.evaluation.two_way import Estimate
+from tsla.pages import figures as pages
+from tsla.pages.blocks import Picture
 from tsla.report import comparison, figures, published, samples, summary
 from tsla.report.results import read_results
 from tsla.report.sections import write_report
@@ -138,8 +141,13 @@ def write_table(
   return folder
 
 
-def report(folder, *more):
-  return write_report([folder, *more], folder).read_text(encoding='utf-8')
+def report(folder, *more, drawn=False):
+  """The page; its figures are empty unless `drawn`, which takes long."""
+  empty = Picture(svg='<svg></svg>')
+  if drawn:
+    return write_report([folder, *more], folder).read_text(encoding='utf-8')
+  with mock.patch.object(pages, 'picture', lambda figure, name: empty):
+    return report(folder, *more, drawn=True)
 
 
 def words_of(page):
@@ -519,7 +527,7 @@ def test_the_page_needs_nothing_but_itself_and_stays_small(tmp_path):
   for run in table['runs']:
     run['epochs'] = 200
   (folder / 'table.json').write_text(json.dumps(table))
-  text = report(folder)
+  text = report(folder, drawn=True)
   assert len(text.encode()) < 1_000_000
   (keys, *_) = re.findall(r'<ul class="keys">(.*?)</ul>', text)
   lines = re.findall(r'<li><svg[^>]*><line(.*?)</svg>row', keys)
@@ -538,7 +546,7 @@ def test_the_page_needs_nothing_but_itself_and_stays_small(tmp_path):
 
 
 def test_svg_ids_are_one_of_a_kind(table):
-  text = report(table)
+  text = report(table, drawn=True)
   assert text.count('class="plot"') == 2
   ids = re.findall(r' id="([^"]*)"', text)
   assert ids and len(ids) == len(set(ids))
@@ -547,7 +555,7 @@ def test_svg_ids_are_one_of_a_kind(table):
 
 
 def test_the_same_directories_give_the_same_bytes(table, tmp_path):
-  first = report(table).encode()
+  first = report(table, drawn=True).encode()
   env = os.environ | {'PYTHONHASHSEED': '7', 'TZ': 'Asia/Tokyo'}
   result = subprocess.run(
     [
@@ -922,7 +930,7 @@ def test_nothing_is_wider_than_a_screen_or_a_sheet(tmp_path):
         log = run / 'metrics.jsonl'
         own = ''.join(f'"own_{n}": {top1}, ' for n in range(index * 3))
         log.write_text(log.read_text().replace('"top1"', f'{own}"top1"'))
-  page = report(folder)
+  page = report(folder, drawn=True)
   assert 'class="wide"' in page and 'class="widest"' in page
   assert too_wide(page, tmp_path) == []
   wide = page.replace('main { max-width: 62rem;', 'main { width: 62rem;')
