@@ -293,6 +293,7 @@ OPTIMISERS = {
 }
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('name', OPTIMISERS)
 def test_every_momentum_begins_anew_as_a_new_optimiser_does(name):
   optimiser = OPTIMISERS[name](0.1)

@@ -188,6 +188,7 @@ def own(config, tmp_path):
   )
 
 
+@pytest.mark.ci
 def test_a_run_with_an_edited_file_is_refused_by_name(own, tmp_path):
   mine, run = tmp_path / 'mine.py', tmp_path / 'run'
   result = loop.train_and_evaluate(own, run)

@@ -287,6 +287,7 @@ def test_the_schedule_need_not_drop():
   )
 
 
+@pytest.mark.ci
 def test_the_network_sows_what_its_head_reads():
   vit = mine('network')['vit']
   network = vit(3, dtype=jnp.bfloat16, patch=4, dim=8, depth=1, heads=2)

@@ -183,6 +183,7 @@ def test_the_last_layer_mode_is_the_last_layers_gradient(config, gradients):
     assert row[name] == pytest.approx(truth[name], rel=1e-3), name
 
 
+@pytest.mark.ci
 def test_augmentation_is_by_config_and_the_same_each_time(config, gradients):
   config = changed(config, variance__augment=True, variance__mode='last_layer')
   _, after, first, run = probed(config)
@@ -230,6 +231,7 @@ def automatic(config, tmp_path_factory):
   return config, rows(workdir)
 
 
+@pytest.mark.ci
 def test_a_run_logs_a_probe_an_epoch_and_what_every_rule_says(automatic):
   _, log = automatic
   probes = [row for row in log if row['kind'] == 'probe']
