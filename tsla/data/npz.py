@@ -58,12 +58,13 @@ def read(
     pixels = arrays[f'{split}_images']
     if pixels.ndim == 3:
       pixels = pixels[..., None]
+    aspect = np.float32(pixels.shape[2] / max(1, pixels.shape[1]))
     size = min(*pixels.shape[1:3], images.LARGEST) if size < 0 else size
     if len(pixels) and size and (size, size) != pixels.shape[1:3]:
       pixels = np.stack(
         [images.convert(image, pixels.shape[3], size) for image in pixels]
       )
-    raw[split] = pixels, part
+    raw[split] = pixels, part, np.full(len(part), aspect)
   return raw, class_names, notes
 
 

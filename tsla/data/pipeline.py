@@ -22,6 +22,8 @@ class View(NamedTuple):
   mean: Sequence[float]  # per channel, of pixels in [0, 1]
   std: Sequence[float]
   dtype: str  # of the input, 'float32' or 'bfloat16'
+  # Instead of pad: the smallest share of its image that the random window has.
+  crop_area: float = 0.0
 
   def input_shape(self, stored: Sequence[int]) -> tuple[int, int, int]:
     """(H, W, C) of a network's input, from that of stored images."""
@@ -35,12 +37,15 @@ def train_view(
   seed: int | jax.Array,
   epoch: int | jax.Array,
   indices: jax.Array,
+  aspects: jax.Array | None = None,
 ) -> jax.Array:
   """Augmented and normalised: a function of (seed, epoch, indices).
 
-  `indices` are the places of the images, `u8[B, H, W, C]`, in the data set.
+  `indices` are the places of the images, `u8[B, H, W, C]`, in the data set, and
+  `aspects`, `f32[B]`, those of their sources; None: as they are stored.
   """
-  return _normalized(view, augmented(view, images, seed, epoch, indices))
+  seen = augmented(view, images, seed, epoch, indices, aspects)
+  return _normalized(view, seen)
 
 
 def clean_view(view: View, images: jax.Array) -> jax.Array:
@@ -54,12 +59,12 @@ def augmented(
   seed: int | jax.Array,
   epoch: int | jax.Array,
   indices: jax.Array,
+  aspects: jax.Array | None = None,
 ) -> jax.Array:
   """`train_view` before it is normalised, `u8[B, H, W, C]`, for a person."""
   keys = augment.example_keys(seed, epoch, indices)
-  return augment.augment_train(
-    images, keys, pad=view.pad, crop=view.crop, flip=view.flip
-  )
+  options = {n: getattr(view, n) for n in ('pad', 'crop', 'flip', 'crop_area')}
+  return augment.augment_train(images, keys, aspects, **options)
 
 
 def _normalized(view: View, images: jax.Array) -> jax.Array:

@@ -33,7 +33,9 @@ def first_images(run: RunResult) -> np.ndarray:
   images = dataset.train.images
   indices = batches.epoch_order(config.seed, 0, len(images))[:COUNT]
   picked = jnp.asarray(images[np.asarray(indices)])
-  return np.asarray(augmented(view_of(config), picked, config.seed, 0, indices))
+  aspects = jnp.asarray(dataset.train.aspects[np.asarray(indices)])
+  seen = augmented(view_of(config), picked, config.seed, 0, indices, aspects)
+  return np.asarray(seen)
 
 
 def contact_sheet(images: np.ndarray) -> Picture:

@@ -54,7 +54,7 @@ def view_of(config: ml_collections.ConfigDict) -> View:
   augment, data = config.augment, config.data
   return View(
     *(augment.pad, augment.crop, augment.flip),
-    *(data.mean, data.std, config.model.dtype),
+    *(data.mean, data.std, config.model.dtype, augment.crop_area),
   )
 
 

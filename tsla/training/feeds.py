@@ -118,7 +118,9 @@ class Feeds:
   def examples(self, split: Split) -> Examples:
     """A split on the devices, as far as it is to lie there."""
     images = None if self._mapped else split.images[:]
-    return self._devices.replicate(Examples(images, split.labels))
+    return self._devices.replicate(
+      Examples(images, split.labels, split.aspects)
+    )
 
   def updates(self, step: int, length: int) -> jax.Array | Fed:
     """For the `length` updates after `step` of them."""
