@@ -133,10 +133,11 @@ class Feeds:
     return self._batches(self._order(epoch), 0, length)
 
   def evaluation(
-    self, sums: Sums, split: Split, examples: Examples, batch_size: int
+    self, sums: Sums, split: Split, examples: Examples, at_most: int
   ) -> Callable[[TrainState], EvalSums]:
     """The sums of every batch of a split; `sums` is the compiled function."""
     devices, total = self._devices, len(split.labels)
+    batch_size = devices.round_up(min(at_most, total))
     if not self._mapped:
       slots = devices.slots(batch_size)
       return lambda state: sums(state, examples, slots, batch_size)
