@@ -288,16 +288,17 @@ def test_a_mapped_run_that_is_stopped_goes_on_with_either_feed(
 def test_windows_of_random_area_are_the_same_for_each_feed_and_any_devices(
   tmp_path,
 ):
-  one, four, plain = (
-    run_worker('feed_worker.py', tmp_path, *args, devices=devices)['runs']
-    for devices, *args in ((1, 'jit', 'crop'), (4, 'pmap', 'crop'), (1, 'jit'))
+  one, four = (
+    run_worker('feed_worker.py', tmp_path, mode, 'crop', devices=devices)[
+      'runs'
+    ]
+    for devices, mode in ((1, 'jit'), (4, 'pmap'))
   )
   for runs in (one, four):
     for what in ('losses', 'tests', 'state'):
       assert runs['auto'][what] == runs['resident'][what], what
-  losses = [runs['resident']['losses'] for runs in (one, four, plain)]
+  losses = [runs['resident']['losses'] for runs in (one, four)]
   assert losses[1] == pytest.approx(losses[0], 1e-4)
-  assert losses[2] != pytest.approx(losses[0], 1e-2)
 
 
 @pytest.mark.usefixtures('compile_once')

@@ -58,14 +58,12 @@ def area_window(
 ) -> tuple[jax.Array, jax.Array]:
   """A window of random area and aspect, as torchvision's RandomResizedCrop.
 
-  Its share a of the image's area is uniform in `[smallest, 1]`, the log of its
-  aspect r in `[log 3/4, log 4/3]`. In an image of `aspect` A, width / height,
-  it has `sqrt(a r / A)` of the width and `sqrt(a A / r)` of the height. The
-  first of ten draws that fits is taken, at a uniform place; if none does, the
-  largest window in the middle whose aspect is in that range.
-
-  Returns its upper left corner and its size, `f32[2]` each, height first, in
-  parts of the image's sides.
+  Its share a of the area is uniform in `[smallest, 1]`, the log of its aspect r
+  in `[log 3/4, log 4/3]`: in an image of `aspect` A, width / height, it has
+  `sqrt(a r / A)` of the width and `sqrt(a A / r)` of the height. The first of
+  ten draws that fits is taken, at a uniform place; else the largest window in
+  the middle whose aspect is in that range. Returns its upper left corner and
+  its size, `f32[2]` each, height first, in parts of the image's sides.
 
   Example:
     >>> _, size = area_window(jax.random.key(0), aspect=2.0, smallest=1.0)
@@ -91,20 +89,15 @@ def area_window(
 def resized_window(
   image: jax.Array, corner: jax.Array, size: jax.Array, shape: tuple[int, int]
 ) -> jax.Array:
-  """A window of `u8[H, W, C]`, antialiased bilinear, as `u8[*shape, C]`.
+  """An `area_window` of `u8[H, W, C]`, antialiased bilinear: `u8[*shape, C]`.
 
-  `corner` and `size` are as of `area_window`; what is around the window counts
-  at its edges. There is no more detail in it than in the image.
+  What is around it counts at its edges, as in Pillow.
   """
   sides = jnp.asarray(image.shape[:2], jnp.float32)
   scale = jnp.asarray(shape, jnp.float32) / (size * sides)
+  move, shape = -corner * sides * scale, (*shape, image.shape[2])
   pixels = jax.image.scale_and_translate(
-    image.astype(jnp.float32),
-    (*shape, image.shape[2]),
-    (0, 1),
-    scale,
-    -corner * sides * scale,
-    'linear',
+    image.astype(jnp.float32), shape, (0, 1), scale, move, 'linear'
   )
   return jnp.rint(pixels).clip(0, 255).astype(jnp.uint8)
 

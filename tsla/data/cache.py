@@ -39,7 +39,7 @@ from tsla.files import (
 
 _FORMAT = 3  # of the files below
 _PART = 2**26  # bytes of images that have a SHA-256, or are kept by a kill
-_WORTH_SAYING, _SLOW = 10**9, 10**10  # bytes
+_WORTH_SAYING, _SLOW = 10**9, 10**10  # bytes, to decode and to check
 _SPLITS = ('train', 'test')
 _ROWS = {'labels': '<i4', 'aspects': '<f4'}  # one number an image
 _ABOUT = 'about.json'
@@ -62,9 +62,8 @@ class Decoded(NamedTuple):
 def load_decoded(source: Source, size: int, *, skip_corrupt: bool) -> Decoded:
   """Returns a source's decoded images; decodes them unless they are there.
 
-  Processes that ask at once wait for the first one. A size of -1 is the one
-  that fits. Raises InputError where the source cannot be used, the disk is
-  full, or an image is corrupt, unless `skip_corrupt`, or of another shape.
+  A size of -1 is the one that fits. Processes that ask at once wait for the
+  first one. InputError: of the source, the disk, or an image that is corrupt.
   """
   state = source.state()
   if size < 0:
@@ -283,8 +282,7 @@ def _write_split(
         allowed = f'{_words(shape)} as the others'
         cure = '--config.data.image_size=256 resizes all images'
         raise InputError(problem, allowed=allowed, cure=cure)
-      numbers = zip((label, aspect), _ROWS.values(), strict=True)
-      row = image, *(np.array(number, kind) for number, kind in numbers)
+      row = image, *map(np.array, (label, aspect), _ROWS.values())
       for file, part in zip(files, row, strict=True):
         file.write(part)
       count += 1
@@ -299,9 +297,8 @@ def _write_split(
     sync(each)
   if not count:
     raise InputError(f'{examples.where}: no readable image')
-  about = {'shape': [count, *shape], 'skipped': skipped}
-  rows = zip(_ROWS, paths[1:], strict=True)
-  return about | {f'{name}_sha256': sha256_of(file) for name, file in rows}
+  about = {f'{each.suffix[1:]}_sha256': sha256_of(each) for each in paths[1:]}
+  return about | {'shape': [count, *shape], 'skipped': skipped}
 
 
 def _words(shape: Sequence[int]) -> str:

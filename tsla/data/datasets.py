@@ -82,10 +82,10 @@ def load_dataset(
       raw, class_names, fingerprint, notes, left_out = cache.load_decoded(
         source, config.image_size, skip_corrupt=config.skip_corrupt
       )
-  test = _checked(f'{where} test', class_names, *raw['test'])
+  test = _checked(f'{where} test', class_names, raw['test'])
   train = Split(test.images[:0], test.labels[:0])
   if to_train or len(raw['train'][0]):
-    train = _checked(f'{where} train', class_names, *raw['train'])
+    train = _checked(f'{where} train', class_names, raw['train'])
   shapes = train.images.shape[1:], test.images.shape[1:]
   if shapes[0] != shapes[1]:
     problem = f'{where} images of train are {shapes[0]}, of test {shapes[1]}'
@@ -131,12 +131,9 @@ def _check_classes(
 
 
 def _checked(
-  where: str,
-  class_names: list[str],
-  stacked: np.ndarray,
-  labels: np.ndarray,
-  aspects: np.ndarray,
+  where: str, class_names: list[str], arrays: Sequence[np.ndarray]
 ) -> Split:
+  stacked, labels, aspects = arrays
   if not len(stacked):
     raise InputError(f'{where}: no examples')
   if len(labels) != len(stacked):

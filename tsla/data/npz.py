@@ -27,9 +27,8 @@ def read(
 
   Labels are texts, or numbers from 0 with `class_names`; without, any numbers:
   those that occur are the classes, in order. A size of 0 is as stored, of -1
-  the shorter side, at most `images.LARGEST`. InputError: the file is damaged,
-  an array is missing or of the wrong type, or all take over half of the memory.
-  The training set may be missing, and is empty then, unless it is `to_train`.
+  the shorter side, at most `images.LARGEST`. Unless it is `to_train`, the
+  training set may be missing. InputError: damaged, or over half of the memory.
   """
   where, notes = f'data.path = {path!r}', []
   arrays = read_arrays(path, (*_NPZ, 'class_names'), where)

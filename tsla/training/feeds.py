@@ -49,11 +49,10 @@ def image_bytes(dataset: Dataset) -> int:
 
 
 def chunk_length(steps_per_epoch: int, at_most: int) -> int:
-  """Updates in a compiled call: one length that divides the epoch if possible.
+  """Updates in a compiled call; a second length is a second compilation.
 
-  A second length means a second compilation. So the largest divisor of
-  `steps_per_epoch` in `at_most / 2 .. at_most` is taken; where there is none,
-  `at_most`, and the epoch's last chunk is shorter.
+  So the largest divisor of `steps_per_epoch` in `at_most / 2 .. at_most`; where
+  there is none, `at_most`, and the epoch's last chunk is shorter.
 
   Example:
     >>> chunk_length(390, 50), chunk_length(44, 50), chunk_length(97, 50)
