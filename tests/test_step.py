@@ -223,7 +223,8 @@ def test_a_batch_has_windows_of_random_area_by_its_images_own_aspects(fed):
   examples = jax.tree.map(jnp.asarray, examples)
   given = Fed(picked, jnp.asarray(images[picked]) if fed else None)
   inputs = Inputs(examples, jnp.uint32(5), ())
-  batch = make_batch(view_of(config), UNIFORM, (), inputs, given, 3)
+  state = TrainState(jnp.int32(0), {}, {}, ())
+  batch = make_batch(view_of(config), UNIFORM, state, inputs, given, 3)
   for place, index in enumerate(picked.tolist()):
     key = augment.example_keys(5, 3, jnp.array([index]))[0]
     window = augment.area_window(
