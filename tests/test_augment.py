@@ -1,5 +1,7 @@
 """Crop, flip and normalise: what they do, and what they depend on."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,10 +9,15 @@ import pytest
 from PIL import Image
 
 from tsla.data import augment
+from tsla.data.pipeline import View, augmented
 
-augment_train = jax.jit(
-  augment.augment_train, static_argnames=('pad', 'crop', 'flip', 'crop_area')
+
+@functools.partial(
+  jax.jit, static_argnames=('pad', 'crop', 'flip', 'crop_area')
 )
+def augment_train(images, keys, aspects=None, *, pad, crop, flip, crop_area=0):
+  view = View(pad, crop, flip, (0,), (1,), 'float32', crop_area)
+  return augmented(view, images, keys, aspects)
 
 
 def random_images(*shape):
@@ -104,21 +111,21 @@ def test_an_example_is_augmented_alike_in_every_batch():
   images = jnp.asarray(random_images(64, 8, 8, 3))
 
   @jax.jit
-  def augmented(indices):
+  def seen(indices):
     keys = augment.example_keys(3, 5, indices)
     return augment_train(images[indices], keys, pad=2, crop=0, flip=True)
 
-  whole = np.asarray(augmented(jnp.arange(64)))
+  whole = np.asarray(seen(jnp.arange(64)))
   shuffled = np.random.default_rng(1).permutation(64)
-  np.testing.assert_array_equal(augmented(shuffled), whole[shuffled])
+  np.testing.assert_array_equal(seen(shuffled), whole[shuffled])
   np.testing.assert_array_equal(
-    augmented(jnp.array([41, 2, 41])), whole[[41, 2, 41]]
+    seen(jnp.array([41, 2, 41])), whole[[41, 2, 41]]
   )
   # One device's eighth of the batch at a time, and under another default key.
-  parts = jax.lax.map(augmented, jnp.arange(64).reshape(8, 8))
+  parts = jax.lax.map(seen, jnp.arange(64).reshape(8, 8))
   np.testing.assert_array_equal(parts.reshape(whole.shape), whole)
   with jax.default_prng_impl('rbg'):
-    np.testing.assert_array_equal(augmented(jnp.array([41, 2])), whole[[41, 2]])
+    np.testing.assert_array_equal(seen(jnp.array([41, 2])), whole[[41, 2]])
 
 
 def test_keys_differ_between_examples_epochs_and_seeds():

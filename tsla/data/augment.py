@@ -30,7 +30,7 @@ def example_keys(
 
 
 def random_crop(
-  image: jax.Array, key: jax.Array, *, pad: int = 0, size: int = 0
+  image: jax.Array, key: jax.Array, pad: int = 0, size: int = 0
 ) -> jax.Array:
   """Pads one image with zeros, then cuts a window at a uniform random place.
 
@@ -105,40 +105,6 @@ def resized_window(
 def random_flip(image: jax.Array, key: jax.Array) -> jax.Array:
   """Mirrors one image `[H, W, C]` left to right with probability 1/2."""
   return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
-
-
-def augment_train(
-  images: jax.Array,
-  keys: jax.Array,
-  aspects: jax.Array | None = None,
-  *,
-  pad: int,
-  crop: int,
-  flip: bool,
-  crop_area: float = 0.0,
-) -> jax.Array:
-  """Crops and flips a batch, `u8[B, H, W, C]`, each example from its own key.
-
-  Crop and flip draw independently; switching one off leaves the other's draws
-  as they were. Pad and crop are those of `random_crop`; with a `crop_area` the
-  window is that of `area_window`, resized to the side `crop`. There `aspects`,
-  `f32[B]`, are those of the images before they were stored; None: as stored.
-  """
-
-  def augment_one(
-    image: jax.Array, key: jax.Array, aspect: jax.Array | None
-  ) -> jax.Array:
-    crop_key, flip_key = jax.random.split(key)
-    if crop_area:
-      height, width, _ = image.shape
-      aspect = width / height if aspect is None else aspect
-      window = area_window(crop_key, aspect, crop_area)
-      image = resized_window(image, *window, (crop or height, crop or width))
-    elif pad or crop:
-      image = random_crop(image, crop_key, pad=pad, size=crop)
-    return random_flip(image, flip_key) if flip else image
-
-  return jax.vmap(augment_one)(images, keys, aspects)
 
 
 def center_crop(images: jax.Array, size: int) -> jax.Array:

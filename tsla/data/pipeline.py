@@ -41,11 +41,11 @@ def train_view(
 ) -> jax.Array:
   """Augmented and normalised: a function of (seed, epoch, indices).
 
-  `indices` are the places of the images, `u8[B, H, W, C]`, in the data set, and
-  `aspects`, `f32[B]`, those of their sources; None: as they are stored.
+  `indices` are the places of the images in the data set, `aspects` as of
+  `augmented`.
   """
-  seen = augmented(view, images, seed, epoch, indices, aspects)
-  return _normalized(view, seen)
+  keys = augment.example_keys(seed, epoch, indices)
+  return _normalized(view, augmented(view, images, keys, aspects))
 
 
 def clean_view(view: View, images: jax.Array) -> jax.Array:
@@ -56,15 +56,30 @@ def clean_view(view: View, images: jax.Array) -> jax.Array:
 def augmented(
   view: View,
   images: jax.Array,
-  seed: int | jax.Array,
-  epoch: int | jax.Array,
-  indices: jax.Array,
+  keys: jax.Array,
   aspects: jax.Array | None = None,
 ) -> jax.Array:
-  """`train_view` before it is normalised, `u8[B, H, W, C]`, for a person."""
-  keys = augment.example_keys(seed, epoch, indices)
-  options = {n: getattr(view, n) for n in ('pad', 'crop', 'flip', 'crop_area')}
-  return augment.augment_train(images, keys, aspects, **options)
+  """A batch `u8[B, H, W, C]`, each example cropped and flipped by its own key.
+
+  Crop and flip draw independently: without one the other's draws are the same.
+  `aspects`, `f32[B]`, are those of the images before they were resized to be
+  stored; None: they were not.
+  """
+
+  def augment_one(
+    image: jax.Array, key: jax.Array, aspect: jax.Array | None
+  ) -> jax.Array:
+    crop_key, flip_key = jax.random.split(key)
+    if view.crop_area:
+      aspect = image.shape[1] / image.shape[0] if aspect is None else aspect
+      window = augment.area_window(crop_key, aspect, view.crop_area)
+      shape = view.input_shape(image.shape)[:2]
+      image = augment.resized_window(image, *window, shape)
+    elif view.pad or view.crop:
+      image = augment.random_crop(image, crop_key, view.pad, view.crop)
+    return augment.random_flip(image, flip_key) if view.flip else image
+
+  return jax.vmap(augment_one)(images, keys, aspects)
 
 
 def _normalized(view: View, images: jax.Array) -> jax.Array:

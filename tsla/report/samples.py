@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from tsla.data import batches, datasets
+from tsla.data import augment, batches, datasets
 from tsla.data.pipeline import augmented
 from tsla.errors import InputError
 from tsla.pages.blocks import Picture
@@ -34,8 +34,8 @@ def first_images(run: RunResult) -> np.ndarray:
   indices = batches.epoch_order(config.seed, 0, len(images))[:COUNT]
   picked = jnp.asarray(images[np.asarray(indices)])
   aspects = jnp.asarray(dataset.train.aspects[np.asarray(indices)])
-  seen = augmented(view_of(config), picked, config.seed, 0, indices, aspects)
-  return np.asarray(seen)
+  keys = augment.example_keys(config.seed, 0, indices)
+  return np.asarray(augmented(view_of(config), picked, keys, aspects))
 
 
 def contact_sheet(images: np.ndarray) -> Picture:
