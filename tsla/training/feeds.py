@@ -36,7 +36,8 @@ def choose_feed(asked: str, dataset: Dataset, memory: int | None) -> str:
   fits = memory is None or size <= memory // 2
   if asked == 'resident' and not fits:
     raise InputError(
-      f'data.name = {dataset.name!r}: its images take {size / 1e9:.1f} GB',
+      "config.data.feed = 'resident', asked for or as the run began: the "
+      f'images of {dataset.name} take {size / 1e9:.1f} GB',
       allowed=f'{(memory or 0) / 2e9:.1f} GB, half of the device',
       cure='--config.data.feed=mapped, or a smaller --config.data.image_size',
     )

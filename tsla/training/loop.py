@@ -92,7 +92,7 @@ def train_and_evaluate(
       print(f'{directory.path}: this run is finished, but its data cannot be')
       print(f'compared with what is there now: {error.problem}')
       return directory.result
-    if config.data.feed == 'auto':  # a run stays with its feed
+    if config.data.feed == 'auto' and directory.result is None:  # it stays
       config.data.feed = directory.feed or 'auto'
     check_fits(config, dataset, devices.memory(), devices.mesh.size)
     teacher = teacher_lib.load_teacher(config.teacher, dataset, view)
