@@ -112,11 +112,13 @@ def imagenet() -> ml_collections.ConfigDict:
   Rate, batch, warm-up and milestones are those of Goyal et al., Accurate, Large
   Minibatch SGD, arXiv:1706.02677: 0.1 for each 256 images, five epochs of
   warm-up, a tenth of it at epochs 30, 60 and 80, Nesterov momentum 0.9, weight
-  decay 1e-4. Other than there the decay is on BatchNorm too, whose last scales
-  do not begin at 0, and the images are squares of 256 pixels: docs/own-data.md.
+  decay 1e-4, and crops of 8 to 100 % of an image's area. Other than there the
+  decay is on BatchNorm too, whose last scales do not begin at 0, crops are made
+  of squares of 256 pixels, and so are test images: docs/own-data.md.
   """
   config = fine_grained('imagenet2012')
   config.batch_size = 1024
+  config.augment.crop_area = 0.08
   config.model.name = 'resnet50'
   config.model.weights = ''
   config.optimizer.learning_rate = 0.4

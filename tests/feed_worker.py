@@ -1,6 +1,7 @@
 """Both feeds on one device, in pmap or in jit on four: are the bits the same?
 
-What follows is the folder, the mode, and the mode of the probe if there is one.
+What follows is the folder, the mode, and the mode of the probe if there is one,
+or crop: windows of random area, of images whose sources have other aspects.
 The images are mapped from a file in the folder, and the last time the device is
 so small that a call has one of the four updates of an epoch. Of several devices
 it says, too, which rows of a batch are read for each.
@@ -29,7 +30,9 @@ def mapped(split, path):
   """The same split with its images mapped from a file, as a cache has them."""
   path.write_bytes(split.images[:].tobytes())
   images = np.memmap(path, np.uint8, 'r', shape=split.images.shape)
-  return dataclasses.replace(split, images=np.asarray(images))
+  aspects = np.random.default_rng(0).uniform(0.3, 3, len(images))
+  more = {'images': np.asarray(images), 'aspects': aspects.astype(np.float32)}
+  return dataclasses.replace(split, **more)
 
 
 def digest(tree):
@@ -69,6 +72,9 @@ def main():
     write_digits_npz(folder / 'digits.npz', train=80, test=37)
   )
   config.data.validation, config.log_every_steps = 0.2, 4
+  if probed == ['crop']:
+    config.augment.pad, config.augment.crop_area = 0, 0.08
+    probed = []
   if probed:
     config.variance.every_epochs, config.variance.num_batches = 1, 3
     config.variance.mode = probed[0]

@@ -248,6 +248,11 @@ BAD = {
   ),
   # data
   'batch too large': (set_to('batch_size', 5000), '1 to 54'),
+  'two crops': (
+    [*set_to('augment.crop_area', 0.08), '--config.augment.pad=1'],
+    '--config.augment.pad=0 or --config.augment.crop_area=0.0',
+  ),
+  'more than the whole area': (set_to('augment.crop_area', 1.1), '<= 1'),
   'crop too large': (set_to('augment.crop', 9), '0 to 8'),
   'pad too large': (set_to('augment.pad', 2**31 - 1), '0 to 8'),
   'mean of three channels': (

@@ -61,6 +61,18 @@ def test_what_a_clean_teacher_says_of_a_mapped_set_must_fit(dataset):
   check_fits(config, dataset, memory=1)
 
 
+def test_each_of_several_devices_keeps_its_part_of_a_probe_s_batches(dataset):
+  config = default_config()
+  config.data.feed, config.variance.every_epochs = 'mapped', 1
+  config.variance.num_batches = 3
+  part = 3 * 32 // 4 * 8 * 8 * 3  # bytes, of a quarter of each batch
+  check_fits(config, dataset, 4 * part, devices=4)
+  with pytest.raises(InputError, match='a quarter of the device'):
+    check_fits(config, dataset, 4 * part - 1, devices=4)
+  with pytest.raises(InputError, match='a quarter of the device'):
+    check_fits(config, dataset, 4 * part)
+
+
 @pytest.mark.parametrize(
   ('field', 'value', 'memory', 'message'),
   [

@@ -79,11 +79,19 @@ def expected(folder, split, size=6):
   )
 
 
+def aspects(folder, split):
+  files = sorted((folder / split).glob('*/*.jpg'))
+  shapes = [np.asarray(Image.open(file)).shape for file in files]
+  return np.array([shape[1] / shape[0] for shape in shapes], np.float32)
+
+
 def assert_is(dataset, folder, size=6):
   for split in ('train', 'test'):
     got = getattr(dataset, split)
     np.testing.assert_array_equal(got.images, expected(folder, split, size))
     np.testing.assert_array_equal(got.labels, [0] * 4 + [1] * 4)
+    np.testing.assert_array_equal(got.aspects, aspects(folder, split))
+    assert got.aspects.dtype == np.float32
   assert dataset.class_names == ('ant', 'bee')
 
 
@@ -278,6 +286,17 @@ def flip_label(entry):
   path.write_bytes(data)
 
 
+def flip_aspect(entry):
+  path = entry / 'train.aspects'
+  data = bytearray(path.read_bytes())
+  data[2] ^= 1
+  path.write_bytes(data)
+
+
+def lose_aspects(entry):
+  (entry / 'test.aspects').unlink()
+
+
 def lose_labels(entry):
   (entry / 'train.labels').unlink()
 
@@ -297,7 +316,7 @@ def lose_class_names(entry):
   'harm',
   [
     *(cut_images, flip_label, lose_labels, cut_about, lose_class_names),
-    *(flip_pixel, swap_parts, flip_fingerprint),
+    *(flip_pixel, swap_parts, flip_fingerprint, flip_aspect, lose_aspects),
   ],
 )
 def test_a_damaged_cache_is_named_and_built_again(
@@ -366,7 +385,11 @@ def test_a_build_that_is_killed_goes_on_after_its_last_part(
 ):
   killed(folder, signum)
   building = home / '.building'
-  for name in ('images', 'labels'):  # beyond what is known to be kept
+  for name in (
+    'images',
+    'labels',
+    'aspects',
+  ):  # beyond what is known to be kept
     with (building / f'train.{name}').open('ab') as file:
       file.write(b'half a part')
   (building / 'train.kept.partial').write_text('{"seen": 7')
@@ -376,8 +399,8 @@ def test_a_build_that_is_killed_goes_on_after_its_last_part(
   assert not building.exists()
   (entry,) = entries(home)
   assert sorted(p.name for p in entry.iterdir()) == [
-    *('about.json', 'test.images', 'test.labels'),
-    *('train.images', 'train.labels'),
+    *('about.json', 'test.aspects', 'test.images', 'test.labels'),
+    *('train.aspects', 'train.images', 'train.labels'),
   ]
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'another'))
   whole = datasets.load_dataset(config(folder))
@@ -435,6 +458,8 @@ def test_after_a_corrupt_image_it_goes_on_where_that_is_left_out(
   want = np.delete(expected_but(folder, 'train/bee/1.jpg'), 5, axis=0)
   np.testing.assert_array_equal(dataset.train.images, want)
   assert dataset.train.labels.tolist() == [0, 0, 0, 0, 1, 1, 1]
+  want = np.delete(aspects(folder, 'train'), 5)
+  np.testing.assert_array_equal(dataset.train.aspects, want)
 
 
 def expected_but(folder, broken):
@@ -454,6 +479,51 @@ def test_a_disk_too_small_for_the_decoded_images_is_said_before(
   monkeypatch.setattr(shutil, 'disk_usage', lambda p: usage._replace(free=1728))
   datasets.load_dataset(config(folder))
   assert 'GB of decoded images, 0.0 GB free' in capsys.readouterr().err
+
+
+def test_the_cache_of_the_format_before_is_gone_before_it_is_decoded_anew(
+  folder, home, decodings, monkeypatch
+):
+  with monkeypatch.context() as patch:
+    patch.setattr(cache, '_FORMAT', cache._FORMAT - 1)
+    patch.setattr(cache._place, '__defaults__', (cache._FORMAT,))
+    datasets.load_dataset(config(folder))
+  (old,) = entries(home)
+  space = shutil.disk_usage
+
+  def look(path):
+    assert not old.parent.exists()  # it counts as free
+    return space(path)
+
+  monkeypatch.setattr(shutil, 'disk_usage', look)
+  assert_is(datasets.load_dataset(config(folder)), folder)
+  assert len(decodings) == 32 and len(entries(home)) == 1
+
+
+def test_an_aspect_is_that_of_the_image_upright_in_any_mode(tmp_path):
+  upright = {'a': (8, 4), 'b': (4, 8), 'c': (6, 6), 'd': (9, 3)}
+  turned, mode = {'b': 6, 'd': 5}, {'a': 'CMYK', 'c': 'L'}
+  for split in ('train', 'test'):
+    for name, (width, height) in upright.items():
+      exif, path = Image.Exif(), tmp_path / 'set' / split / name
+      size = (height, width) if name in turned else (width, height)
+      exif[0x0112] = turned.get(name, 1)
+      path.mkdir(parents=True)
+      image = Image.new(mode.get(name, 'RGB'), size)
+      image.save(path / 'x.jpg', exif=exif)
+  for size in (6, 5):
+    train = datasets.load_dataset(config(tmp_path / 'set', image_size=size))
+    found = train.train.aspects.tolist()
+    assert found == [2.0, 0.5, 1.0, 3.0]
+
+
+def test_a_large_cache_says_that_it_is_checked(folder, monkeypatch, capsys):
+  datasets.load_dataset(config(folder))
+  for most, lines in ((16 * 108, 0), (16 * 108 - 1, 1)):
+    monkeypatch.setattr(cache, '_SLOW', most)
+    capsys.readouterr()
+    datasets.load_dataset(config(folder))
+    assert capsys.readouterr().err.count('0.0 GB are checked') == lines
 
 
 @pytest.mark.ci

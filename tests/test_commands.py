@@ -98,6 +98,7 @@ def test_an_unknown_command_names_the_nearest(name, near, capsys):
     (['prepare'], 'prepare --help'),
     (['prepare', 'digits', '--data-dir=x'], 'next: --data_dir'),
     (['prepare', 'digits', '--data=x'], "'--data=x': not a flag"),
+    (['prepare', 'digits', '--image_size=-5'], '0 and <= 8192'),
     (['weights', '--in', 'a.pth'], '--out'),
     (['idx', '--folder=a', '--out=b', '--train=many'], "'many'"),
     (['idx', '--folder=a', '--out=b', '--trian=1'], 'next: --train'),

@@ -1,6 +1,7 @@
 """A set larger than the device: the same batches, read ahead from the disk."""
 
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -265,22 +266,14 @@ def test_a_mapped_run_that_is_stopped_goes_on_with_either_feed(
   config, tmp_path, monkeypatch, capsys
 ):
   """Within an epoch, with other threads: the resident run's bits and rows."""
-  config = changed(config, log_every_steps=3)
+  options = {'log_every_steps': 3, 'augment__pad': 0}
+  config = changed(config, augment__crop_area=0.08, **options)
   loop.train_and_evaluate(config, tmp_path / 'resident')
   assert 'feed       resident, 0.0 GB of images' in capsys.readouterr().err
   config.data.feed = 'mapped'
   loop.train_and_evaluate(config, tmp_path / 'mapped')
   assert 'feed       mapped, 0.0 GB of images' in capsys.readouterr().err
-  chunk = Reporter.chunk
-
-  def signal_at(self, before, step, row):
-    chunk(self, before, step, row)
-    if step == 6:
-      os.kill(os.getpid(), signal.SIGTERM)
-
-  with monkeypatch.context() as patch, pytest.raises(Interrupted):
-    patch.setattr(Reporter, 'chunk', signal_at)
-    loop.train_and_evaluate(config, tmp_path / 'stopped')
+  stop_after(config, tmp_path / 'stopped', monkeypatch, 6)
   shutil.copytree(tmp_path / 'stopped', tmp_path / 'other')
   monkeypatch.setattr(feed, '_THREADS', 1)
   monkeypatch.setattr(feed, '_PIECE', 3)
@@ -290,6 +283,57 @@ def test_a_mapped_run_that_is_stopped_goes_on_with_either_feed(
   whole = [f(tmp_path / 'resident') for f in (end, faults.rows)]
   for name in ('mapped', 'stopped', 'other'):
     assert [f(tmp_path / name) for f in (end, faults.rows)] == whole, name
+
+
+@pytest.mark.ci
+def test_windows_of_random_area_are_the_same_for_each_feed_and_any_devices(
+  tmp_path,
+):
+  one, four = (
+    run_worker('feed_worker.py', tmp_path, mode, 'crop', devices=devices)[
+      'runs'
+    ]
+    for devices, mode in ((1, 'jit'), (4, 'pmap'))
+  )
+  for runs in (one, four):
+    for what in ('losses', 'tests', 'state'):
+      assert runs['auto'][what] == runs['resident'][what], what
+  losses = [runs['resident']['losses'] for runs in (one, four)]
+  assert losses[1] == pytest.approx(losses[0], 1e-4)
+
+
+@pytest.mark.usefixtures('compile_once')
+def test_a_run_stays_with_its_feed_or_says_that_it_cannot(
+  config, tmp_path, monkeypatch, capsys
+):
+  config = changed(config, log_every_steps=3, data__feed='mapped')
+  stop_after(config, tmp_path / 'run', monkeypatch, 6)
+  kept = tmp_path / 'run' / 'data.json'
+  assert json.loads(kept.read_text())['feed'].startswith('mapped, 0.0 GB')
+  capsys.readouterr()
+  config.data.feed = 'auto'
+  loop.train_and_evaluate(config, tmp_path / 'run')
+  assert 'feed       mapped, 0.0 GB of images' in capsys.readouterr().err
+  shutil.rmtree(tmp_path / 'run')
+  stop_after(config, tmp_path / 'run', monkeypatch, 6)
+  assert json.loads(kept.read_text())['feed'].startswith('resident, ')
+  monkeypatch.setenv('TSLA_DEVICE_MEMORY', '1000')
+  with pytest.raises(InputError, match=r'data\.feed=mapped') as error:
+    loop.train_and_evaluate(config, tmp_path / 'run')
+  assert 'half of the device' in str(error.value)
+
+
+def stop_after(config, workdir, monkeypatch, update):
+  chunk = Reporter.chunk
+
+  def signal_at(self, before, step, row):
+    chunk(self, before, step, row)
+    if step == update:
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  with monkeypatch.context() as patch, pytest.raises(Interrupted):
+    patch.setattr(Reporter, 'chunk', signal_at)
+    loop.train_and_evaluate(config, workdir)
 
 
 def end(workdir):

@@ -265,10 +265,10 @@ def resized_png(rng, data):
 def test_images():
   def decode(data):
     source = [('x.png', data)]
-    (found,) = images.decode_all(source, channels=3, size=8)
+    ((found, aspect),) = images.decode_all(source, channels=3, size=8)
     if isinstance(found, images.CorruptImage):
       raise found
-    assert found.shape == (8, 8, 3)
+    assert found.shape == (8, 8, 3) and 0 < aspect < np.inf
 
   report('images', [tried(decode, data) for data in image_files(12_000)])
 

@@ -16,13 +16,14 @@ from tensorboardX.proto import event_pb2
 
 from tsla.config import durations
 from tsla.data import augment, batches, datasets
+from tsla.data.pipeline import augmented
 from tsla.errors import InputError
 from tsla.models import create_configured
 from tsla.runs import retention
 from tsla.runs.checkpoint import Checkpoints
 from tsla.runs.directory import RunDirectory
 from tsla.training import feeds, loop, parallel
-from tsla.training.build import build
+from tsla.training.build import build, view_of
 from tsla.training.reporter import Diverged
 
 pytestmark = pytest.mark.usefixtures('compile_once')
@@ -307,10 +308,10 @@ def test_logged_rows_are_recomputed_from_the_states(config, finished):
     epoch, place = divmod(step, 4)
     order = np.asarray(batches.epoch_order(config.seed, epoch, 64))
     picked = order[16 * place :][:16]
-    images = augment.augment_train(
+    images = augmented(
+      view_of(config),
       dataset.train.images[picked],
       augment.example_keys(config.seed, epoch, picked),
-      **config.augment,
     )
     log_p = log_p_of(state, images, train=True)
     labels = np.eye(10)[dataset.train.labels[picked]]

@@ -22,6 +22,7 @@ from configs import bases
 from tsla import models
 from tsla.config import durations
 from tsla.data import augment, batches, datasets
+from tsla.data.pipeline import augmented
 from tsla.errors import InputError
 from tsla.runs import manifest
 from tsla.runs.checkpoint import Checkpoints
@@ -312,10 +313,10 @@ def replayed(wholes):
       epoch, place = divmod(step, 4)
       order = np.asarray(batches.epoch_order(config.seed, epoch, 64))
       picked = order[16 * place :][:16]
-      images = augment.augment_train(
+      images = augmented(
+        view_of(config),
         dataset.train.images[picked],
         augment.example_keys(config.seed, epoch, picked),
-        **config.augment,
       )
       images = np.float32((np.asarray(images) / 255 - 0.5) / 0.5)
       logits = np.asarray(forward(states[step].variables, images)[0])

@@ -269,6 +269,14 @@ def test_what_is_given_does_not_follow(messy):
   assert config.model.stem == 'imagenet'
 
 
+def test_nothing_is_shifted_where_windows_are_of_random_area(messy):
+  config = own(messy)
+  config.augment.crop_area = 0.08
+  config = settle(config)
+  assert (config.augment.pad, config.augment.crop) == (0, 0)
+  validate(config)
+
+
 def test_a_grey_npz_is_found_by_its_name_and_not_mirrored(tmp_path):
   npz(tmp_path / 'a.npz', [0, 1] * 20)
   config = settle(own(tmp_path / 'a.npz'))

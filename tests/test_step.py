@@ -14,7 +14,7 @@ from support import small_config, write_digits_npz
 import tsla
 from tsla.config import durations, tables
 from tsla.config.forms import default_config
-from tsla.data import batches, datasets
+from tsla.data import augment, batches, datasets
 from tsla.models import resnet
 from tsla.smoothing.method import UNIFORM
 from tsla.training import optimizer, parallel
@@ -22,9 +22,11 @@ from tsla.training.build import tables_of, view_of
 from tsla.training.step import (
   Batch,
   Examples,
+  Fed,
   Inputs,
   TrainState,
   create_state,
+  make_batch,
   make_train_chunk,
   train_step,
 )
@@ -206,6 +208,33 @@ def test_bfloat16_keeps_parameters_statistics_and_loss_in_float32(setting):
   leaves = jax.tree.leaves((state.params, state.batch_stats))
   assert {leaf.dtype for leaf in leaves} == {jnp.dtype('float32')}
   assert row.loss.dtype == jnp.float32
+
+
+@pytest.mark.parametrize('fed', [True, False])
+def test_a_batch_has_windows_of_random_area_by_its_images_own_aspects(fed):
+  """Each is the image of its index alone, under that one's aspect."""
+  config = default_config()
+  config.augment.crop, config.augment.crop_area = 5, 0.08
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 256, (9, 7, 7, 3), np.uint8)
+  aspects = rng.uniform(0.3, 3, 9).astype(np.float32)
+  labels, picked = jnp.arange(9), jnp.array([7, 2, 8, 2])
+  examples = Examples(None if fed else images, labels, aspects)
+  examples = jax.tree.map(jnp.asarray, examples)
+  given = Fed(picked, jnp.asarray(images[picked]) if fed else None)
+  inputs = Inputs(examples, jnp.uint32(5), ())
+  state = TrainState(jnp.int32(0), {}, {}, ())
+  batch = make_batch(view_of(config), UNIFORM, state, inputs, given, 3)
+  for place, index in enumerate(picked.tolist()):
+    key = augment.example_keys(5, 3, jnp.array([index]))[0]
+    window = augment.area_window(
+      jax.random.split(key)[0], jnp.float32(aspects[index]), 0.08
+    )
+    seen = augment.resized_window(jnp.asarray(images[index]), *window, (5, 5))
+    np.testing.assert_allclose(
+      batch.images[place], (np.asarray(seen) / 255 - 0.5) / 0.5, atol=1e-2
+    )
+  assert batch.labels.tolist() == picked.tolist()
 
 
 def test_a_run_sees_the_examples_on_record_in_its_updates_and_rows():

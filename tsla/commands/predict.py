@@ -76,7 +76,8 @@ def _read(
       below = [f for f in below if f == path or f.suffix.lower() in SUFFIXES]
       names = [str(file) for file in below]
       encoded = zip(names, below, strict=True)
-      found = images.decode_all(encoded, channels=shape[2], size=side)
+      decoded = images.decode_all(encoded, channels=shape[2], size=side)
+      found = (pixels for pixels, _ in decoded)
     for name, pixels in zip(names, found, strict=True):
       if getattr(pixels, 'shape', ()) == shape:
         yield name, pixels

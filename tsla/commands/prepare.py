@@ -12,9 +12,11 @@ and goes on. ImageNet at 256 pixels takes 262 GB beside the set.
 
 from tsla.commands.parser import Parser, command
 from tsla.config.forms import default_config
+from tsla.config.schema import FIELDS
 from tsla.data import datasets
 from tsla.data.builders import BUILDERS
 from tsla.data.prepare import data_root, prepare
+from tsla.errors import InputError
 
 
 @command
@@ -28,6 +30,10 @@ def main(parser: Parser) -> None:
   add('--image_size', type=int, default=0, help='as data.image_size')
   add('--skip_corrupt', action='store_true', help='leaves damaged images out')
   args = parser.parse_args()
+  size = FIELDS['data.image_size']
+  if not size.check(args.image_size):
+    problem = f'--image_size={args.image_size}'
+    raise InputError(problem, allowed=size.allowed, cure='--image_size=256')
   root = data_root(args.data_dir)
   other = args.name == 'folder' or (root / args.name.replace(':', '/')).is_dir()
   if args.name in BUILDERS or not other:

@@ -13,11 +13,16 @@ from tsla.config.schema import FIELDS, Config, Section, check_value
 from tsla.errors import InputError, Problems
 from tsla.smoothing import method_checks
 
-# Fields that no fork may set, and what it may do instead.
-_NOT_IN_A_FORK = {
-  'model.weights': "one of the two, '' the other: a run begins in one place",
-  'smoothing.rule': (
+# Fields of which one may be set, and why.
+_ONE_OF_TWO = {
+  ('model.weights', 'init.fork_from'): (
+    "one of the two, '' the other: a run begins in one place"
+  ),
+  ('smoothing.rule', 'init.fork_from'): (
     "'', a run of its own: another run's decisions are not this one's"
+  ),
+  ('augment.pad', 'augment.crop_area'): (
+    'one of the two, 0 the other: an image is cropped in one way'
   ),
 }
 
@@ -61,10 +66,11 @@ def validate(config: Config) -> Config:
   durations.round_percents(config)
   flat = flatten(config)
   _check_needs(flat, problems)
-  for name, allowed in _NOT_IN_A_FORK.items():
-    if flat[name] and flat['init.fork_from']:
-      texts = [f'config.{n} = {flat[n]!r}' for n in (name, 'init.fork_from')]
-      cure = f'--config.{name}= or --config.init.fork_from='
+  for names, allowed in _ONE_OF_TWO.items():
+    if all(flat[name] for name in names):
+      texts = [f'config.{name} = {flat[name]!r}' for name in names]
+      cures = [f'--config.{name}={FIELDS[name].default}' for name in names]
+      cure = ' or '.join(cures)
       problems.note(' with '.join(texts), allowed=allowed, cure=cure)
   with problems:
     _, own = models.options_given(config.model)

@@ -55,7 +55,7 @@ def settle(config: Config) -> Config:
     'batch_size': batch,
     'optimizer.learning_rate': round(batch / 1280 / (1 + 9 * weights), 5),
     'model.stem': 'cifar' if small and not weights else 'imagenet',
-    'augment.pad': -(-side // 8) if small else 0,
+    'augment.pad': -(-side // 8) * (small and not config.augment.crop_area),
     'augment.crop': 0 if small else round(side * 7 / 8),
     'augment.flip': images.shape[-1] == 3,
   }

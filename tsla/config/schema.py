@@ -213,6 +213,12 @@ FIELDS: dict[str, Field] = {
   'augment.crop': _number(
     0, 'side of a random crop, centre crop in evaluation; 0 = off'
   ),
+  'augment.crop_area': _number(
+    0.0,
+    'smallest share of its image that a random-resized crop has, out of the '
+    'stored pixels, to augment.crop or the old size; usual: 0.08; 0 = off',
+    high=1,
+  ),
   'augment.flip': _switch(False, 'random horizontal flip'),
   'model.name': _choice('the network', tables.TABLES['model.name'], 'resnet18'),
   'model.options': _text('', 'of the network, as depth=2'),

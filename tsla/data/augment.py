@@ -10,10 +10,13 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
+import numpy as np
+from jax.typing import ArrayLike, DTypeLike
 
 # Separates augmentation from other draws of the same seed.
 _STREAM = int.from_bytes(b'augm')
+# Of a window of random area, as in torchvision.
+_TRIES, _ASPECTS = 10, (3 / 4, 4 / 3)
 
 
 def example_keys(
@@ -27,7 +30,7 @@ def example_keys(
 
 
 def random_crop(
-  image: jax.Array, key: jax.Array, *, pad: int = 0, size: int = 0
+  image: jax.Array, key: jax.Array, pad: int = 0, size: int = 0
 ) -> jax.Array:
   """Pads one image with zeros, then cuts a window at a uniform random place.
 
@@ -50,27 +53,58 @@ def random_crop(
   return jax.lax.dynamic_slice(padded, start, (*window, channels))
 
 
+def area_window(
+  key: jax.Array, aspect: ArrayLike, smallest: float
+) -> tuple[jax.Array, jax.Array]:
+  """A window of random area and aspect, as torchvision's RandomResizedCrop.
+
+  Its share a of the area is uniform in `[smallest, 1]`, the log of its aspect r
+  in `[log 3/4, log 4/3]`: in an image of `aspect` A, width / height, it has
+  `sqrt(a r / A)` of the width and `sqrt(a A / r)` of the height. The first of
+  ten draws that fits is taken, at a uniform place; else the largest window in
+  the middle whose aspect is in that range. Returns its upper left corner and
+  its size, `f32[2]` each, height first, in parts of the image's sides.
+
+  Example:
+    >>> _, size = area_window(jax.random.key(0), aspect=2.0, smallest=1.0)
+    >>> size.round(3).tolist()  # four thirds of the height, of a width of two
+    [1.0, 0.667]
+
+  Reference:
+    Szegedy et al., arXiv:1409.4842, section 6.
+  """
+  # Drawn flat: threefry of several axes takes seconds to compile on a CPU.
+  draws = jax.random.uniform(key, (2 * _TRIES + 2,))
+  tries, place = draws[:-2].reshape(2, _TRIES), draws[-2:]
+  area = smallest + (1 - smallest) * tries[0]
+  low, high = np.log(_ASPECTS)
+  ratio = jnp.exp(low + (high - low) * tries[1]) / aspect
+  sizes = jnp.sqrt(jnp.stack([area / ratio, area * ratio], axis=1))
+  fits = (sizes <= 1).all(1)
+  widest = jnp.stack([aspect / _ASPECTS[0], _ASPECTS[1] / aspect])
+  size = jnp.where(fits.any(), sizes[fits.argmax()], jnp.minimum(widest, 1))
+  return jnp.where(fits.any(), place, 0.5) * (1 - size), size
+
+
+def resized_window(
+  image: jax.Array, corner: jax.Array, size: jax.Array, shape: tuple[int, int]
+) -> jax.Array:
+  """An `area_window` of `u8[H, W, C]`, antialiased bilinear: `u8[*shape, C]`.
+
+  What is around it counts at its edges, as in Pillow.
+  """
+  sides = jnp.asarray(image.shape[:2], jnp.float32)
+  scale = jnp.asarray(shape, jnp.float32) / (size * sides)
+  move, shape = -corner * sides * scale, (*shape, image.shape[2])
+  pixels = jax.image.scale_and_translate(
+    image.astype(jnp.float32), shape, (0, 1), scale, move, 'linear'
+  )
+  return jnp.rint(pixels).clip(0, 255).astype(jnp.uint8)
+
+
 def random_flip(image: jax.Array, key: jax.Array) -> jax.Array:
   """Mirrors one image `[H, W, C]` left to right with probability 1/2."""
   return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
-
-
-def augment_train(
-  images: jax.Array, keys: jax.Array, *, pad: int, crop: int, flip: bool
-) -> jax.Array:
-  """Crops and flips a batch, each example from its own key.
-
-  Crop and flip draw independently; switching one off leaves the other's draws
-  as they were. Pad and crop are those of `random_crop`, `u8[B, H, W, C]`.
-  """
-
-  def augment_one(image: jax.Array, key: jax.Array) -> jax.Array:
-    crop_key, flip_key = jax.random.split(key)
-    if pad or crop:
-      image = random_crop(image, crop_key, pad=pad, size=crop)
-    return random_flip(image, flip_key) if flip else image
-
-  return jax.vmap(augment_one)(images, keys)
 
 
 def center_crop(images: jax.Array, size: int) -> jax.Array:

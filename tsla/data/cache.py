@@ -8,6 +8,7 @@ and the set is decoded again where a fault of the disk made it differ.
 """
 
 import collections
+import contextlib
 import hashlib
 import json
 import math
@@ -36,10 +37,11 @@ from tsla.files import (
   write_whole,
 )
 
-_FORMAT = 2  # of the files below
+_FORMAT = 3  # of the files below
 _PART = 2**26  # bytes of images that have a SHA-256, or are kept by a kill
-_WORTH_SAYING = 10**9  # bytes
+_WORTH_SAYING, _SLOW = 10**9, 10**10  # bytes, to decode and to check
 _SPLITS = ('train', 'test')
+_ROWS = {'labels': '<i4', 'aspects': '<f4'}  # one number an image
 _ABOUT = 'about.json'
 _MAKE_ROOM = (
   'make room; XDG_CACHE_HOME=DIR moves those of image folders, '
@@ -60,9 +62,8 @@ class Decoded(NamedTuple):
 def load_decoded(source: Source, size: int, *, skip_corrupt: bool) -> Decoded:
   """Returns a source's decoded images; decodes them unless they are there.
 
-  Processes that ask at once wait for the first one. A size of -1 is the one
-  that fits. Raises InputError where the source cannot be used, the disk is
-  full, or an image is corrupt, unless `skip_corrupt`, or of another shape.
+  A size of -1 is the one that fits. Processes that ask at once wait for the
+  first one. InputError: of the source, the disk, or an image that is corrupt.
   """
   state = source.state()
   if size < 0:
@@ -86,7 +87,7 @@ def fingerprint(splits: Splits, class_names: list[str]) -> str:
   """Returns the SHA-256 over images, labels, shapes and class names."""
   digest = hashlib.sha256()
   for split in _SPLITS:
-    pixels, labels = splits[split]
+    pixels, labels, _ = splits[split]
     digest.update(repr(pixels.shape).encode())
     digest.update(np.ascontiguousarray(pixels))
     digest.update(labels.astype('<i4'))
@@ -100,10 +101,10 @@ def _side(source: Source) -> np.ndarray:
   return np.array(images.fitting_side(read))
 
 
-def _place(source: Source, size: int) -> str:
+def _place(source: Source, size: int, version: int = _FORMAT) -> str:
   import PIL
 
-  digest = _sha256([_FORMAT, source.location, size, PIL.__version__])
+  digest = _sha256([version, source.location, size, PIL.__version__])
   readable = re.sub(r'[^\w.]+', '-', source.location).strip('-')[-40:]
   return f'{readable}-{size}-{digest[:12]}'
 
@@ -118,6 +119,8 @@ def _open(folder: pathlib.Path, skip_corrupt: bool) -> Decoded | None:
       raise ValueError(f'{folder / _ABOUT}: not what was written')
     skipped = [item for split in _SPLITS for item in about[split]['skipped']]
     splits, names = _open_splits(folder, about), about['class_names']
+    if (size := sum(pixels.nbytes for pixels, *_ in splits.values())) > _SLOW:
+      print(f'{folder}: {size / 1e9:,.1f} GB are checked', file=sys.stderr)
     for split in _SPLITS:
       if about[split]['images_sha256'] != _digests(splits[split][0]):
         raise ValueError(f'{folder / split}.images: not what was written')
@@ -155,14 +158,14 @@ def _open_splits(folder: pathlib.Path, about: dict) -> Splits:
   splits = {}
   for split in _SPLITS:
     path, shape = folder / f'{split}.images', tuple(about[split]['shape'])
-    labels = np.fromfile(folder / f'{split}.labels', '<i4')
-    digest = hashlib.sha256(labels).hexdigest()
-    written = math.prod(shape), about[split]['labels_sha256']
-    if (path.stat().st_size, digest) != written:
+    rows = [np.fromfile(folder / f'{split}.{n}', t) for n, t in _ROWS.items()]
+    found = [hashlib.sha256(numbers).hexdigest() for numbers in rows]
+    written = [about[split][f'{name}_sha256'] for name in _ROWS]
+    if (path.stat().st_size, found) != (math.prod(shape), written):
       raise ValueError(f'{path}: not what was written')
     # Without memmap's own type, which JAX and NumPy would carry along.
     pixels = np.asarray(np.memmap(path, np.uint8, 'r', shape=shape))
-    splits[split] = pixels, labels.astype(np.int32)
+    splits[split] = pixels, *(n.astype(n.dtype.newbyteorder('=')) for n in rows)
   return splits
 
 
@@ -174,7 +177,8 @@ def _build(
   building, begun = home / '.building', home / '.building' / 'of'
   name = f'{target.parent.name}/{target.name}'
   # The source's earlier states, and what a killed build of another one left.
-  shutil.rmtree(target.parent, ignore_errors=True)
+  for old in (target.parent, home / _place(source, size, _FORMAT - 1)):
+    shutil.rmtree(old, ignore_errors=True)
   if not begun.exists() or read_text(begun) != name:
     shutil.rmtree(building, ignore_errors=True)
   contents = source.open()
@@ -235,7 +239,7 @@ def _check_space(building: pathlib.Path, contents: Contents, size: int) -> None:
 def _write_split(
   path: pathlib.Path, examples: Examples, size: int, skip_corrupt: bool
 ) -> dict[str, Any]:
-  """Writes path.images and path.labels; returns what describes them.
+  """Writes path.images, .labels and .aspects; returns what describes them.
 
   path.kept says how much is on the disk: after a kill it goes on there.
   """
@@ -243,12 +247,10 @@ def _write_split(
 
   order, kept = collections.deque(), path.with_suffix('.kept')
   seen, count, shape, skipped = 0, 0, () if size else examples.shape, []
-  paths = path.with_suffix('.images'), path.with_suffix('.labels')
+  paths = [path.with_suffix(f'.{name}') for name in ('images', *_ROWS)]
   if kept.exists():
     seen, (count, *shape), skipped = read_object(kept).values()
-    sizes = count * math.prod(shape), count * 4
-    if any(p.stat().st_size < n for p, n in zip(paths, sizes, strict=True)):
-      raise InputError(f'{path}: shorter than it was', cure='start again')
+  lengths = [count * n for n in (math.prod(shape), 4, 4)]
 
   def encoded() -> Iterator[images.Encoded]:
     for where, image, label in examples.read(seen):
@@ -260,10 +262,13 @@ def _write_split(
   looks |= {'initial': seen, 'total': examples.size}
   bar = tqdm.tqdm(decoded, f'decode {path.name}', **looks)
   # Written, not mapped: a full disk is an error then, and not the end.
-  with paths[0].open('ab') as pixels, paths[1].open('ab') as labels:
-    pixels.truncate(count * math.prod(shape))
-    labels.truncate(count * 4)
-    for image in bar:
+  with contextlib.ExitStack() as stack:
+    files = [stack.enter_context(each.open('ab')) for each in paths]
+    for file, length in zip(files, lengths, strict=True):
+      if file.tell() < length:
+        raise InputError(f'{path}: shorter than it was', cure='start again')
+      file.truncate(length)
+    for image, aspect in bar:
       where, label = order.popleft()
       seen += 1
       if isinstance(image, images.CorruptImage):
@@ -277,11 +282,12 @@ def _write_split(
         allowed = f'{_words(shape)} as the others'
         cure = '--config.data.image_size=256 resizes all images'
         raise InputError(problem, allowed=allowed, cure=cure)
-      pixels.write(image)
-      labels.write(np.array(label, '<i4'))
+      row = image, *map(np.array, (label, aspect), _ROWS.values())
+      for file, part in zip(files, row, strict=True):
+        file.write(part)
       count += 1
       if count % max(1, _PART // image.nbytes) == 0:
-        for file in (pixels, labels):
+        for file in files:
           file.flush()
           os.fsync(file.fileno())
         write_object(
@@ -291,8 +297,8 @@ def _write_split(
     sync(each)
   if not count:
     raise InputError(f'{examples.where}: no readable image')
-  digest = sha256_of(paths[1])
-  return {'shape': [count, *shape], 'labels_sha256': digest, 'skipped': skipped}
+  about = {f'{each.suffix[1:]}_sha256': sha256_of(each) for each in paths[1:]}
+  return about | {'shape': [count, *shape], 'skipped': skipped}
 
 
 def _words(shape: Sequence[int]) -> str:

@@ -21,6 +21,8 @@ class Split:
 
   images: Images  # u8[N, H, W, C], C = 1 (grey) or 3; may be read-only
   labels: np.ndarray  # i32[N], in 0 .. K - 1
+  # f32[N], width / height before they were resized; None: as they are.
+  aspects: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,10 +82,10 @@ def load_dataset(
       raw, class_names, fingerprint, notes, left_out = cache.load_decoded(
         source, config.image_size, skip_corrupt=config.skip_corrupt
       )
-  test = _checked(f'{where} test', *raw['test'], class_names)
+  test = _checked(f'{where} test', class_names, raw['test'])
   train = Split(test.images[:0], test.labels[:0])
   if to_train or len(raw['train'][0]):
-    train = _checked(f'{where} train', *raw['train'], class_names)
+    train = _checked(f'{where} train', class_names, raw['train'])
   shapes = train.images.shape[1:], test.images.shape[1:]
   if shapes[0] != shapes[1]:
     problem = f'{where} images of train are {shapes[0]}, of test {shapes[1]}'
@@ -97,11 +99,11 @@ def load_dataset(
     labels = label_noise.add_label_noise(train.labels, len(class_names), *noise)
     mask = label_noise.set_apart(train.labels, config.validation)
     fingerprint = label_noise.fingerprint(fingerprint, labels, mask)
-    train = Split(train.images, labels)
+    train = dataclasses.replace(train, labels=labels)
     if mask.any():
       train, validation = (
-        Split(Rows(train.images, np.flatnonzero(part)), labels[part])
-        for part in (~mask, mask)
+        Split(Rows(train.images, rows), labels[rows], train.aspects[rows])
+        for rows in map(np.flatnonzero, (~mask, mask))
       )
   parts = train, test, tuple(class_names), fingerprint, validation
   return Dataset(name, *parts, notes, left_out)
@@ -129,8 +131,9 @@ def _check_classes(
 
 
 def _checked(
-  where: str, stacked: np.ndarray, labels: np.ndarray, class_names: list[str]
+  where: str, class_names: list[str], arrays: Sequence[np.ndarray]
 ) -> Split:
+  stacked, labels, aspects = arrays
   if not len(stacked):
     raise InputError(f'{where}: no examples')
   if len(labels) != len(stacked):
@@ -141,4 +144,4 @@ def _checked(
     problem = f'{where}: labels from {labels.min()} to {labels.max()}'
     allowed = f'0 to {count - 1}, as there are {count} class names'
     raise InputError(problem, allowed=allowed)
-  return Split(stacked, labels.astype(np.int32))
+  return Split(stacked, labels.astype(np.int32), aspects)

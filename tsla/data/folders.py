@@ -7,7 +7,6 @@ itself, with their classes in a file, as ImageNet's validation set does.
 """
 
 import csv
-import functools
 import io
 import json
 import os
@@ -49,8 +48,7 @@ def find_folder(path: str) -> Source:
 def list_images(path: str) -> Contents:
   """The images of a folder or a CSV; InputError if none is there to train on.
 
-  Where there is no test set, a fifth of each class becomes it, always the same
-  as long as the files are.
+  Without a test set a fifth of each class is it, the same for the same files.
   """
   root, left_out, rows, notes = pathlib.Path(path), [], [], []
   for label, file, split, why in (_below, _in_table)[root.is_file()](root):
@@ -83,13 +81,11 @@ def list_images(path: str) -> Contents:
   for split, part in (('train', ~in_test), ('test', in_test)):
     where, picked = f'{path}: {split}', np.flatnonzero(part).tolist()
     named = [(str(rows[i][1]), rows[i][1], int(labels[i])) for i in picked]
-    read = functools.partial(_from, named)
-    splits[split] = Examples(where, len(named), 3, (), read)
+    splits[split] = Examples(
+      *(where, len(named), 3, ()),
+      lambda begin=0, named=named: iter(named[begin:]),
+    )
   return Contents(class_names.tolist(), splits, left_out, notes)
-
-
-def _from(rows: list, begin: int = 0) -> Iterator:
-  return iter(rows[begin:])
 
 
 def _below(root: pathlib.Path) -> Iterator[_Row]:

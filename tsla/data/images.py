@@ -46,10 +46,14 @@ class CorruptImage(InputError):
     super().__init__(f'{where}: not a readable image: {reason}', cure=cure)
 
 
+# An image's pixels, `u8[H, W, C]`, and its width / height before the resizing.
+Decoded = tuple[np.ndarray | CorruptImage, float]
+
+
 def decode_all(
   sources: Iterable[Encoded], *, channels: int, size: int
-) -> Iterator[np.ndarray | CorruptImage]:
-  """Decodes images on all cores, to `u8[H, W, C]` in the order of `sources`.
+) -> Iterator[Decoded]:
+  """Decodes images on all cores, in the order of `sources`.
 
   C is 3 for RGB, 1 for grey; `size` is the side in pixels they are resized to,
   antialiased bilinear, 0 = as stored. Transparency is dropped; of 16 bits a
@@ -58,7 +62,7 @@ def decode_all(
   is yielded as such; InputError is raised if an image cannot be opened.
   """
 
-  def decode(part: list[Encoded]) -> list[np.ndarray | CorruptImage]:
+  def decode(part: list[Encoded]) -> list[Decoded]:
     return [_decode(source, where, channels, size) for where, source in part]
 
   from PIL import Image
@@ -115,7 +119,7 @@ def _upper_half(values: np.ndarray) -> np.ndarray:
 
 def _decode(
   source: bytes | pathlib.Path, where: str, channels: int, size: int
-) -> np.ndarray | CorruptImage:
+) -> Decoded:
   from PIL import Image
 
   bombs = Image.DecompressionBombError, Image.DecompressionBombWarning
@@ -135,11 +139,11 @@ def _decode(
         image = Image.fromarray(_upper_half(np.asarray(image)))
       if 'transparency' in image.info:  # Pillow warns about the direct way.
         image = image.convert('RGBA')
-      return _pixels(image, channels, size)
+      return _pixels(image, channels, size), image.width / image.height
   except (OSError, SyntaxError, ValueError, *bombs) as error:
     if getattr(error, 'errno', None):  # the disk's error, not the image's
       raise InputError(f'{where}: {error.strerror}') from error
-    return CorruptImage(where, str(error))
+    return CorruptImage(where, str(error)), 0.0
 
 
 def _pixels(image: 'Image.Image', channels: int, size: int) -> np.ndarray:

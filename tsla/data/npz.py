@@ -27,9 +27,8 @@ def read(
 
   Labels are texts, or numbers from 0 with `class_names`; without, any numbers:
   those that occur are the classes, in order. A size of 0 is as stored, of -1
-  the shorter side, at most `images.LARGEST`. InputError: the file is damaged,
-  an array is missing or of the wrong type, or all take over half of the memory.
-  The training set may be missing, and is empty then, unless it is `to_train`.
+  the shorter side, at most `images.LARGEST`. Unless it is `to_train`, the
+  training set may be missing. InputError: damaged, or over half of the memory.
   """
   where, notes = f'data.path = {path!r}', []
   arrays = read_arrays(path, (*_NPZ, 'class_names'), where)
@@ -58,12 +57,13 @@ def read(
     pixels = arrays[f'{split}_images']
     if pixels.ndim == 3:
       pixels = pixels[..., None]
+    aspect = np.float32(pixels.shape[2] / max(1, pixels.shape[1]))
     size = min(*pixels.shape[1:3], images.LARGEST) if size < 0 else size
     if len(pixels) and size and (size, size) != pixels.shape[1:3]:
       pixels = np.stack(
         [images.convert(image, pixels.shape[3], size) for image in pixels]
       )
-    raw[split] = pixels, part
+    raw[split] = pixels, part, np.full(len(part), aspect)
   return raw, class_names, notes
 
 

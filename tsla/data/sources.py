@@ -17,8 +17,9 @@ from tsla.files import user_cache
 if TYPE_CHECKING:
   import tensorflow_datasets as tfds
 
-# `u8[N, H, W, C]` and as many integers, by split.
-Splits = dict[str, tuple[np.ndarray, np.ndarray]]
+# By split `u8[N, H, W, C]`, N labels, and as `f32[N]` the width / height that
+# each image had before it was resized.
+Splits = dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 _READ_AT_ONCE = 1024
 _UNLABELLED = 'imagenet2012'  # its test images have no labels

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from tsla.data import batches, datasets
+from tsla.data import augment, batches, datasets
 from tsla.data.pipeline import augmented
 from tsla.errors import InputError
 from tsla.pages.blocks import Picture
@@ -34,8 +34,9 @@ def first_images(run: RunResult) -> np.ndarray:
   images = dataset.train.images
   order = jax.jit(batches.epoch_order, static_argnums=2)
   indices = np.asarray(order(config.seed, 0, len(images)))[:COUNT]
-  augment = jax.jit(functools.partial(augmented, view_of(config)))
-  return np.asarray(augment(images[indices], config.seed, 0, indices))
+  keys = jax.jit(augment.example_keys)(config.seed, 0, indices)
+  view = jax.jit(functools.partial(augmented, view_of(config)))
+  return np.asarray(view(images[indices], keys, dataset.train.aspects[indices]))
 
 
 def contact_sheet(images: np.ndarray) -> Picture:

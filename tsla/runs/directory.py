@@ -2,7 +2,7 @@
 
 - `config.json`: its fields; `config-until-STEP.json`: those until update STEP;
 - `data.json`: the SHA-256 of its data set, of its teacher if it has one, and of
-  the files of one's own that its config names;
+  the files of one's own that its config names; where its images lay: `feed`;
 - `parts/FIELD.py`: copies of those files, which others read in their place;
 - `.lock`: held while a process trains here, which ends if it is deleted;
   `.processes`: a mark by which several find that they share the directory;
@@ -25,6 +25,7 @@ import functools
 import json
 import os
 import pathlib
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -326,6 +327,12 @@ class RunDirectory:
         what = f'{field}: {self._fields[field]} was edited since'
         differs = f'SHA-256 {there[:12]}… there, {digest[:12]}… here'
         self._refuse(what, [differs], f': {_copy(self.path, field)}')
+
+  @property
+  def feed(self) -> str:
+    """Where the images lay of what was trained here; '': nothing was."""
+    found = re.match('resident|mapped', str(self._data.get('feed', '')))
+    return found.group() if found else ''
 
   @property
   def result(self) -> dict[str, float] | None:

@@ -19,7 +19,7 @@ from tsla.errors import InputError, Problems
 from tsla.evaluation import metrics
 from tsla.evaluation.metrics import EvalSums
 from tsla.models import create_configured
-from tsla.smoothing.method import UNIFORM, Target, Task
+from tsla.smoothing.method import UNIFORM, Method, Target, Task
 from tsla.training import optimizer, step
 from tsla.training import probe as probe_lib
 from tsla.training.feeds import Feeds, choose_feed
@@ -54,7 +54,7 @@ def view_of(config: ml_collections.ConfigDict) -> View:
   augment, data = config.augment, config.data
   return View(
     *(augment.pad, augment.crop, augment.flip),
-    *(data.mean, data.std, config.model.dtype),
+    *(data.mean, data.std, config.model.dtype, augment.crop_area),
   )
 
 
@@ -88,10 +88,8 @@ def build(
     _check_network(config, dataset, first)
   _check_range(config.smoothing, np.asarray(tables.theta))
   view, method = view_of(config), config_tables.method_of(config.smoothing)
-  size = {'batch_size': config.batch_size, 'axis_name': devices.axis_name}
-  apply = create_configured(
-    config.model, dataset.num_classes, axis_name=devices.axis_name
-  ).apply
+  classes, axis = dataset.num_classes, devices.axis_name
+  apply = create_configured(config.model, classes, axis_name=axis).apply
   feeds = Feeds(
     choose_feed(config.data.feed, dataset, devices.memory()),
     *(dataset, devices),
@@ -99,34 +97,30 @@ def build(
     batch_size=config.batch_size,
     at_most=config.log_every_steps,
   )
-  target = _target(
-    *(config.smoothing, dataset),
-    lambda: teacher_target(
-      *(teacher, dataset, view, config.eval_batch_size),
-      by_class=config.smoothing.target == 'class_similarity',
-    ),
-  )
+  by_class = config.smoothing.target == 'class_similarity'
+  asked = teacher, dataset, view, config.eval_batch_size, by_class
+  target = _target(config.smoothing, dataset, lambda: teacher_target(*asked))
   train = step.Inputs(
     feeds.examples(dataset.train),
     *devices.replicate((np.uint32(config.seed), tables, target.arrays)),
   )
   make = _make_optimizer(config, durations)
   chunk = devices.map(
-    step.make_train_chunk(*(apply, make, view, method.loss, target), **size),
+    step.make_train_chunk(
+      *(apply, make, view, method.loss, target),
+      batch_size=config.batch_size,
+      axis_name=axis,
+    ),
     donate_state=True,
   )
-  own = config_tables.metrics_of(config.eval_metrics, dataset.num_classes)
-  sums = devices.map(
-    step.make_evaluation(apply, view, own, axis_name=devices.axis_name)
-  )
+  own = config_tables.metrics_of(config.eval_metrics, classes)
+  sums = devices.map(step.make_evaluation(apply, view, own, axis_name=axis))
   splits = {'validation': dataset.validation, 'eval': dataset.test}
   splits = {kind: split for kind, split in splits.items() if split}
   placed = {kind: feeds.examples(split) for kind, split in splits.items()}
 
   def evaluation(kind: str, most: int) -> Callable[[TrainState], EvalSums]:
-    split = splits[kind]
-    size = devices.round_up(min(most, len(split.labels)))
-    return feeds.evaluation(sums, split, placed[kind], size)
+    return feeds.evaluation(sums, splits[kind], placed[kind], most)
 
   def evaluator(kind: str) -> Callable[[TrainState], dict[str, float]]:
     evaluate = evaluation(kind, config.eval_batch_size)
@@ -134,30 +128,13 @@ def build(
 
   probe = None
   if durations.probe_every:
-    rules = config_tables.rules_of(config.smoothing)
-    parts = (apply, view, method, target, rules, config.variance)
-    measure = devices.map(
-      probe_lib.make_probe(*parts, **size), donate_state=True
-    )
-    # Of FILE.py:name it is the name.
-    rule = config.smoothing.rule.rpartition(':')[2]
-    decision = probe_lib.decision(
-      *(rule, rules, method),
-      min_step=durations.at('smoothing.min', 0),
-      patience=config.smoothing.patience,
-    )
-    held_out = placed.get('validation')
-    inputs = probe_lib.Inputs(train, held_out, devices.replicate(decision))
-    length, unseen = config.variance.num_batches, None
+    held_out, unseen = placed.get('validation'), None
     if held_out and held_out.images is None:
       unseen = evaluation('validation', config.batch_size)
-
-    def probe(state: TrainState) -> tuple[TrainState, probe_lib.Probed]:
-      seen = inputs
-      if unseen:
-        seen = inputs._replace(held_out=devices.replicate(unseen(state)))
-      fed = feeds.probe(probe_lib.EPOCH, length)
-      return measure(state, seen, fed, length)
+    parts = (apply, view, method, target)
+    probe = _probe(
+      *(config, durations, devices, feeds, parts, train, held_out, unseen)
+    )
 
   def train_chunk(
     state: TrainState, length: int, done: int | None = None
@@ -174,6 +151,45 @@ def build(
     evaluate={kind: evaluator(kind) for kind in splits},
     probe=probe,
   )
+
+
+def _probe(
+  config: ml_collections.ConfigDict,
+  durations: Durations,
+  devices: Devices,
+  feeds: Feeds,
+  parts: tuple[step.Apply, View, Method, Target],
+  train: step.Inputs,
+  held_out: step.Examples | None,
+  unseen: Callable[[TrainState], EvalSums] | None,
+) -> Callable[[TrainState], tuple[TrainState, probe_lib.Probed]]:
+  """`Compiled.probe`; `unseen` evaluates held-out examples that are fed."""
+  rules = config_tables.rules_of(config.smoothing)
+  measure = devices.map(
+    probe_lib.make_probe(
+      *(*parts, rules, config.variance),
+      batch_size=config.batch_size,
+      axis_name=devices.axis_name,
+    ),
+    donate_state=True,
+  )
+  decision = probe_lib.decision(
+    config.smoothing.rule.rpartition(':')[2],  # of FILE.py:name the name
+    *(rules, parts[2]),
+    min_step=durations.at('smoothing.min', 0),
+    patience=config.smoothing.patience,
+  )
+  inputs = probe_lib.Inputs(train, held_out, devices.replicate(decision))
+  length = config.variance.num_batches
+
+  def probe(state: TrainState) -> tuple[TrainState, probe_lib.Probed]:
+    seen = inputs
+    if unseen:
+      seen = inputs._replace(held_out=devices.replicate(unseen(state)))
+    fed = feeds.probe(probe_lib.EPOCH, length)
+    return measure(state, seen, fed, length)
+
+  return probe
 
 
 def first_state(
@@ -258,11 +274,14 @@ def _make_optimizer(
 
 
 def check_fits(
-  config: ml_collections.ConfigDict, dataset: Dataset, memory: int | None
+  config: ml_collections.ConfigDict,
+  dataset: Dataset,
+  memory: int | None,
+  devices: int = 1,
 ) -> None:
   """Raises InputError where config, data set or device contradict each other.
 
-  `memory` are the bytes of a device; None: unknown.
+  `memory` are the bytes of each of the `devices`; None: unknown.
   """
   problems, target = Problems(), config.smoothing.target
   feed = choose_feed(config.data.feed, dataset, memory)
@@ -283,8 +302,8 @@ def check_fits(
       cure='--config.variance.num_batches=… or --config.batch_size=…',
     )
   elif feed == 'mapped' and memory is not None:
-    kept = probed * config.batch_size * dataset.train.images[:1].nbytes
-    kept *= bool(config.variance.every_epochs)
+    part = config.batch_size // devices * bool(config.variance.every_epochs)
+    kept = probed * part * dataset.train.images[:1].nbytes
     if (target, config.teacher.view) == ('teacher', 'clean'):
       kept += 2 * count * dataset.num_classes
     if kept > memory // 4:

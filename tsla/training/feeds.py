@@ -36,7 +36,8 @@ def choose_feed(asked: str, dataset: Dataset, memory: int | None) -> str:
   fits = memory is None or size <= memory // 2
   if asked == 'resident' and not fits:
     raise InputError(
-      f'data.name = {dataset.name!r}: its images take {size / 1e9:.1f} GB',
+      "config.data.feed = 'resident', asked for or as the run began: the "
+      f'images of {dataset.name} take {size / 1e9:.1f} GB',
       allowed=f'{(memory or 0) / 2e9:.1f} GB, half of the device',
       cure='--config.data.feed=mapped, or a smaller --config.data.image_size',
     )
@@ -49,11 +50,10 @@ def image_bytes(dataset: Dataset) -> int:
 
 
 def chunk_length(steps_per_epoch: int, at_most: int) -> int:
-  """Updates in a compiled call: one length that divides the epoch if possible.
+  """Updates in a compiled call; a second length is a second compilation.
 
-  A second length means a second compilation. So the largest divisor of
-  `steps_per_epoch` in `at_most / 2 .. at_most` is taken; where there is none,
-  `at_most`, and the epoch's last chunk is shorter.
+  So the largest divisor of `steps_per_epoch` in `at_most / 2 .. at_most`; where
+  there is none, `at_most`, and the epoch's last chunk is shorter.
 
   Example:
     >>> chunk_length(390, 50), chunk_length(44, 50), chunk_length(97, 50)
@@ -118,7 +118,9 @@ class Feeds:
   def examples(self, split: Split) -> Examples:
     """A split on the devices, as far as it is to lie there."""
     images = None if self._mapped else split.images[:]
-    return self._devices.replicate(Examples(images, split.labels))
+    return self._devices.replicate(
+      Examples(images, split.labels, split.aspects)
+    )
 
   def updates(self, step: int, length: int) -> jax.Array | Fed:
     """For the `length` updates after `step` of them."""
@@ -131,10 +133,11 @@ class Feeds:
     return self._batches(self._order(epoch), 0, length)
 
   def evaluation(
-    self, sums: Sums, split: Split, examples: Examples, batch_size: int
+    self, sums: Sums, split: Split, examples: Examples, at_most: int
   ) -> Callable[[TrainState], EvalSums]:
     """The sums of every batch of a split; `sums` is the compiled function."""
     devices, total = self._devices, len(split.labels)
+    batch_size = devices.round_up(min(at_most, total))
     if not self._mapped:
       slots = devices.slots(batch_size)
       return lambda state: sums(state, examples, slots, batch_size)

@@ -91,7 +91,9 @@ def train_and_evaluate(
       print(f'{directory.path}: this run is finished, but its data cannot be')
       print(f'compared with what is there now: {error.problem}')
       return directory.result
-    check_fits(config, dataset, devices.memory())
+    if config.data.feed == 'auto' and directory.result is None:  # it stays
+      config.data.feed = directory.feed or 'auto'
+    check_fits(config, dataset, devices.memory(), devices.mesh.size)
     teacher = teacher_lib.load_teacher(config.teacher, dataset, view)
     taught_by = teacher.fingerprint() if teacher else ''
     facts |= {'data set': dataset.fingerprint, 'teacher': taught_by}
@@ -136,6 +138,7 @@ def train_and_evaluate(
     directory.begin(
       *(start.step, durations.total_steps),
       **{'notes': dataset.notes, 'left_out': dataset.left_out},
+      feed=run.feed,
     )
     kept, shown = 0 if start.rows else start.step, jax.process_index() == 0
     name += f' {config.smoothing.method}'  # its programs, but not its state

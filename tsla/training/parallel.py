@@ -66,9 +66,8 @@ class Devices:
   ) -> tuple[jax.Array, jax.Array]:
     """Batches of examples, `i32[L, B]`, each part where `slots` has it.
 
-    `read` copies the images of some, and is asked for those of this process's
-    devices only, whichever these are. Returns indices and images, pmap: with an
-    axis of the devices in front.
+    `read` copies the images of some, and is asked for this process's only.
+    Returns indices and images, pmap: with an axis of the devices in front.
     """
     indices, spec = self._dealt(indices.astype(np.int32))
 
@@ -81,10 +80,7 @@ class Devices:
     return self._place(indices, spec), images
 
   def _dealt(self, places: np.ndarray) -> tuple[np.ndarray, PartitionSpec]:
-    """Places `[..., B]` with the axis of the devices that pmap wants in front.
-
-    And how they lie there.
-    """
+    """Places `[..., B]` with the axis that pmap wants, and how they lie."""
     if self.mode == 'pmap':
       parts = places.reshape(*places.shape[:-1], self.mesh.size, -1)
       return np.moveaxis(parts, -2, 0), PartitionSpec(_AXIS)
@@ -100,9 +96,8 @@ class Devices:
   ) -> Callable[..., Any]:
     """Compiles `fn(state, inputs, slots, static)` for all devices.
 
-    `state`, `inputs` and what it returns are the same everywhere, `slots`
-    differ, and the last argument is a Python number to compile for. With
-    `donate_state` the caller's `state` is gone after the call.
+    Only `slots` differ between them; the last is a Python number to compile
+    for. With `donate_state` the caller's `state` is gone after the call.
     """
     options = {'donate_argnums': (0,) if donate_state else ()}
     if self.mode == 'pmap':
@@ -138,11 +133,10 @@ class Devices:
 
 
 def join(*processes: Any, seconds: int) -> None:
-  """Joins the other processes of a run.
+  """Joins the other processes of a run; exit code 2 if one is late.
 
   `processes` are the coordinator, HOST:PORT of process 0, how many there are
-  and which this one is; without, a pod slice or Slurm says it. If not all have
-  come after so many `seconds`, the process ends with exit code 2.
+  and which this one is; without, a pod slice or Slurm says it.
   """
   if processes and processes[-1] == 0:
     _check_port(processes[0])
@@ -199,8 +193,7 @@ def check_platform() -> None:
 def max_over_processes(value: int, wait_for: Any) -> int:
   """The largest `value` of all processes, which call this together.
 
-  `wait_for` is what was computed last: on the CPU two programs that exchange
-  numbers must not run at once.
+  On the CPU `wait_for`, computed last, must not exchange numbers meanwhile.
   """
   if jax.process_count() == 1:
     return value

@@ -29,10 +29,16 @@ MakeOptimizer = Callable[[Schedules], optax.GradientTransformationExtraArgs]
 
 
 class Examples(NamedTuple):
-  """A data set on the device, or its labels alone."""
+  """A data set on the device, or without its images."""
 
   images: Any  # u8[N, H, W, C]; None: they come as `Fed`
   labels: jax.Array  # i32[N]
+  aspects: jax.Array | None = None  # f32[N], of `Split`
+
+  def at(self, places: jax.Array, images: jax.Array | None) -> 'Examples':
+    """Some of them, with these images unless they lie here."""
+    found = jax.tree.map(lambda rows: rows[places], self)
+    return found if images is None else found._replace(images=images)
 
 
 class Fed(NamedTuple):
@@ -203,12 +209,11 @@ def make_batch(
 ) -> Batch:
   """A batch of `fed` as an epoch sees it; None: not augmented."""
   picked, images = fed
-  images = inputs.examples.images[picked] if images is None else images
-  labels = inputs.examples.labels[picked]
+  images, labels, aspects = inputs.examples.at(picked, images)
   if epoch is None:
     images = clean_view(view, images)
   else:
-    images = train_view(view, images, inputs.seed, epoch, picked)
+    images = train_view(view, images, inputs.seed, epoch, picked, aspects)
   seen = smoothing.Seen(labels, picked, images)
   y_hat = target.y_hat(inputs.target, state.target, seen)
   return Batch(images, labels, y_hat, picked)
@@ -292,10 +297,10 @@ def make_evaluation(
       if isinstance(batch, Fed):
         index, (places, images) = 0, batch
       picked, mask = batches.eval_indices(index, batch_size, places, count)
-      images = examples.images[picked] if images is None else images
+      images, labels, _ = examples.at(picked, images)
       images = clean_view(view, images)
       logits = apply(state.variables, images, train=False)
-      return metrics.batch_sums(logits, examples.labels[picked], mask, own)
+      return metrics.batch_sums(logits, labels, mask, own)
 
     each = slots
     if not isinstance(slots, Fed):

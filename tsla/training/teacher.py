@@ -84,7 +84,7 @@ def teacher_target(
       teacher.variables,
     )
   facts = {  # all that ŷ of the clean images follows from, to the last bit
-    **view._replace(pad=0, flip=False)._asdict(),
+    **view._replace(pad=0, flip=False, crop_area=0.0)._asdict(),
     'data': dataset.fingerprint,
     'batch': batch_size,
     'teacher': teacher.fingerprint(),
