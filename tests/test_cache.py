@@ -175,8 +175,13 @@ print(dataset.fingerprint, dataset.train.images.shape)
   assert entries(moved / '.decoded') == before
 
 
-def test_fingerprint_is_that_of_the_same_arrays(folder, tmp_path):
-  dataset = datasets.load_dataset(config(folder))
+def test_fingerprint_is_that_of_the_same_arrays_and_aspects(folder, tmp_path):
+  for split in ('train', 'test'):
+    for place, image in enumerate(expected(folder, split)):
+      path = tmp_path / 'squares' / split / ('ant', 'bee')[place // 4]
+      path.mkdir(parents=True, exist_ok=True)
+      Image.fromarray(image).save(path / f'{place}.png')
+  dataset = datasets.load_dataset(config(tmp_path / 'squares'))
   np.savez(
     tmp_path / 'same.npz',
     class_names=np.array(['ant', 'bee']),
@@ -185,6 +190,10 @@ def test_fingerprint_is_that_of_the_same_arrays(folder, tmp_path):
   )
   same = datasets.load_dataset(config(tmp_path / 'same.npz', 'npz', 0))
   assert same.fingerprint == dataset.fingerprint
+  # The same pixels of images that were no squares are cropped in another way.
+  oblong = datasets.load_dataset(config(folder))
+  np.testing.assert_array_equal(oblong.train.images, dataset.train.images)
+  assert oblong.fingerprint != dataset.fingerprint
 
 
 def test_a_prepared_set_that_cannot_be_written_to_uses_the_user_s_cache(

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -77,6 +78,17 @@ def test_a_claim_that_came_to_nothing_leaves_no_folder(tmp_path):
         (tmp_path / name / 'a').touch()
   assert sorted(os.listdir(tmp_path)) == ['there', 'used']
   assert sorted(os.listdir(tmp_path / 'used')) == ['.lock', 'a']
+  # Another process has begun anew there: it is that one's.
+  with files.claimed(tmp_path / 'lost'):
+    shutil.rmtree(tmp_path / 'lost')
+    (tmp_path / 'lost').mkdir()
+    (tmp_path / 'lost' / '.lock').touch()
+  assert os.listdir(tmp_path / 'lost') == ['.lock']
+  with (
+    pytest.raises(InputError, match='name too long'),
+    files.claimed(tmp_path / ('x' * 300)),
+  ):
+    pass
 
 
 def test_a_newer_format_is_refused_and_an_older_file_is_read(tmp_path):

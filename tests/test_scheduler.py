@@ -83,6 +83,13 @@ def test_without_its_teacher_a_run_fails_with_the_reason(
   assert notes(runs, tmp_path) == failures
 
 
+def test_runs_in_one_folder_are_one(runs, run_all):
+  runs.append(runs[1])
+  started, failures = run_all()
+  assert set(started) == set(_ROWS) and len(started) == len(_ROWS)
+  assert failures == {}
+
+
 def test_without_its_trunk_a_run_is_trained_all_the_same(
   runs, run_all, tmp_path
 ):

@@ -87,7 +87,7 @@ def claimed(folder: pathlib.Path) -> Iterator[Callable[[], None]]:
   folder that it made and in which nothing else was written is deleted again.
   """
   path, where = folder / '.lock', f'workdir = {folder}'
-  anew = not folder.exists()
+  anew = not os.path.exists(folder)
   advice = {'allowed': 'a directory that can be written', 'cure': '--workdir=…'}
   with contextlib.ExitStack() as stack:
     with untrusted(where, **advice):
@@ -112,8 +112,10 @@ def claimed(folder: pathlib.Path) -> Iterator[Callable[[], None]]:
     try:
       yield confirm
     finally:
-      if anew and list(folder.glob('*')) == [path]:
-        shutil.rmtree(folder)
+      with contextlib.suppress(InputError):  # it is another's by now
+        confirm()
+        if anew and list(folder.glob('*')) == [path]:
+          shutil.rmtree(folder, ignore_errors=True)
 
 
 def existing(path: pathlib.Path) -> pathlib.Path:

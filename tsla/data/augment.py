@@ -67,8 +67,8 @@ def area_window(
 
   Example:
     >>> _, size = area_window(jax.random.key(0), aspect=2.0, smallest=1.0)
-    >>> size.round(3).tolist()  # four thirds of the height, of a width of two
-    [1.0, 0.667]
+    >>> [f'{part:.3f}' for part in size]  # of a width of two: 4/3 of the height
+    ['1.000', '0.667']
 
   Reference:
     Szegedy et al., arXiv:1409.4842, section 6.

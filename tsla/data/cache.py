@@ -84,13 +84,19 @@ def load_decoded(source: Source, size: int, *, skip_corrupt: bool) -> Decoded:
 
 
 def fingerprint(splits: Splits, class_names: list[str]) -> str:
-  """Returns the SHA-256 over images, labels, shapes and class names."""
+  """Returns the SHA-256 over images, labels, shapes and class names.
+
+  Over aspects too, but where all are those of the images as they are stored.
+  """
   digest = hashlib.sha256()
   for split in _SPLITS:
-    pixels, labels, _ = splits[split]
+    pixels, labels, aspects = splits[split]
     digest.update(repr(pixels.shape).encode())
     digest.update(np.ascontiguousarray(pixels))
     digest.update(labels.astype('<i4'))
+    height, width = pixels.shape[1:3]
+    if (aspects != np.float32(width / max(1, height))).any():
+      digest.update(aspects.astype('<f4'))
   digest.update(json.dumps(list(class_names)).encode())
   return digest.hexdigest()
 
@@ -176,12 +182,12 @@ def _build(
   home = target.parents[1]
   building, begun = home / '.building', home / '.building' / 'of'
   name = f'{target.parent.name}/{target.name}'
+  contents = source.open()
   # The source's earlier states, and what a killed build of another one left.
   for old in (target.parent, home / _place(source, size, _FORMAT - 1)):
     shutil.rmtree(old, ignore_errors=True)
   if not begun.exists() or read_text(begun) != name:
     shutil.rmtree(building, ignore_errors=True)
-  contents = source.open()
   _check_space(building, contents, size)
   try:
     if not building.exists():

@@ -33,7 +33,8 @@ class Dataset:
   train: Split
   test: Split
   class_names: tuple[str, ...]  # by label
-  # SHA-256 over images, labels, shapes and class names, whatever they are from.
+  # SHA-256 over images, labels, aspects, shapes and class names, whatever they
+  # are from.
   fingerprint: str
   validation: Split | None = None  # of the training set, not trained on
   notes: Sequence[str] = ()  # what a person should know of it

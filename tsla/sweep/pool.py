@@ -80,9 +80,9 @@ class _Queue:
   def __init__(self, runs: Sequence[PlannedRun], workdir: pathlib.Path):
     states = [directory.state_of(workdir / run.directory) for run in runs]
     pairs = zip(runs, states, strict=True)
-    self.waiting = [run for run, state in pairs if state != 'done']
+    self._runs = {run.directory: run for run, s in pairs if s != 'done'}
+    self.waiting = list(self._runs.values())
     self.failures: dict[str, str] = {}
-    self._runs = {run.directory: run for run in self.waiting}
     self._unfinished = set(self._runs)
     self._workdir = workdir
     for name in self._runs:
@@ -94,13 +94,13 @@ class _Queue:
     Without its teacher a run fails too; without its trunk it is trained alone,
     or from what the trunk saved before it failed.
     """
-    for run in self.waiting:
-      if self._unfinished.isdisjoint(run.needs):
-        self.waiting.remove(run)
-        if run.teacher not in self.failures:
-          return run
-        self.end(run, f'needs {self._runs[run.teacher].label}, which failed')
-        return self.next()
+    while ready := [
+      r for r in self.waiting if self._unfinished.isdisjoint(r.needs)
+    ]:
+      self.waiting.remove(run := ready[0])
+      if run.teacher not in self.failures:
+        return run
+      self.end(run, f'needs {self._runs[run.teacher].label}, which failed')
     return None
 
   def end(self, run: PlannedRun, failure: str | None = None) -> None:

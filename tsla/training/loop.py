@@ -93,6 +93,7 @@ def train_and_evaluate(
       return directory.result
     if config.data.feed == 'auto' and directory.result is None:  # it stays
       config.data.feed = directory.feed or 'auto'
+    facts['feed'] = config.data.feed
     check_fits(config, dataset, devices.memory(), devices.mesh.size)
     teacher = teacher_lib.load_teacher(config.teacher, dataset, view)
     taught_by = teacher.fingerprint() if teacher else ''

@@ -84,7 +84,7 @@ def teacher_target(
       teacher.variables,
     )
   facts = {  # all that ŷ of the clean images follows from, to the last bit
-    **view._replace(pad=0, flip=False, crop_area=0.0)._asdict(),
+    **view._replace(pad=0, flip=False)._asdict(),
     'data': dataset.fingerprint,
     'batch': batch_size,
     'teacher': teacher.fingerprint(),
@@ -93,6 +93,7 @@ def teacher_target(
     'jax': jax.__version__,
     'device': jax.local_devices()[0].device_kind,
   }
+  del facts['crop_area']  # as flips: it is of training
   if by_class:
     compute = functools.partial(_class_rows, teacher, dataset, view, batch_size)
     rows = array_cache.cached_array('class_similarity', facts, compute)
