@@ -138,7 +138,13 @@ def test_resuming_on_other_data_is_refused(config, finished, tmp_path):
   moved = config.copy_and_resolve_references()
   moved.data.path = str(tmp_path / 'moved.npz')
   write_digits_npz(moved.data.path, train=80)
-  with pytest.raises(InputError, match='another data set'):
+  with pytest.raises(InputError, match='another data set') as error:
+    loop.train_and_evaluate(moved, workdir)
+  assert 'earlier version' not in str(error.value)
+  about = json.loads((workdir / 'data.json').read_text())
+  del about['feed']  # as before aspects counted
+  (workdir / 'data.json').write_text(json.dumps(about))
+  with pytest.raises(InputError, match=r'docs/changes\.md$'):
     loop.train_and_evaluate(moved, workdir)
   write_digits_npz(moved.data.path)  # the same content elsewhere
   assert loop.train_and_evaluate(moved, workdir) == finished[1]

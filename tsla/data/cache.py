@@ -168,7 +168,7 @@ def _open_splits(folder: pathlib.Path, about: dict) -> Splits:
     found = [hashlib.sha256(numbers).hexdigest() for numbers in rows]
     written = [about[split][f'{name}_sha256'] for name in _ROWS]
     if (path.stat().st_size, found) != (math.prod(shape), written):
-      raise ValueError(f'{path}: not what was written')
+      raise ValueError(f'{folder / split}.*: not what was written')
     # Without memmap's own type, which JAX and NumPy would carry along.
     pixels = np.asarray(np.memmap(path, np.uint8, 'r', shape=shape))
     splits[split] = pixels, *(n.astype(n.dtype.newbyteorder('=')) for n in rows)

@@ -43,6 +43,7 @@ class CorruptImage(InputError):
   def __init__(self, where: str, reason: str):
     self.where, self.reason = where, reason
     cure = 'repair it, or --config.data.skip_corrupt=true leaves it out'
+    cure += ' (of `tsla prepare`: --skip_corrupt)'
     super().__init__(f'{where}: not a readable image: {reason}', cure=cure)
 
 

@@ -402,7 +402,9 @@ class RunDirectory:
   def _refuse_facts(self, there: Mapping[str, Any]) -> None:
     for name, what in (('fingerprint', 'data set'), ('teacher', 'teacher')):
       if there and there.get(name, '') != self._facts[name]:
-        self._refuse(what, [f'its SHA-256 is {self._facts[name]}'])
+        earlier = '; an earlier version began it: see docs/changes.md'
+        cure = earlier * (name == 'fingerprint' and 'feed' not in self._data)
+        self._refuse(what, [f'its SHA-256 is {self._facts[name]}'], cure)
 
   def _refuse(self, what: str, reasons: list[str], cure: str = '') -> None:
     raise InputError(

@@ -84,7 +84,9 @@ def find_start(
   where, parent, epoch = _find_parent(config.init.fork_from, config.epochs)
   step = epoch * durations.steps_per_epoch
   if parent.fingerprint != fingerprint:
-    raise InputError(f'{where}: that run is on another data set')
+    problem = f'{where}: that run is on another data set'
+    cure = 'a run on this one; if an earlier version trained it, train it anew'
+    raise InputError(problem, cure=cure)
   _check_fields(where, parent, forms.flatten(config))
   _check_tables(where, parent, step, tables, durations.steps_per_epoch)
   trunk = _of_epoch(where, parent, epoch, step, first, taught_by)
