@@ -52,6 +52,7 @@ variance: $(READY)  ## what docs/variance.md shows: two hours on 2 cores
 	    0=runs/variance/$$set-0 0.2=runs/variance/$$set-0.2 \
 	    0.4=runs/variance/$$set-0.4 || exit; \
 	done
+	$(BIN)/python -m docs.variance_tables runs/variance/*
 
 bench: $(READY)  ## every benchmark of this machine, into benchmarks/results
 	$(BIN)/python benchmarks/all.py

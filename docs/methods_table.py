@@ -28,9 +28,11 @@ _TOLD = (
 _MOST = 1000.0  # beyond it a run collapsed, or R is 0 and any θ the best
 
 
-def differences(results: Results) -> Iterator[str]:
+def told(results: Results) -> Iterator[str]:
   """Lines of a table: each row against the first."""
   baseline, *names = results.rows
+  yield f'| | {" | ".join(metric.label for metric in _TOLD)} |'
+  yield f'|{" --- |" * (1 + len(_TOLD))}'
   others = results.done(baseline)
   yield (
     f'| {baseline} | '
@@ -82,9 +84,7 @@ def main(folders: list[str]) -> None:
   for results in read_results([pathlib.Path(folder) for folder in folders]):
     seeds = len(results.done(results.rows[0]))
     print(f'\n{results.title}: {seeds} seeds\n')
-    names = [metric.label for metric in _TOLD]
-    print(f'| | {" | ".join(names)} |\n|{" --- |" * (1 + len(names))}')
-    print(*differences(results), sep='\n')
+    print(*told(results), sep='\n')
     print('\n| m(θ)/σ² (θ*) |  |  |  |\n| --- | --- | --- | --- |')
     print(*errors(results, (0.1, 0.3, 0.6)), sep='\n')
 

@@ -24,7 +24,7 @@ from PIL import Image
 from scipy import stats
 from support import ROOT, small_config, write_digits_npz
 
-from docs import plots
+from docs import plots, variance_tables
 from tsla.commands.report import main
 from tsla.config import durations
 from tsla.config.forms import default_config, flatten
@@ -981,6 +981,10 @@ def test_probes_are_drawn_with_their_errors_and_rules_are_listed(table):
   np.testing.assert_allclose(curve.low, [0.9, 1.9, 3.9])
   np.testing.assert_allclose(curve.high, [3.1, 2.1, 5.1])
   assert not len(summary.probe_curve(done.done('baseline'), 'cosine').epochs)
+  assert [*variance_tables.probed(done, 'delta')][::2] == [
+    '| δ at epoch | 0 | 1 | 2 |',
+    '| baseline | 2.5 (0.9 to 3.1) | 2 (1.9 to 2.1) | 4.8 (3.9 to 5.1) |',
+  ]
   page = report(table)
   assert page.count('class="plot"') == 3
   number = re.findall(r'Table (\d+)\. When each rule', words_of(page))[0]
