@@ -41,11 +41,15 @@ def probed(results: Results, number: str) -> Iterator[str]:
       if not places.size:
         cells.append('–')
         continue
-      mean, low, high = (float(c[places[0]]) for c in curve[1:])
-      band = f'{mean:.2g} ({low:.2g} to {high:.2g})'
-      told = low > 0 or number != 'delta'
-      cells.append(band if told else 'not told from 0')
+      mean, low, high = (_text(c[places[0]]) for c in curve[1:])
+      told = number != 'delta' or curve.low[places[0]] > 0
+      cells.append(f'{mean} ({low} to {high})' if told else 'not told from 0')
     yield f'| {" | ".join(cells)} |'
+
+
+def _text(value: float) -> str:
+  """Two digits, and never an exponent."""
+  return f'{float(f"{value:.2g}"):,.10g}'.replace('-', '−')
 
 
 def main(folders: list[str]) -> None:
