@@ -97,7 +97,8 @@ class _Queue:
     while ready := [
       r for r in self.waiting if self._unfinished.isdisjoint(r.needs)
     ]:
-      self.waiting.remove(run := ready[0])
+      run = ready[0]
+      self.waiting.remove(run)
       if run.teacher not in self.failures:
         return run
       self.end(run, f'needs {self._runs[run.teacher].label}, which failed')
