@@ -150,14 +150,22 @@ def test_of_many_classes_what_comes_of_the_logits_is_kept(tmp_path):
   assert predictions.read(tmp_path / 'p', 'train', 4) is None
 
 
+def top1_in(text):
+  """What `evaluate` printed of the network as it was trained."""
+  return text.split('Top-1 %')[1].split()[0]
+
+
 def test_evaluate_needs_no_data_and_finds_classes_by_name(
   run, images, tmp_path, capsys
 ):
   assert evaluate.main([str(run)]) == 0
   own = capsys.readouterr().out
   right = (kept(run)['logits'].argmax(1) == images[1]).mean()
-  assert f'temperature 1.0000: accuracy {right:.4f}' in own
-  assert f'temperature {temperature(run):.4f}: accuracy {right:.4f}' in own
+  by_temperature = f'{temperature(run):.3f}'
+  header, top1, *others = own.splitlines()[1:]
+  assert header.split() == ['as', 'trained', 'temperature', by_temperature]
+  assert top1.split() == ['Top-1', '%', *[f'{100 * right:.2f}'] * 2]
+  assert others[0].split()[0] == 'NLL'
   other = tmp_path / 'other.npz'
   arrays = {
     'train_images': images[0],
@@ -185,7 +193,7 @@ def test_evaluate_tells_what_a_run_would_of_the_data(
   found = capsys.readouterr()
   assert 'labels 0 to 1 are 3, 7' in found.err
   right = (kept(run)['logits'].argmax(1) == images[1])[some].mean()
-  assert f'temperature 1.0000: accuracy {right:.4f}' in found.out
+  assert top1_in(found.out) == f'{100 * right:.2f}'
 
 
 def test_evaluate_takes_new_images_without_any_to_train_on(
@@ -200,7 +208,7 @@ def test_evaluate_takes_new_images_without_any_to_train_on(
     assert evaluate.main(argv) == 0
     found = capsys.readouterr().out
     assert f'{split}, {new.sum()} images' in found
-    assert f'accuracy {right[new].mean():.4f}' in found
+    assert top1_in(found) == f'{100 * right[new].mean():.2f}'
   assert evaluate.main([str(run), f'--data.path={path}', '--split=train']) == 2
   assert '--split of test, all' in capsys.readouterr().err
   large = [
@@ -268,6 +276,22 @@ def test_predict_asks_files_folders_and_arrays(run, images, tmp_path, capsys):
   assert predict.main([str(run), str(npz)]) == 0
   shown = capsys.readouterr().out.splitlines()
   assert len(shown) == 4 and f'{p[0].max():.4f}' in shown[0]
+
+
+def test_predict_names_all_that_is_missing_before_it_asks(
+  run, tmp_path, capsys, monkeypatch
+):
+  def load(path, where):
+    raise AssertionError('asked before it looked')
+
+  monkeypatch.setattr(finished, 'load', load)
+  there = tmp_path / 'there.png'
+  Image.new('L', (8, 8)).save(there)
+  absent = [str(tmp_path / 'a.png'), str(tmp_path / ('b' * 300))]
+  assert predict.main([str(run), str(there), *absent]) == 2
+  # A long line is cut in its middle.
+  said = f'no such file or folder: {absent[0]}, {tmp_path / "bbb"}'
+  assert capsys.readouterr().err.startswith(said)
 
 
 def test_the_exported_file_is_torchs(run, images, tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ import csv
 import io
 import itertools
 import json
+import os
 import pathlib
 import sys
 from collections.abc import Iterator, Sequence
@@ -43,6 +44,9 @@ def main(parser: Parser) -> int:
   args = parser.parse_args()
   if args.out and args.out.suffix not in _FORMS:
     raise InputError(f'--out={args.out}', allowed=', '.join(_FORMS))
+  if missing := [str(path) for path in args.images if not os.path.exists(path)]:
+    some = ', '.join(missing[:_TOP]) + ', …' * (len(missing) > _TOP)
+    raise InputError(f'no such file or folder: {some}')
   keep_compiled()
   network = finished.load(args.run, args.run)
   description, ids, parts = network.description, [], []

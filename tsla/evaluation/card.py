@@ -9,7 +9,7 @@ from tsla.evaluation import calibration, selective
 
 
 def figures(own: calibration.Scores) -> dict[str, Any]:
-  """`accuracy`, `nll`, `brier`, `calibration`'s and `selective_risk`'s.
+  """`top1`, `nll`, `brier`, `calibration`'s and `selective_risk`'s.
 
   `NAME_by_image`, `[N]`, is what each image adds to a mean of that name.
   """
@@ -18,7 +18,7 @@ def figures(own: calibration.Scores) -> dict[str, Any]:
     'nll_by_image': own.nll,
     'brier_by_image': own.brier,
     'squared_error_by_image': calibration.squared_error_shares(own),
-    'accuracy': float(own.correct.mean()),
+    'top1': float(own.correct.mean()),
     'nll': float(own.nll.mean()),
     'brier': float(own.brier.mean()),
     **calibration.calibration(own),

@@ -17,12 +17,12 @@ from tsla.report import comparison, figures, summary
 from tsla.report.comparison import METRICS, NOTHING, SQUARED, Metric
 from tsla.report.results import Results, RunResult, Runs
 
-_FIGURES = (
+FIGURES = (
   Metric('temperature', 'Temperature', 1, 3),
   *(metric for metric in METRICS if metric.name in ('nll', 'brier')),
   Metric('ece', 'ECE (equal width), %', 100, 2),
   Metric('ece_equal_mass', 'ECE (equal mass), %', 100, 2),
-  SQUARED,
+  SQUARED._replace(label='Squared error, points²'),
   Metric('aurc', 'AURC, ‰', 1000, 2),
   Metric('augrc', 'AUGRC, ‰', 1000, 2),
   Metric('normalized_aurc', 'AURC (normalised logits), ‰', 1000, 2),
@@ -63,11 +63,11 @@ def _card(runs: Runs, pairs: Pairs, look: Key, base: Key) -> Iterator[Block]:
   ways = [w for w in _WAYS if all(f'{w}bins' in run.card for run in runs)]
   if len(ways) == 1:
     yield ParagraphBlock(_text('not_calibrated'))
-  count = sum(f'{way}{m.name}' in card for m in _FIGURES for way in ways)
-  header, rows = [''], [[metric.label] for metric in _FIGURES]
+  count = sum(f'{way}{m.name}' in card for m in FIGURES for way in ways)
+  header, rows = [''], [[metric.label] for metric in FIGURES]
   for way in ways:
     header += [_WAYS[way].capitalize(), *['Difference'] * bool(others)]
-    for metric, row in zip(_FIGURES, rows, strict=True):
+    for metric, row in zip(FIGURES, rows, strict=True):
       own = metric._replace(name=way + metric.name)
       cells = [comparison.mean_cell(own, runs)]
       if others:
