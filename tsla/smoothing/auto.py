@@ -165,8 +165,7 @@ def adaptive_smoothing(
     **extra: Any,
   ) -> tuple[optax.Updates, AutoState]:
     updates, moved = inner.update(updates, state.smoothing, params, **extra)
-    moved = moved._replace(theta=_decided(moved, state.memory))
-    return updates, state._replace(smoothing=moved)
+    return updates, state._replace(smoothing=_decided(moved, state.memory))
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -231,6 +230,7 @@ def observe(
   follows = number == len(rules)
   follows &= (count >= min_step) & jnp.isfinite(best)
   norm = seen.statistics.smoothed_grad_norm.value
+  best = jnp.clip(best, lowest, highest)
   memory = Memory(
     lowest_norm=jnp.fmin(before.lowest_norm, norm),
     lowest_loss=jnp.fmin(before.lowest_loss, seen.held_out_loss),
@@ -238,12 +238,10 @@ def observe(
     # Later counts are larger, so the first decision stands.
     drop_step=jnp.minimum(before.drop_step, jnp.where(decided, count, _NEVER)),
     follows=follows | before.follows,
-    followed=jnp.where(
-      follows, jnp.clip(best, lowest, highest), before.followed
-    ),
+    followed=jnp.where(follows, best, before.followed),
   )
-  scheduled = state.smoothing._replace(theta=theta_at(schedule, count))
-  moved = scheduled._replace(theta=_decided(scheduled, memory))
+  moved = state.smoothing._replace(theta=theta_at(schedule, count))
+  moved = _decided(moved, memory)
   state = AutoState(moved, memory, before, jnp.copy(count))
   return replace_states(opt_state, AutoState, lambda _: state)
 
@@ -274,9 +272,8 @@ def with_schedule(
 
   def move(node: Any) -> Any:
     if isinstance(node, AutoState):
-      moved = move(node.smoothing)
-      theta = _decided(moved, node.memory)
-      return node._replace(smoothing=moved._replace(theta=theta))
+      moved = _decided(move(node.smoothing), node.memory)
+      return node._replace(smoothing=moved)
     return node._replace(theta=theta_at(schedule, node.count))
 
   smoothing_state(opt_state)  # there is one
@@ -288,8 +285,9 @@ def auto_state(opt_state: optax.OptState) -> AutoState:
   return only_state(opt_state, AutoState, 'auto_two_stage transformation')
 
 
-def _decided(scheduled: LabelSmoothingState, memory: Memory) -> jax.Array:
-  """θ at a count, from that of the schedule."""
-  follows = memory.follows & (scheduled.theta != 0)
-  theta = jnp.where(follows, memory.followed, scheduled.theta)
-  return jnp.where(scheduled.count >= memory.drop_step, 0.0, theta)
+def _decided(own: LabelSmoothingState, memory: Memory) -> LabelSmoothingState:
+  """With θ as the observations say, in place of the schedule's."""
+  follows = memory.follows & (own.theta != 0)
+  theta = jnp.where(follows, memory.followed, own.theta)
+  theta = jnp.where(own.count >= memory.drop_step, 0.0, theta)
+  return own._replace(theta=theta)

@@ -389,9 +389,10 @@ def _floating(logits: ArrayLike) -> jax.Array:
   return z
 
 
-def wide(z: jax.Array) -> jax.typing.DTypeLike:
+def wide(z: Any) -> jnp.dtype:
   """The dtype of the sums."""
-  return z.dtype if z.dtype.itemsize == 8 else jnp.float32
+  with jax.numpy_dtype_promotion('standard'):  # where it is strict, too
+    return jnp.promote_types(z.dtype, jnp.float32)
 
 
 def leading(name: str, array: Any, shape: Shape, like: Shape) -> jax.Array:
@@ -405,9 +406,7 @@ def leading(name: str, array: Any, shape: Shape, like: Shape) -> jax.Array:
 def _last(name: str, array: Any, shape: Shape, least: int) -> jax.Array:
   """Broadcasts to the logits' shape what has its last axes, `least` or more."""
   starts = [shape[n:] for n in range(len(shape) - least, -1, -1)]
-  array = _checked(name, array, shape, starts)
-  more = range(len(shape) - array.ndim)
-  return jnp.broadcast_to(jnp.expand_dims(array, more), shape)
+  return jnp.broadcast_to(_checked(name, array, shape, starts), shape)
 
 
 def _checked(

@@ -36,8 +36,6 @@ from tsla.smoothing.reduction import allowed
 # (logits, labels, theta, y_hat=None, where=None) -> f32[...], as
 # `smoothed_cross_entropy`: one value an example, and no example sees another.
 Loss = Callable[..., jax.Array]
-# (z, labels, y_hat, kept) -> f32[...]: R of f32[..., K] logits that are finite.
-Penalty = Callable[..., jax.Array]
 # Below the highest logit; e to the power of it is 0 in float32 and float64.
 _FAR_BELOW = 1e4
 
@@ -116,7 +114,7 @@ class Method(NamedTuple):
   sorts: bool = False
 
 
-def penalised(penalty: Penalty) -> Loss:
+def penalised(penalty: Callable[..., jax.Array]) -> Loss:
   """The loss `CE(z, y) + θ·R(z, y, ŷ)` of a penalty R.
 
   It takes what `smoothed_cross_entropy` takes, and handles once for all what

@@ -93,7 +93,6 @@ def label_smoothing(
     return LabelSmoothingState(count, theta_at(schedule, count))
 
   def init_fn(params: optax.Params) -> LabelSmoothingState:
-    del params
     return state_at(jnp.zeros([], jnp.int32))
 
   def update_fn(
@@ -104,7 +103,6 @@ def label_smoothing(
     smoothing_updates: optax.Updates | None = None,
     **extra_args: Any,
   ) -> tuple[optax.Updates, LabelSmoothingState]:
-    del params
     name = 'smoothing_updates'
     if near := difflib.get_close_matches(name, extra_args, cutoff=0.75):
       raise TypeError(f'{near[0]} is not an argument of update: {name} is.')
@@ -204,13 +202,13 @@ def replace_states(
   def wrap(old: Any, new: Any) -> Any:
     return old.copy(new) if _is_variable(old) else new
 
-  def replace(node: Any) -> Any:
-    if not isinstance(node, kinds):
-      return node
-    return jax.tree.map(wrap, node, change(_arrays(node)), is_leaf=_is_variable)
-
   def found(node: Any) -> bool:
     return isinstance(node, kinds)
+
+  def replace(node: Any) -> Any:
+    if not found(node):
+      return node
+    return jax.tree.map(wrap, node, change(_arrays(node)), is_leaf=_is_variable)
 
   return jax.tree.map(replace, opt_state, is_leaf=found)
 

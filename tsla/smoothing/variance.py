@@ -58,6 +58,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from tsla.smoothing.estimates import GradientStatistics, Products, estimate
+from tsla.smoothing.losses import wide
 from tsla.smoothing.schedules import check_step
 
 
@@ -137,7 +138,7 @@ def init_means(params: Any) -> GradientMeans:
   """
 
   def zeros(leaf: Any) -> jax.Array:
-    return jnp.zeros(leaf.shape, _wide(leaf.dtype))
+    return jnp.zeros(leaf.shape, wide(leaf))
 
   g, c = (jax.tree.map(zeros, params) for _ in range(2))  # each may be donated
   return GradientMeans(jnp.zeros((), jnp.int32), g, c)
@@ -156,10 +157,8 @@ def update_means(means: GradientMeans, g: Any, h: Any) -> GradientMeans:
   def move(mean: jax.Array, new: jax.Array) -> jax.Array:
     return mean + (new - mean) / count.astype(mean.dtype)
 
-  g, c = _split(g, h)
-  return GradientMeans(
-    count, jax.tree.map(move, means.g, g), jax.tree.map(move, means.c, c)
-  )
+  g, c = jax.tree.map(move, means[1:], _split(g, h))
+  return GradientMeans(count, g, c)
 
 
 def products(
@@ -262,17 +261,9 @@ def statistics(
   return estimate((gg, gc, cc), rows, theta, batch_size, sampled, scale)
 
 
-def _wide(dtype: Any) -> Any:
-  with jax.numpy_dtype_promotion('standard'):
-    return jnp.promote_types(dtype, jnp.float32)
-
-
 def _split(g: Any, h: Any) -> tuple[Any, Any]:
   """Returns g and c = h − g, whose scalar products lose nothing to h ≈ g."""
-  g, h = (
-    jax.tree.map(lambda leaf: leaf.astype(_wide(leaf.dtype)), tree)
-    for tree in (g, h)
-  )
+  g, h = jax.tree.map(lambda leaf: leaf.astype(wide(leaf)), (g, h))
   return g, jax.tree.map(lambda h, g: h.reshape(g.shape) - g, h, g)
 
 
