@@ -134,10 +134,7 @@ def _label_powers(*logarithmic: Axis) -> None:
 def _draw_steps(
   axes: Axes, rows: Sequence[Iterations], method: str, count: str
 ) -> None:
-  """Steps against ε, a line for each δ; with the last average what is proved.
-
-  The label has the fitted exponents, such as ε⁻⁴·⁰² δ⁰·⁹⁸.
-  """
+  """Steps against ε, a line for each δ, and below an average what is proved."""
   fit = study.exponents(rows, method, count)
   powers = zip('εδ', fit.exponents, strict=False)
   law = ' '.join(name + f'{x:.2f}'.translate(_RAISED) for name, x in powers)

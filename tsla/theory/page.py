@@ -41,11 +41,10 @@ def write_page(folder: pathlib.Path, grid: Grid) -> pathlib.Path:
     caption = _text(f'{name}_figure', delta=delta, epsilon2=_EPSILON2)
     return FigureBlock(caption, shown)
 
+  known = {'toy': toy_problem, 'inverse_mu': 1 / toy_problem.MU}
   content = [
     blocks.HeadingBlock(_text('title'), 1),
-    _paragraph(
-      'problem', toy=toy_problem, grid=grid, inverse_mu=1 / toy_problem.MU
-    ),
+    _paragraph('problem', grid=grid, **known),
     blocks.CodeBlock('python -m tsla theory --out=DIR'),
     *_bounds(counts, [*levels, *thetas], curves),
     figure('example', figures.example(curves, _EPSILON2)),
