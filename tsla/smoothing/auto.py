@@ -6,20 +6,16 @@ and the one in force, if it has said so several times in a row, ends it. What
 was decided is part of the optimiser's state, beside θ, so it is saved with it:
 
   >>> import jax, optax, tsla
-  >>> auto = tsla.auto_two_stage(
-  ...   0.4, 'delta', min_step=2, max_step=100, patience=2
-  ... )
+  >>> auto = tsla.auto_two_stage(0.4, 'delta', min_step=2, max_step=100)
   >>> tx = optax.chain(auto.transformation, optax.sgd(0.1))
   >>> params = jnp.zeros(2)
   >>> opt_state = tx.init(params)
-  >>> def gradient_pair(key):  # ∇F = (3, 4), σ² = 2, h = 0: δ = 12.5
+  >>> def pair(key):  # ∇F = (3, 4), σ² = 2, h = 0: δ = 12.5
   ...   return jnp.array([3.0, 4.0]) + jax.random.normal(key, (2,)), params
   >>> keys = jax.random.split(jax.random.key(0), 100)
   >>> for step in range(4):
   ...   theta = tsla.current_theta(opt_state)
-  ...   found = tsla.gradient_statistics(
-  ...     gradient_pair, keys, theta, batch_size=1
-  ...   )
+  ...   found = tsla.gradient_statistics(pair, keys, theta, batch_size=1)
   ...   opt_state = auto.observe(opt_state, tsla.Observation(found))
   ...   print(f'theta {tsla.current_theta(opt_state):.1f}')
   ...   _, opt_state = tx.update(params, opt_state, params)
@@ -106,11 +102,6 @@ def auto_two_stage(
   Raises:
     ValueError: as `two_stage`; an unknown rule, steps out of order, or no
       integer where one must be.
-
-  Example:
-    >>> auto = auto_two_stage(0.4, 'mse', max_step=100)
-    >>> float(auto.transformation.init(jnp.zeros(2)).smoothing.theta) > 0
-    True
   """
   rule_number(rule or None, rules)  # there is one
   schedules.check_step('min_step', min_step, least=0)

@@ -7,11 +7,9 @@ with the update it belongs to, and being traced it recompiles nothing at the
 switch. `docs/library.md` has whole loops: a bare one, and those with flax's
 `TrainState` and `nnx.Optimizer`. Every state may be donated.
 
-For a loss that takes no soft labels, compute the gradients against y and
-against ŷ and let the transformation mix them, which is the same update because
-the gradient is linear in the label:
-
-  tx.update(grads, opt_state, params, smoothing_updates=smoothing_grads)
+For a loss that takes no soft labels, let the transformation mix the gradients
+against y and against ŷ, `tx.update(g, opt_state, params, smoothing_updates=h)`:
+the same update, because the gradient is linear in the label.
 
 Under `optax.MultiSteps` the two ways take different places. θ through the loss:
 inside, `MultiSteps(chain(label_smoothing(s), opt), k)`; θ stays constant while
