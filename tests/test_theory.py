@@ -52,7 +52,8 @@ def test_sgd_takes_the_longer_of_two_times(problem, epsilon):
   plan = bounds.sgd(problem, epsilon)
   assert plan.steps == plan.steps_two == math.ceil(expected - 1e-6)
   assert plan.theta == 0
-  assert plan.level <= epsilon**2 * (1 + 1e-9)
+  level = 2 * gap / (plan.step_two * plan.steps) + plan.step_two * L * sigma2
+  assert level <= epsilon**2 * (1 + 1e-9)
 
 
 @pytest.mark.parametrize(('problem', 'epsilon'), EACH)
@@ -61,11 +62,11 @@ def test_lsr_never_comes_below_its_level(problem, epsilon):
   plan = bounds.lsr(problem, epsilon)
   if epsilon**2 <= mse:
     assert plan.steps == math.inf
-    np.testing.assert_allclose(plan.level, mse)
     return
   expected = 2 * problem.L * problem.F0 / (epsilon**2 - mse)
   assert plan.steps == math.ceil(expected - 1e-6)
-  assert plan.level <= epsilon**2 * (1 + 1e-9)
+  level = 2 * problem.F0 / (plan.step_one * plan.steps) + mse
+  assert level <= epsilon**2 * (1 + 1e-9)
 
 
 @pytest.mark.parametrize(('problem', 'epsilon'), EACH)
@@ -83,7 +84,8 @@ def test_tsla_follows_the_recursion_of_the_gap(problem, epsilon):
   assert plan.step_two == pytest.approx(step_two)
   assert plan.steps_two == pytest.approx(4 * gap / step_two / epsilon**2, abs=1)
   assert plan.steps == plan.steps_one + plan.steps_two
-  assert plan.level <= epsilon**2 * (1 + 1e-9)
+  level = 2 * gap / (step_two * plan.steps_two) + step_two * L * sigma2
+  assert level <= epsilon**2 * (1 + 1e-9)
 
 
 def test_the_orders_are_those_of_the_paper():
@@ -240,7 +242,7 @@ def test_a_run_without_noise_is_gradient_descent_in_two_stages():
   # e and the noise of d are 1e-4; the bias of d is 1.
   noise = Noise(sigma2=1e-8, delta=1e8, bias_share=1.0)
   record = toy_problem.run(
-    Plan(0.25, 0.1, 0.02, 5, 0, 0.0), noise, steps=9, trajectories=3
+    Plan(0.25, 0.1, 0.02, 5, 0), noise, steps=9, trajectories=3
   )
   w, gradients, gaps = 3.0, [], []
   for t in range(9):
@@ -258,7 +260,7 @@ def test_a_run_without_noise_is_gradient_descent_in_two_stages():
 
 def test_chunks_go_on_where_the_last_one_ended():
   """Against NumPy's steps: the border is at 1,024, the drop at 1,500."""
-  plan, bias = Plan(0.5, 5e-4, 2e-3, 1500, 0, 0.0), 0.25
+  plan, bias = Plan(0.5, 5e-4, 2e-3, 1500, 0), 0.25
   silent = Noise(sigma2=1e-12, delta=1e12 * bias**2, bias_share=1.0)
   options = {'steps': 2048, 'trajectories': 4}
   record = toy_problem.run(plan, silent, **options)
@@ -278,7 +280,7 @@ def test_chunks_go_on_where_the_last_one_ended():
 
   # Long after the start only the errors tell where w is: those of each chunk
   # and seed are its own.
-  plan, noise = Plan(0.5, 0.02, 0.02, 2048, 0, 0.0), Noise(1, 0.5)
+  plan, noise = Plan(0.5, 0.02, 0.02, 2048, 0), Noise(1, 0.5)
   one, two = (toy_problem.run(plan, noise, **options, seed=s) for s in (0, 1))
   ends = [run.gradient2[1000:1024] for run in (one, two)]
   ends.append(one.gradient2[2024:])

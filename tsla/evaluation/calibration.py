@@ -98,10 +98,9 @@ def calibration(scores: Scores, num_bins: int = NUM_BINS) -> dict[str, Any]:
     np.array([np.bincount(place, values, num_bins) for values in sums])
     for place in places
   )
-  gaps = mass[1] - mass[2]
   return {
     'ece': float(np.abs(width[1] - width[2]).sum() / len(correct)),
-    'ece_equal_mass': float(np.abs(gaps).sum() / len(correct)),
+    'ece_equal_mass': float(np.abs(mass[1] - mass[2]).sum() / len(correct)),
     'squared_error': float(squared_error_shares(scores, num_bins).mean()),
     'bins': width,
   }

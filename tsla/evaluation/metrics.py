@@ -72,9 +72,6 @@ def batch_sums(
       would be weights, make `nll` NaN where they are traced.
     own: metrics of one's own, summed beside these.
 
-  Returns:
-    The sums over the examples with a true mask.
-
   Raises:
     ValueError: a mask of another shape, or that holds a weight; a metric of
       one's own that is called as one of these.
@@ -163,8 +160,7 @@ def finalize(sums: EvalSums) -> dict[str, float]:
     0.5
 
   Reference:
-    Guo et al., On calibration of modern neural networks, arXiv 1706.04599,
-    equation 3.
+    Guo et al., arXiv 1706.04599, equation 3.
   """
   batches = tuple(range(np.ndim(sums.count)))
   host = jax.tree.map(lambda x: np.asarray(x, np.float64).sum(batches), sums)

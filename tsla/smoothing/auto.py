@@ -6,20 +6,16 @@ and the one in force, if it has said so several times in a row, ends it. What
 was decided is part of the optimiser's state, beside θ, so it is saved with it:
 
   >>> import jax, optax, tsla
-  >>> auto = tsla.auto_two_stage(
-  ...   0.4, 'delta', min_step=2, max_step=100, patience=2
-  ... )
+  >>> auto = tsla.auto_two_stage(0.4, 'delta', min_step=2, max_step=100)
   >>> tx = optax.chain(auto.transformation, optax.sgd(0.1))
   >>> params = jnp.zeros(2)
   >>> opt_state = tx.init(params)
-  >>> def gradient_pair(key):  # ∇F = (3, 4), σ² = 2, h = 0: δ = 12.5
+  >>> def pair(key):  # ∇F = (3, 4), σ² = 2, h = 0: δ = 12.5
   ...   return jnp.array([3.0, 4.0]) + jax.random.normal(key, (2,)), params
   >>> keys = jax.random.split(jax.random.key(0), 100)
   >>> for step in range(4):
   ...   theta = tsla.current_theta(opt_state)
-  ...   found = tsla.gradient_statistics(
-  ...     gradient_pair, keys, theta, batch_size=1
-  ...   )
+  ...   found = tsla.gradient_statistics(pair, keys, theta, batch_size=1)
   ...   opt_state = auto.observe(opt_state, tsla.Observation(found))
   ...   print(f'theta {tsla.current_theta(opt_state):.1f}')
   ...   _, opt_state = tx.update(params, opt_state, params)
@@ -106,11 +102,6 @@ def auto_two_stage(
   Raises:
     ValueError: as `two_stage`; an unknown rule, steps out of order, or no
       integer where one must be.
-
-  Example:
-    >>> auto = auto_two_stage(0.4, 'mse', max_step=100)
-    >>> float(auto.transformation.init(jnp.zeros(2)).smoothing.theta) > 0
-    True
   """
   rule_number(rule or None, rules)  # there is one
   schedules.check_step('min_step', min_step, least=0)
@@ -165,8 +156,7 @@ def adaptive_smoothing(
     **extra: Any,
   ) -> tuple[optax.Updates, AutoState]:
     updates, moved = inner.update(updates, state.smoothing, params, **extra)
-    moved = moved._replace(theta=_decided(moved, state.memory))
-    return updates, state._replace(smoothing=moved)
+    return updates, state._replace(smoothing=_decided(moved, state.memory))
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -231,6 +221,7 @@ def observe(
   follows = number == len(rules)
   follows &= (count >= min_step) & jnp.isfinite(best)
   norm = seen.statistics.smoothed_grad_norm.value
+  best = jnp.clip(best, lowest, highest)
   memory = Memory(
     lowest_norm=jnp.fmin(before.lowest_norm, norm),
     lowest_loss=jnp.fmin(before.lowest_loss, seen.held_out_loss),
@@ -238,12 +229,10 @@ def observe(
     # Later counts are larger, so the first decision stands.
     drop_step=jnp.minimum(before.drop_step, jnp.where(decided, count, _NEVER)),
     follows=follows | before.follows,
-    followed=jnp.where(
-      follows, jnp.clip(best, lowest, highest), before.followed
-    ),
+    followed=jnp.where(follows, best, before.followed),
   )
-  scheduled = state.smoothing._replace(theta=theta_at(schedule, count))
-  moved = scheduled._replace(theta=_decided(scheduled, memory))
+  moved = state.smoothing._replace(theta=theta_at(schedule, count))
+  moved = _decided(moved, memory)
   state = AutoState(moved, memory, before, jnp.copy(count))
   return replace_states(opt_state, AutoState, lambda _: state)
 
@@ -274,9 +263,8 @@ def with_schedule(
 
   def move(node: Any) -> Any:
     if isinstance(node, AutoState):
-      moved = move(node.smoothing)
-      theta = _decided(moved, node.memory)
-      return node._replace(smoothing=moved._replace(theta=theta))
+      moved = _decided(move(node.smoothing), node.memory)
+      return node._replace(smoothing=moved)
     return node._replace(theta=theta_at(schedule, node.count))
 
   smoothing_state(opt_state)  # there is one
@@ -288,8 +276,9 @@ def auto_state(opt_state: optax.OptState) -> AutoState:
   return only_state(opt_state, AutoState, 'auto_two_stage transformation')
 
 
-def _decided(scheduled: LabelSmoothingState, memory: Memory) -> jax.Array:
-  """θ at a count, from that of the schedule."""
-  follows = memory.follows & (scheduled.theta != 0)
-  theta = jnp.where(follows, memory.followed, scheduled.theta)
-  return jnp.where(scheduled.count >= memory.drop_step, 0.0, theta)
+def _decided(own: LabelSmoothingState, memory: Memory) -> LabelSmoothingState:
+  """With θ as the observations say, in place of the schedule's."""
+  follows = memory.follows & (own.theta != 0)
+  theta = jnp.where(follows, memory.followed, own.theta)
+  theta = jnp.where(own.count >= memory.drop_step, 0.0, theta)
+  return own._replace(theta=theta)

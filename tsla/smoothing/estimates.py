@@ -85,13 +85,10 @@ def estimate(
 ) -> GradientStatistics:
   """Every quantity with its error: the jackknife's, or `_ratio`'s.
 
-  The bias of order 1/m is taken off δ and m(θ)/σ²; off the θs it is not, and
-  roots of squares that are close to 0 that would make worse.
-
-  `means` are ⟨ḡ, ḡ⟩, ⟨ḡ, c̄⟩ and ⟨c̄, c̄⟩; `rows` are f32[m] each, m >= 3.
-  `sampled`, the part of a finite population that the mini-batches are, shortens
-  the error of their mean by √(1 − sampled); 0 if independent. `scale` is a
-  factor on every variance, for mini-batches of another size.
+  The bias of order 1/m is taken off δ and m(θ)/σ² alone: roots of squares that
+  are close to 0 that would make worse. `means` are ⟨ḡ, ḡ⟩, ⟨ḡ, c̄⟩ and ⟨c̄, c̄⟩;
+  `sampled` is the part of a finite population that the mini-batches are, 0 if
+  independent; `scale` a factor on every variance, for another batch size.
 
   Reference:
     Efron, Stein: The jackknife estimate of variance, Ann. Stat. 9 (1981).

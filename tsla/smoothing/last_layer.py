@@ -94,9 +94,7 @@ def last_layer_statistics(
     return tuple(x.reshape(len(x), -1, x.shape[-1]) for x in three)
 
   def first_pass(means: Any, batch: Any) -> tuple[Any, None]:
-    features, r, r_hat = outer_products(batch)
-    rows = features.reshape(-1, features.shape[-1])
-    columns = (x.reshape(-1, x.shape[-1]) for x in (r, r_hat))
+    rows, *columns = (x.reshape(-1, x.shape[-1]) for x in outer_products(batch))
     pair = tuple(_matmul(rows.T, x) / len(rows) for x in columns)
     if axis_name is not None:
       pair = jax.lax.pmean(pair, axis_name)

@@ -23,11 +23,10 @@ Logits of sequences are f32[B, T, K]. θ and `where` may lack last axes of
 language model predicts the next token, so its labels are shifted by one:
 
   >>> tokens = jnp.array([[5, 3, 7, 1, 0, 0], [2, 8, 6, 4, 9, 1]])  # 0 pads
-  >>> def model(tokens):  # f32[B, T, K]: says nothing yet
-  ...   return jnp.zeros((*tokens.shape, 10))
   >>> inputs, labels = tokens[:, :-1], tokens[:, 1:]
   >>> where = labels != 0
-  >>> loss = smoothed_cross_entropy(model(inputs), labels, 0.1, where=where)
+  >>> logits = jnp.zeros((*inputs.shape, 10))  # of a model, untrained
+  >>> loss = smoothed_cross_entropy(logits, labels, 0.1, where=where)
   >>> print(f'{loss.sum() / where.sum():.3f} nats a token, ln 10 = 2.303')
   2.303 nats a token, ln 10 = 2.303
 
@@ -94,7 +93,6 @@ def smoothed_cross_entropy(
     >>> loss = smoothed_cross_entropy(logits, labels, 0.1, where=where)
     >>> [round(float(l), 4) for l in loss]
     [0.3729, 0.0]
-    >>> mean = loss.sum() / where.sum()
 
   Reference:
     arXiv:2006.11653, LSR.
@@ -222,8 +220,7 @@ def smoothed_sigmoid_cross_entropy(
   if where is not None:
     keep = leading('where', where, shape, shape).astype(bool)
     z, t, theta, y_hat = (jnp.where(keep, x, 0) for x in (z, t, theta, y_hat))
-  z = z.astype(dtype)
-  y_hat = y_hat.astype(dtype)
+  z, y_hat = z.astype(dtype), y_hat.astype(dtype)
   valid = (t >= 0) & (t <= 1) if soft else (t == 0) | (t == 1)
   t = jnp.where(valid, t, jnp.nan)
   t = (1 - theta) * t + theta * y_hat
@@ -389,9 +386,10 @@ def _floating(logits: ArrayLike) -> jax.Array:
   return z
 
 
-def wide(z: jax.Array) -> jax.typing.DTypeLike:
+def wide(z: Any) -> jnp.dtype:
   """The dtype of the sums."""
-  return z.dtype if z.dtype.itemsize == 8 else jnp.float32
+  with jax.numpy_dtype_promotion('standard'):  # where it is strict, too
+    return jnp.promote_types(z.dtype, jnp.float32)
 
 
 def leading(name: str, array: Any, shape: Shape, like: Shape) -> jax.Array:
@@ -405,9 +403,7 @@ def leading(name: str, array: Any, shape: Shape, like: Shape) -> jax.Array:
 def _last(name: str, array: Any, shape: Shape, least: int) -> jax.Array:
   """Broadcasts to the logits' shape what has its last axes, `least` or more."""
   starts = [shape[n:] for n in range(len(shape) - least, -1, -1)]
-  array = _checked(name, array, shape, starts)
-  more = range(len(shape) - array.ndim)
-  return jnp.broadcast_to(jnp.expand_dims(array, more), shape)
+  return jnp.broadcast_to(_checked(name, array, shape, starts), shape)
 
 
 def _checked(

@@ -8,19 +8,7 @@ so every method has two stages, shares trunks, and can be measured: the gradient
 of an update is `g + θ·∇R`, whose error `tsla.smoothing.variance` estimates.
 `penalised` makes the loss of an R; label smoothing, whose R is
 `CE(z, ŷ) − CE(z, y)`, has a fused one, `smoothed_cross_entropy`.
-
-A method of one's own, that suppresses the soft maximum of the logits:
-
-  >>> import tsla
-  >>> def soft_max_suppression(temperature: float = 1.0) -> tsla.Method:
-  ...   def penalty(z, labels, y_hat, kept):
-  ...     soft = temperature * jax.nn.logsumexp(z / temperature, axis=-1)
-  ...     return soft - z.mean(-1, where=kept)
-  ...   return tsla.Method(tsla.penalised(penalty))
-  >>> loss = soft_max_suppression().loss
-  >>> logits, labels = jnp.array([[2.0, 0.0, 0.0]]), jnp.array([0])
-  >>> [round(float(loss(logits, labels, theta)[0]), 4) for theta in (0.0, 0.1)]
-  [0.2395, 0.3968]
+`docs/extending.md` has a method of one's own.
 """
 
 from collections.abc import Callable
@@ -36,8 +24,6 @@ from tsla.smoothing.reduction import allowed
 # (logits, labels, theta, y_hat=None, where=None) -> f32[...], as
 # `smoothed_cross_entropy`: one value an example, and no example sees another.
 Loss = Callable[..., jax.Array]
-# (z, labels, y_hat, kept) -> f32[...]: R of f32[..., K] logits that are finite.
-Penalty = Callable[..., jax.Array]
 # Below the highest logit; e to the power of it is 0 in float32 and float64.
 _FAR_BELOW = 1e4
 
@@ -103,9 +89,9 @@ class Method(NamedTuple):
       a CPU where they are many: a run says so.
 
   Example:
-    >>> import tsla
-    >>> Method(tsla.smoothed_cross_entropy, mixture=True, highest=1.0).lowest
-    0.0
+    >>> method = Method(penalised(lambda z, *_: z.max(-1) - z.mean(-1)))
+    >>> float(method.loss(jnp.array([[2.0, 0.0]]), jnp.array([0]), 0.1)[0])
+    0.226928...
   """
 
   loss: Loss
@@ -116,7 +102,7 @@ class Method(NamedTuple):
   sorts: bool = False
 
 
-def penalised(penalty: Penalty) -> Loss:
+def penalised(penalty: Callable[..., jax.Array]) -> Loss:
   """The loss `CE(z, y) + θ·R(z, y, ŷ)` of a penalty R.
 
   It takes what `smoothed_cross_entropy` takes, and handles once for all what

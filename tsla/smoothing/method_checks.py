@@ -46,13 +46,7 @@ class _Case(NamedTuple):
 
 
 def examine(method: Method) -> Iterator[Finding]:
-  """Tries each promise; what the method raises is a finding too.
-
-  Example:
-    >>> from tsla.smoothing.methods import METHODS
-    >>> next(examine(METHODS['max_suppression']()))
-    Finding(name='The gradient is the slope of the value', wrong='')
-  """
+  """Tries each promise; what the method raises is a finding too."""
   loss = _measured(method.loss)
   for dtype, at_most, checks in _LOSS + _TARGET * bool(method.target):
     for check in checks:

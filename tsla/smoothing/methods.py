@@ -202,11 +202,7 @@ def online() -> Method:
 
 
 def class_means(task: Task) -> Target:
-  """The target of `online`, with the state `ClassMeans`.
-
-  Raises:
-    ValueError: so many classes that their means take more than a gigabyte.
-  """
+  """The target of `online`, with the state `ClassMeans`: at most a gigabyte."""
   k = task.num_classes
   if 8 * k**2 > _MOST_BYTES:
     raise ValueError(
@@ -216,31 +212,22 @@ def class_means(task: Task) -> Target:
   def update(state: ClassMeans, seen: Seen) -> ClassMeans:
     right = seen.logits.argmax(-1) == seen.labels
     picked = jax.nn.one_hot(seen.labels, k) * right[:, None]
+    p = jax.nn.softmax(seen.logits)
     # Not a scatter, whose sums an accelerator adds up in any order.
-    sums = jnp.matmul(
-      picked.T,
-      jax.nn.softmax(seen.logits),
-      precision=jax.lax.Precision.HIGHEST,
-    )
+    sums = jnp.matmul(picked.T, p, precision=jax.lax.Precision.HIGHEST)
     counts = picked.sum(0).astype(jnp.int32)
     return ClassMeans(state.y_hat, state.sums + sums, state.counts + counts)
 
   def end_epoch(state: ClassMeans) -> ClassMeans:
     counts = state.counts[:, None]
     means = state.sums / jnp.maximum(counts, 1)
-    return ClassMeans(
-      jnp.where(counts > 0, means, 1 / k),
-      jnp.zeros_like(state.sums),
-      jnp.zeros_like(state.counts),
-    )
+    y_hat = jnp.where(counts > 0, means, 1 / k)
+    return jax.tree.map(jnp.zeros_like, state)._replace(y_hat=y_hat)
 
+  none = jnp.zeros((k, k), jnp.float32), jnp.zeros(k, jnp.int32)
   return Target(
     y_hat=lambda arrays, state, seen: state.y_hat[seen.labels],
-    state=ClassMeans(
-      jnp.full((k, k), 1 / k, jnp.float32),
-      jnp.zeros((k, k), jnp.float32),
-      jnp.zeros((k,), jnp.int32),
-    ),
+    state=ClassMeans(jnp.full((k, k), 1 / k, jnp.float32), *none),
     update=update,
     end_epoch=end_epoch,
   )

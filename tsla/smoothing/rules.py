@@ -43,13 +43,11 @@ class Memory(NamedTuple):
 
 def delta(seen: Observation, memory: Memory) -> jax.Array:
   """δ > 1: the smoothing label's gradient errs more than the true one's."""
-  del memory
   return seen.statistics.delta.value > 1
 
 
 def mse(seen: Observation, memory: Memory) -> jax.Array:
   """m(θ) > σ²: the smoothed gradient errs more than the plain one."""
-  del memory
   return seen.statistics.mse_ratio.value > 1
 
 
@@ -73,12 +71,7 @@ def plateau(seen: Observation, memory: Memory) -> jax.Array:
 # (what is seen, what was seen before) -> bool[]
 Rule = Callable[[Observation, Memory], jax.Array]
 # NaN fires none.
-RULES: dict[str, Rule] = {
-  'delta': delta,
-  'mse': mse,
-  'floor': floor,
-  'plateau': plateau,
-}
+RULES = {rule.__name__: rule for rule in (delta, mse, floor, plateau)}
 # In force in place of a rule: θ = θ* from one observation to the next.
 OPTIMAL = 'optimal'
 NAMES = (*RULES, OPTIMAL)

@@ -3,8 +3,7 @@
 Every function here returns an optax schedule, `count -> f32[]`, and any other
 optax schedule serves in its place; a `Method` says which θ make sense. `count`
 is the number of updates done before this one, so the first gradient is taken at
-count 0.
-Boundaries are in updates; epochs become updates before they get here.
+count 0. Boundaries are in updates.
 """
 
 from __future__ import annotations

@@ -91,8 +91,7 @@ def class_similarity(vectors: ArrayLike) -> jax.Array:
   v = v / np.where(length == 0, 1, length)
   cosines = np.maximum(v @ v.T, 0)
   np.fill_diagonal(cosines, 1)
-  rows = cosines / cosines.sum(1, keepdims=True)
-  return jnp.asarray(rows, jnp.float32)
+  return jnp.asarray(cosines / cosines.sum(1, keepdims=True), jnp.float32)
 
 
 def teacher(logits: ArrayLike, temperature: ArrayLike = 1.0) -> jax.Array:

@@ -7,11 +7,9 @@ with the update it belongs to, and being traced it recompiles nothing at the
 switch. `docs/library.md` has whole loops: a bare one, and those with flax's
 `TrainState` and `nnx.Optimizer`. Every state may be donated.
 
-For a loss that takes no soft labels, compute the gradients against y and
-against ŷ and let the transformation mix them, which is the same update because
-the gradient is linear in the label:
-
-  tx.update(grads, opt_state, params, smoothing_updates=smoothing_grads)
+For a loss that takes no soft labels, let the transformation mix the gradients
+against y and against ŷ, `tx.update(g, opt_state, params, smoothing_updates=h)`:
+the same update, because the gradient is linear in the label.
 
 Under `optax.MultiSteps` the two ways take different places. θ through the loss:
 inside, `MultiSteps(chain(label_smoothing(s), opt), k)`; θ stays constant while
@@ -93,7 +91,6 @@ def label_smoothing(
     return LabelSmoothingState(count, theta_at(schedule, count))
 
   def init_fn(params: optax.Params) -> LabelSmoothingState:
-    del params
     return state_at(jnp.zeros([], jnp.int32))
 
   def update_fn(
@@ -104,7 +101,6 @@ def label_smoothing(
     smoothing_updates: optax.Updates | None = None,
     **extra_args: Any,
   ) -> tuple[optax.Updates, LabelSmoothingState]:
-    del params
     name = 'smoothing_updates'
     if near := difflib.get_close_matches(name, extra_args, cutoff=0.75):
       raise TypeError(f'{near[0]} is not an argument of update: {name} is.')
@@ -204,13 +200,13 @@ def replace_states(
   def wrap(old: Any, new: Any) -> Any:
     return old.copy(new) if _is_variable(old) else new
 
-  def replace(node: Any) -> Any:
-    if not isinstance(node, kinds):
-      return node
-    return jax.tree.map(wrap, node, change(_arrays(node)), is_leaf=_is_variable)
-
   def found(node: Any) -> bool:
     return isinstance(node, kinds)
+
+  def replace(node: Any) -> Any:
+    if not found(node):
+      return node
+    return jax.tree.map(wrap, node, change(_arrays(node)), is_leaf=_is_variable)
 
   return jax.tree.map(replace, opt_state, is_leaf=found)
 

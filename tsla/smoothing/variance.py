@@ -41,10 +41,6 @@ second evaluation of the gradients.
 
 Where devices share a mini-batch, g and h are the gradients averaged over them
 (`jax.lax.pmean`), and every device finds the same.
-
-Reference:
-  Xu, Xu, Qian, Li, Jin: Towards Understanding Label Smoothing,
-  arXiv:2006.11653: δ and θ = 1/(1+δ).
 """
 
 from __future__ import annotations
@@ -58,6 +54,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from tsla.smoothing.estimates import GradientStatistics, Products, estimate
+from tsla.smoothing.losses import wide
 from tsla.smoothing.schedules import check_step
 
 
@@ -65,7 +62,7 @@ class GradientMeans(NamedTuple):
   """Running means of the gradients, the state of the first pass."""
 
   count: jax.Array  # type: ignore[assignment]  # i32[], mini-batches so far
-  g: Any  # ḡ, like the parameters
+  g: Any  # ḡ, like the parameters, in float32 or wider
   c: Any  # c̄, the mean of c = h − g
 
 
@@ -80,8 +77,7 @@ def gradient_statistics(
 ) -> GradientStatistics:
   """Measures the gradient's error over m mini-batches, at fixed weights.
 
-  Both passes of this module in two scans; a few gradients are held at a time. A
-  value and a standard error each is what it returns.
+  Both passes of this module in two scans; a few gradients are held at a time.
 
   Args:
     gradient_pair: from a mini-batch to `(g, h)`, two pytrees of one structure:
@@ -108,12 +104,10 @@ def gradient_statistics(
     13.3 +- 0.5
 
   Reference:
-    arXiv:2006.11653: δ, here ‖∇F‖²/σ² = 12.5.
+    arXiv:2006.11653: δ, here ‖∇F‖²/σ² = 12.5, and θ = 1/(1+δ).
   """
 
-  def first_pass(
-    means: GradientMeans, batch: Any
-  ) -> tuple[GradientMeans, None]:
+  def first_pass(means: Any, batch: Any) -> tuple[GradientMeans, None]:
     return update_means(means, *gradient_pair(batch)), None
 
   def second_pass(before: Any, batch: Any) -> tuple[Any, Products]:
@@ -130,36 +124,24 @@ def gradient_statistics(
 
 
 def init_means(params: Any) -> GradientMeans:
-  """The means of no mini-batch yet, in float32 or wider.
-
-  Args:
-    params: a pytree of arrays, or of their shapes and dtypes.
-  """
+  """The means of no mini-batch yet, for arrays or their shapes and dtypes."""
 
   def zeros(leaf: Any) -> jax.Array:
-    return jnp.zeros(leaf.shape, _wide(leaf.dtype))
+    return jnp.zeros(leaf.shape, wide(leaf))
 
   g, c = (jax.tree.map(zeros, params) for _ in range(2))  # each may be donated
   return GradientMeans(jnp.zeros((), jnp.int32), g, c)
 
 
 def update_means(means: GradientMeans, g: Any, h: Any) -> GradientMeans:
-  """First pass: takes one mini-batch into the means.
-
-  Args:
-    means: of the mini-batches before.
-    g: the gradient against y.
-    h: the gradient against ŷ, on the same mini-batch.
-  """
+  """First pass: takes a mini-batch's gradients against y and ŷ into means."""
   count = means.count + 1
 
   def move(mean: jax.Array, new: jax.Array) -> jax.Array:
     return mean + (new - mean) / count.astype(mean.dtype)
 
-  g, c = _split(g, h)
-  return GradientMeans(
-    count, jax.tree.map(move, means.g, g), jax.tree.map(move, means.c, c)
-  )
+  g, c = jax.tree.map(move, means[1:], _split(g, h))
+  return GradientMeans(count, g, c)
 
 
 def products(
@@ -262,17 +244,9 @@ def statistics(
   return estimate((gg, gc, cc), rows, theta, batch_size, sampled, scale)
 
 
-def _wide(dtype: Any) -> Any:
-  with jax.numpy_dtype_promotion('standard'):
-    return jnp.promote_types(dtype, jnp.float32)
-
-
 def _split(g: Any, h: Any) -> tuple[Any, Any]:
   """Returns g and c = h − g, whose scalar products lose nothing to h ≈ g."""
-  g, h = (
-    jax.tree.map(lambda leaf: leaf.astype(_wide(leaf.dtype)), tree)
-    for tree in (g, h)
-  )
+  g, h = jax.tree.map(lambda leaf: leaf.astype(wide(leaf)), (g, h))
   return g, jax.tree.map(lambda h, g: h.reshape(g.shape) - g, h, g)
 
 

@@ -22,9 +22,7 @@ not lower m: label smoothing kept on stops at a level of its own. Where
 "ε-stationary" is E‖∇F‖² ≤ ε².
 
 Reference:
-  Xu, Xu, Qian, Li, Jin: Towards Understanding Label Smoothing,
-  arXiv:2006.11653. The bounds here are derived anew; their constants are not
-  the paper's.
+  arXiv:2006.11653. The bounds here are derived anew, with other constants.
 """
 
 import math
@@ -55,7 +53,6 @@ class Plan(NamedTuple):
   step_two: float
   steps_one: float
   steps_two: float
-  level: float  # the proved E‖∇F‖², over the last stage's iterates
 
   @property
   def steps(self) -> float:
@@ -67,13 +64,6 @@ def mean_square_error(problem: Problem, theta: float) -> float:
   """m(θ), the mean square error of the smoothed gradient.
 
   Without ρ the result is the bound by convexity, which holds whatever ρ is.
-
-  Example:
-    >>> problem = Problem(L=8, mu=1 / 32, sigma2=1, delta=0.25, F0=9)
-    >>> round(mean_square_error(problem, 0.8), 6)  # 2δσ²/(1+δ)
-    0.4
-    >>> round(mean_square_error(problem._replace(rho=0), 0.8), 6)  # δσ²/(1+δ)
-    0.2
   """
   hard, smooth = problem.sigma2, problem.delta * problem.sigma2
   if problem.rho is None:
@@ -88,13 +78,7 @@ def theta_paper(problem: Problem) -> float:
 
 
 def theta_star(problem: Problem) -> float:
-  """The minimiser of m(θ) in [0, 1], for a known ρ.
-
-  Example:
-    >>> problem = Problem(L=8, mu=1 / 32, sigma2=1, delta=2, F0=9, rho=0.9)
-    >>> round(theta_star(problem), 3), round(theta_paper(problem), 3)
-    (0.083, 0.333)
-  """
+  """The minimiser of m(θ) in [0, 1], for a known ρ."""
   distance = (1 + problem.delta) * problem.sigma2 - 2 * problem.rho
   if distance <= 0:  # E‖d − e‖² = 0: every θ is the same
     return 0.0
@@ -104,10 +88,7 @@ def theta_star(problem: Problem) -> float:
 def average_level(
   gap: float, step_size: float, steps: float, error: float
 ) -> float:
-  """Bound on E‖∇F‖² averaged over w_0 … w_{T−1}, for η ≤ 1/L and T ≥ 1.
-
-  `gap` is F(w_0) − F*; `error` is m(θ), or ηLσ² for gradients without bias.
-  """
+  """Bound on the average E‖∇F‖²; `error` is m(θ), or ηLσ² without bias."""
   return 2 * gap / (step_size * steps) + error
 
 
@@ -123,15 +104,10 @@ def sgd(problem: Problem, epsilon: float) -> Plan:
   """The baseline: `η = min(1/L, ε²/(2Lσ²))`, `T = 4·F₀/(ηε²)`.
 
   So both terms of the bound are ε²/2 at the most, and T is of order 1/ε⁴.
-
-  Example:
-    >>> problem = Problem(L=8, mu=1 / 32, sigma2=1, delta=0.25, F0=9)
-    >>> sgd(problem, 0.5).steps
-    9216
   """
   _checked(problem, epsilon, 0.0)
-  step_size, steps, level = _unsmoothed(problem, problem.F0, epsilon)
-  return Plan(0.0, step_size, step_size, 0, steps, level)
+  step_size, steps = _unsmoothed(problem, problem.F0, epsilon)
+  return Plan(0.0, step_size, step_size, 0, steps)
 
 
 def lsr(problem: Problem, epsilon: float, theta: float | None = None) -> Plan:
@@ -139,19 +115,13 @@ def lsr(problem: Problem, epsilon: float, theta: float | None = None) -> Plan:
 
   Above its own level m(θ) it needs O(1/ε²) steps; below, no T is enough.
   Without θ the paper's is used.
-
-  Example:
-    >>> problem = Problem(L=8, mu=1 / 32, sigma2=1, delta=0.25, F0=9)
-    >>> lsr(problem, 0.7).steps, lsr(problem, 0.5).steps
-    (1600, inf)
   """
   theta = _checked(problem, epsilon, theta)
   mse = mean_square_error(problem, theta)
-  if epsilon**2 <= mse:
-    return Plan(theta, 1 / problem.L, 0.0, math.inf, 0, mse)
-  steps = _ceil(2 * problem.L * problem.F0 / (epsilon**2 - mse))
-  level = average_level(problem.F0, 1 / problem.L, steps, mse)
-  return Plan(theta, 1 / problem.L, 0.0, steps, 0, level)
+  steps = math.inf
+  if epsilon**2 > mse:
+    steps = _ceil(2 * problem.L * problem.F0 / (epsilon**2 - mse))
+  return Plan(theta, 1 / problem.L, 0.0, steps, 0)
 
 
 def tsla(problem: Problem, epsilon: float, theta: float | None = None) -> Plan:
@@ -159,23 +129,16 @@ def tsla(problem: Problem, epsilon: float, theta: float | None = None) -> Plan:
 
   Stage one, `η₁ = 1/L`: until the start's share of the gap is down to the
   error's, `qᵀ¹F₀ ≤ m/(2μ)`, which takes `T₁ = O((L/μ)·log(2μF₀/m))` steps (or
-  to ε²/(2μ), should m be smaller).
-  Stage two starts from a gap of m/μ at the most instead of F₀:
-  `T₂ = 4·gap/(η₂ε²)` of order `δσ⁴L/(με⁴)`.
+  to ε²/(2μ), should m be smaller). Stage two starts from a gap of m/μ at the
+  most instead of F₀: `T₂ = 4·gap/(η₂ε²)` of order `δσ⁴L/(με⁴)`.
   Without θ the paper's is used; with 0 the stages differ in step size alone.
-
-  Example:
-    >>> problem = Problem(L=8, mu=1 / 4, sigma2=1, delta=0.25, F0=9)
-    >>> plan = tsla(problem, 0.5)
-    >>> plan.steps_one, plan.steps_two
-    (77, 1548)
   """
   theta = _checked(problem, epsilon, theta)
   mse = mean_square_error(problem, theta)
   steps_one = _steps_to_gap(problem, max(mse, epsilon**2) / (2 * problem.mu))
   gap = gap_after(problem, 1 / problem.L, steps_one, mse)
-  step_two, steps_two, level = _unsmoothed(problem, gap, epsilon)
-  return Plan(theta, 1 / problem.L, step_two, steps_one, steps_two, level)
+  step_two, steps_two = _unsmoothed(problem, gap, epsilon)
+  return Plan(theta, 1 / problem.L, step_two, steps_one, steps_two)
 
 
 def _checked(problem: Problem, epsilon: float, theta: float | None) -> float:
@@ -201,12 +164,10 @@ def _checked(problem: Problem, epsilon: float, theta: float | None) -> float:
 
 def _unsmoothed(
   problem: Problem, gap: float, epsilon: float
-) -> tuple[float, int, float]:
-  """Step size, steps and level by which SGD takes a gap to ε."""
+) -> tuple[float, int]:
+  """Step size and steps by which SGD takes a gap to ε."""
   step_size = min(1, epsilon**2 / (2 * problem.sigma2)) / problem.L
-  steps = max(1, _ceil(4 * gap / (step_size * epsilon**2)))
-  error = step_size * problem.L * problem.sigma2
-  return step_size, steps, average_level(gap, step_size, steps, error)
+  return step_size, max(1, _ceil(4 * gap / (step_size * epsilon**2)))
 
 
 def _steps_to_gap(problem: Problem, gap: float) -> int:

@@ -44,8 +44,8 @@ def example(curves: Sequence[Curve], epsilon2: float) -> Figure:
     axes.set(xlabel='step t', xlim=(1, None), ylim=(epsilon2 / 6, 60))
     _label_powers(axes.xaxis, axes.yaxis)
   left.set(ylabel='E‖∇F‖² at w_t', title='At the iterate')
-  right.set_ylabel('E‖∇F‖², averaged up to t')
-  right.set_title('Averaged (TSLA: stage two); dashed: proved')
+  title = 'Averaged (TSLA: stage two); dashed: proved'
+  right.set(ylabel='E‖∇F‖², averaged up to t', title=title)
   left.legend(loc='upper right')
   return figure
 
@@ -70,8 +70,8 @@ def levels(rows: Sequence[Level]) -> Figure:
   sgd = {'color': COLOURS['SGD']}
   axes.axhline(1, **sgd)
   axes.text(delta[0], 0.9, 'σ²: SGD with steps of 1/L', va='top', **sgd)
-  axes.set_xlabel('δ (σ² = 1, half of δσ² is bias, ρ = 0)')
-  axes.set_ylabel('E‖∇F‖² that stays')
+  xlabel = 'δ (σ² = 1, half of δσ² is bias, ρ = 0)'
+  axes.set(xlabel=xlabel, ylabel='E‖∇F‖² that stays')
   _label_powers(axes.xaxis, axes.yaxis)
   axes.legend(loc='lower right')
   return figure
@@ -81,21 +81,9 @@ def levels(rows: Sequence[Level]) -> Figure:
 def iterations(rows: Sequence[Iterations]) -> Figure:
   """Steps to ε: by the average of the iterates, and by the last one."""
   figure, panels = figures.panels(1, 2, 5.0)
-  deltas = sorted({row.delta for row in rows})
   for axes, count in zip(panels, ('average', 'last'), strict=True):
     for method in ('SGD', 'long steps', 'TSLA'):
-      counted = study.counted(rows, method)
-      law = _power_law(study.exponents(rows, method, count))
-      for delta in deltas:
-        some = [row for row in counted if row.delta == delta]
-        label = f'{method}: {law}' if delta == deltas[-1] else None
-        _draw_steps(axes, some, count, label)
-        if method == 'TSLA' and delta in (deltas[0], deltas[-1]):
-          text = f'δ = 1/{1 / delta:.0f}'
-          end = some[-1].epsilon2 ** 0.5, getattr(some[-1], count)
-          beside = (-8, 6 if delta == deltas[-1] else -6)
-          look = {'color': COLOURS[method], 'ha': 'right', 'va': 'center'}
-          axes.annotate(text, end, beside, textcoords='offset points', **look)
+      _draw_steps(axes, rows, method, count)
     axes.set(xlabel='ε', xlim=(0.02, 0.6), ylim=(5, 5e8))
     axes.set_xticks(ticks := [0.05, 0.1, 0.2, 0.4], [str(x) for x in ticks])
     axes.minorticks_off()
@@ -116,9 +104,8 @@ def thetas(rows: Sequence[Level]) -> Figure:
   colour = COLOURS['LSR']
   for axes, rho in zip(panels, rhos, strict=True):
     some = [row for row in rows if row.rho == rho]
-    problem = bounds.Problem(
-      L=toy_problem.L, mu=1, sigma2=1, delta=some[0].delta, F0=1, rho=rho
-    )
+    noise = toy_problem.Noise(sigma2=1, delta=some[0].delta)
+    problem = toy_problem.problem(noise)._replace(rho=rho)
     curve = [bounds.mean_square_error(problem, theta) for theta in grid]
     axes.plot(grid, curve, color=colour, label='m(θ)')
     x, y = [row.theta for row in some], [row.level for row in some]
@@ -133,12 +120,6 @@ def thetas(rows: Sequence[Level]) -> Figure:
   return figure
 
 
-def _power_law(fit: study.Fit) -> str:
-  """The fit as a label, such as ε⁻⁴·⁰² δ⁰·⁹⁸."""
-  parts = zip('εδ', fit.exponents, strict=False)
-  return ' '.join(name + f'{x:.2f}'.translate(_RAISED) for name, x in parts)
-
-
 def _label_powers(*logarithmic: Axis) -> None:
   """Labels the powers of ten of an axis, without mathtext."""
 
@@ -151,17 +132,27 @@ def _label_powers(*logarithmic: Axis) -> None:
 
 
 def _draw_steps(
-  axes: Axes, rows: Sequence[Iterations], count: str, label: str | None
+  axes: Axes, rows: Sequence[Iterations], method: str, count: str
 ) -> None:
-  """One line of steps against ε, and under an average what is proved of it."""
-  if not rows:
-    return
-  epsilon = [row.epsilon2**0.5 for row in rows]
-  colour = COLOURS[rows[0].method]
-  steps = [getattr(row, count) for row in rows]
-  axes.loglog(epsilon, steps, 'o-', color=colour, label=label)
-  if count == 'average' and label:
-    axes.loglog(epsilon, [row.bound for row in rows], '--', color=colour, lw=1)
+  """Steps against ε, a line for each δ, and below an average what is proved."""
+  fit = study.exponents(rows, method, count)
+  powers = zip('εδ', fit.exponents, strict=False)
+  law = ' '.join(name + f'{x:.2f}'.translate(_RAISED) for name, x in powers)
+  look, counted = {'color': COLOURS[method]}, study.counted(rows, method)
+  deltas = sorted({row.delta for row in counted})
+  for delta in deltas:
+    some = [row for row in counted if row.delta == delta]
+    epsilon = [row.epsilon2**0.5 for row in some]
+    steps = [getattr(row, count) for row in some]
+    last = delta == deltas[-1]
+    label = f'{method}: {law}' if last else None
+    axes.loglog(epsilon, steps, 'o-', label=label, **look)
+    if last and count == 'average':
+      axes.loglog(epsilon, [row.bound for row in some], '--', lw=1, **look)
+    if method == 'TSLA' and (last or delta == deltas[0]):
+      text, end = f'δ = 1/{1 / delta:.0f}', (epsilon[-1], steps[-1])
+      place = {'xytext': (-8, 6 if last else -6), 'ha': 'right', 'va': 'center'}
+      axes.annotate(text, end, textcoords='offset points', **place, **look)
 
 
 def _thinned(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -135,13 +135,7 @@ def example(grid: Grid, epsilon2: float) -> list[Curve]:
 
 
 def fit(*factors: Sequence[float], steps: Sequence[float]) -> Fit:
-  """Exponents of `steps = c · factor_1^a · factor_2^b …`.
-
-  Example:
-    >>> epsilons = np.array([0.1, 0.2, 0.4, 0.8])
-    >>> np.round(fit(epsilons, steps=3 / epsilons**4).exponents, 6)
-    array([-4.])
-  """
+  """Exponents of `steps = c · factor_1^a · factor_2^b …`."""
   y = np.log(np.asarray(steps, float))
   x = np.stack([np.ones(len(y)), *(np.log(factor) for factor in factors)], 1)
   solution, *_ = np.linalg.lstsq(x, y)
@@ -199,7 +193,7 @@ def _first(reached: np.ndarray) -> float:
 
 
 def _level(noise: Noise, theta: float, step_size: float, grid: Grid) -> Level:
-  plan = bounds.Plan(theta, step_size, 0.0, math.inf, 0, 0.0)
+  plan = bounds.Plan(theta, step_size, 0.0, math.inf, 0)
   record = _run(plan, noise, grid, 2 * grid.level_steps)
   settled = record.chunks[len(record.chunks) // 2 :].mean(0)
   level = float(settled.mean())
