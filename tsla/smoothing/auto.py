@@ -102,6 +102,11 @@ def auto_two_stage(
   Raises:
     ValueError: as `two_stage`; an unknown rule, steps out of order, or no
       integer where one must be.
+
+  Example:
+    >>> auto = auto_two_stage(0.4, 'mse', max_step=100)
+    >>> auto.transformation.init(jnp.zeros(2)).smoothing.theta.item()
+    0.4000000059604645
   """
   rule_number(rule or None, rules)  # there is one
   schedules.check_step('min_step', min_step, least=0)
