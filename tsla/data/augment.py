@@ -1,17 +1,15 @@
-"""Crop, flip and normalise on the device.
+"""Crop and flip on the device.
 
-Images stay uint8 until `normalize`. Each example draws from a key of its own,
-made from (seed, epoch, index): its augmentation depends neither on its place in
-the batch nor on the other examples nor on the number of devices. Every
-function runs inside `jit`, `pmap` and `scan`.
+Images are uint8. Each example draws from a key of its own, made from (seed,
+epoch, index): its augmentation depends neither on its place in the batch nor on
+the other examples nor on the number of devices. Every function runs inside
+`jit`, `pmap` and `scan`.
 """
-
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import ArrayLike
 
 # Separates augmentation from other draws of the same seed.
 _STREAM = int.from_bytes(b'augm')
@@ -34,7 +32,7 @@ def random_crop(
 ) -> jax.Array:
   """Pads one image with zeros, then cuts a window at a uniform random place.
 
-  As the zeros are added before `normalize`, the border is black, not the data
+  The zeros are added to the stored image: the border is black, not the data
   set's mean. `pad` pixels are added on each of the four sides of `u8[H, W, C]`;
   a window of `size` 0 is of H x W, and TypeError is raised for one that is
   larger than the padded image.
@@ -125,21 +123,3 @@ def center_crop(images: jax.Array, size: int) -> jax.Array:
   return jax.lax.slice(
     images, (0, top, left, 0), (batch, top + size, left + size, channels)
   )
-
-
-def normalize(
-  images: jax.Array,
-  mean: Sequence[float] | jax.Array,
-  std: Sequence[float] | jax.Array,
-  dtype: DTypeLike = jnp.float32,
-) -> jax.Array:
-  """`(images / 255 - mean) / std`, by channel, in float32, then cast.
-
-  Example:
-    >>> white = jnp.full((1, 1, 1, 1), 255, jnp.uint8)
-    >>> normalize(white, mean=[0.5], std=[0.25]).item()
-    2.0
-  """
-  scaled = images.astype(jnp.float32) / 255
-  mean, std = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
-  return ((scaled - mean) / std).astype(dtype)

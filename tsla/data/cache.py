@@ -22,6 +22,8 @@ from concurrent import futures
 from typing import Any, NamedTuple
 
 import numpy as np
+import PIL
+import tqdm
 
 from tsla.data import images
 from tsla.data.array_cache import cached_array, writing
@@ -108,8 +110,6 @@ def _side(source: Source) -> np.ndarray:
 
 
 def _place(source: Source, size: int, version: int = _FORMAT) -> str:
-  import PIL
-
   digest = _sha256([version, source.location, size, PIL.__version__])
   readable = re.sub(r'[^\w.]+', '-', source.location).strip('-')[-40:]
   return f'{readable}-{size}-{digest[:12]}'
@@ -249,8 +249,6 @@ def _write_split(
 
   path.kept says how much is on the disk: after a kill it goes on there.
   """
-  import tqdm
-
   order, kept = collections.deque(), path.with_suffix('.kept')
   seen, count, shape, skipped = 0, 0, () if size else examples.shape, []
   paths = [path.with_suffix(f'.{name}') for name in ('images', *_ROWS)]
