@@ -192,10 +192,11 @@ def dispatch(
         f'{it} {has}: {", ".join(known) or "none"}'
       )
     default = parts[owners[0]][name]
-    if type(default) is bool:
-      value = {'true': True, 'false': False}.get(value, value)
+    if type(default) is bool and value in ('true', 'false'):
+      value = value == 'true'
     if (type(default), type(value)) == (float, int):
-      value = float(value)
+      with contextlib.suppress(OverflowError):  # it stays what is refused
+        value = float(value)
     finite = type(value) is not float or math.isfinite(value)
     if not finite or not (default is None or type(value) is type(default)):
       problem = f'{where}: {name} = {value!r} of {owners[0]}'
