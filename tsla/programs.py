@@ -32,12 +32,7 @@ Options = dict[str, Any]
 
 
 def is_own(text: str) -> bool:
-  """Whether a text is of the form `FILE.py:name`.
-
-  Example:
-    >>> is_own('mine.py:margin'), is_own('margin')
-    (True, False)
-  """
+  """Whether a text is of the form `FILE.py:name`."""
   return bool(re.search(r'\.py:\w+$', text))
 
 
@@ -130,12 +125,7 @@ def make(
 
 
 def options_of(function: Function, but: Collection[str] = ()) -> Options:
-  """The parameters of a function that have a default, with it.
-
-  Example:
-    >>> options_of(lambda task, m=10.0, *, n=1: None, but=['n'])
-    {'m': 10.0}
-  """
+  """The parameters of a function that have a default, with it."""
   return {
     name: parameter.default
     for name, parameter in inspect.signature(function).parameters.items()
