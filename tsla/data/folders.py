@@ -58,11 +58,8 @@ def list_images(path: str) -> Contents:
       rows.append((label, file, split))
   there = {split for *_, split in rows}
   test = next((name for name in _TESTS if name in there), '')
-  left_out += [
-    (str(file), f'of split {split}')
-    for _, file, split in rows
-    if split not in ('train', test)
-  ]
+  others = [row for row in rows if row[2] not in ('train', test)]
+  left_out += [(str(file), f'of split {split}') for _, file, split in others]
   rows = sorted(row for row in rows if row[2] in ('train', test))
   class_names, labels = np.unique([row[0] for row in rows], return_inverse=True)
   in_test = np.array([split != 'train' for *_, split in rows], bool)

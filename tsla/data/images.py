@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from concurrent import futures
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tsla.errors import InputError
 from tsla.files import open_regular
@@ -25,9 +25,6 @@ _PART = 32  # images that a thread decodes in one go
 # runs a program for one of them.
 _FORMATS = ('JPEG', 'PNG', 'GIF', 'BMP', 'WEBP', 'TIFF')
 LARGEST = 256  # pixels a side, where no size is given
-# What turns an image upright, as Pillow numbers it, by EXIF's orientation.
-_ORIENTATION = 0x0112
-_TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 MOST_PIXELS = 2**26  # of an image, in the file or resized: 8192 × 8192
 
 # What names an image in errors, and its encoded bytes or its file.
@@ -119,12 +116,9 @@ def _decode(
         found = f'{image.width} × {image.height} pixels'
         raise ValueError(f'{found}, more than {MOST_PIXELS:,}')
       image.load()
-      turn = None
       if not isinstance(source, bytes):
         with contextlib.suppress(Exception):  # of EXIF that is damaged
-          turn = _TURNS.get(image.getexif().get(_ORIENTATION))
-      if turn is not None:
-        image = image.transpose(turn)
+          ImageOps.exif_transpose(image, in_place=True)
       if image.mode.startswith(('I', 'F')):
         image = Image.fromarray(_upper_half(np.asarray(image)))
       if 'transparency' in image.info:  # Pillow warns about the direct way.
