@@ -134,12 +134,7 @@ def options_of(function: Function, but: Collection[str] = ()) -> Options:
 
 
 def parse_options(text: str, where: str) -> Options:
-  """The options that a text gives: Python literals, or words for strings.
-
-  Example:
-    >>> parse_options('m=5, kind=soft, sizes=(1, 2)', 'options')
-    {'m': 5, 'kind': 'soft', 'sizes': (1, 2)}
-  """
+  """The options that a text gives: Python literals, or words for strings."""
   try:
     call = ast.parse(f'_({text})', mode='eval').body
     options = {
@@ -198,11 +193,6 @@ def dispatch(
 
 
 def normal_form(*given: Options) -> str:
-  """The one text that `dispatch` reads as these options of several parts.
-
-  Example:
-    >>> normal_form({'n': 3, 'kind': 'x'}, {'m': 5.0})
-    "kind='x', m=5.0, n=3"
-  """
+  """The one text that `dispatch` reads as these options of several parts."""
   values = [pair for options in given for pair in options.items()]
   return ', '.join(f'{name}={value!r}' for name, value in sorted(values))

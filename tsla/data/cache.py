@@ -71,17 +71,16 @@ def load_decoded(source: Source, size: int, *, skip_corrupt: bool) -> Decoded:
   if size < 0:
     facts = {'location': source.location, 'state': state}
     size = int(cached_array('side', facts, lambda: _side(source)))
-  place = _place(source, size)
-  found = (_open(home / place / state, skip_corrupt) for home in source.homes)
-  decoded = next(filter(None, found), None)
-  if not decoded:
-    writable = (h for h in source.homes if os.access(existing(h), os.W_OK))
-    home = next(writable, source.homes[-1])
-    with writing(home, 'no decoded images can be stored there', _MAKE_ROOM):
-      folder = home / place / state
-      if not (decoded := _open(folder, skip_corrupt)):
-        _build(folder, source, size, skip_corrupt)
-        decoded = _open(folder, skip_corrupt)
+  below = pathlib.Path(_place(source, size), state)
+  for home in source.homes:
+    if decoded := _open(home / below, skip_corrupt):
+      return decoded
+  writable = (h for h in source.homes if os.access(existing(h), os.W_OK))
+  home = next(writable, source.homes[-1])
+  with writing(home, 'no decoded images can be stored there', _MAKE_ROOM):
+    if not (decoded := _open(home / below, skip_corrupt)):
+      _build(home / below, source, size, skip_corrupt)
+      decoded = _open(home / below, skip_corrupt)
   return decoded
 
 
@@ -219,10 +218,10 @@ def _build(
       each.unlink()
     for folder in (target, target.parent, home):
       sync(folder)
-  except images.CorruptImage:
-    raise  # the next start may leave it out, and goes on there
-  except (OSError, InputError):
-    shutil.rmtree(building, ignore_errors=True)
+  except (OSError, InputError) as error:
+    # The next start may leave a corrupt image out, and goes on there.
+    if not isinstance(error, images.CorruptImage):
+      shutil.rmtree(building, ignore_errors=True)
     raise
 
 
@@ -294,9 +293,8 @@ def _write_split(
         for file in files:
           file.flush()
           os.fsync(file.fileno())
-        write_object(
-          kept, {'seen': seen, 'shape': [count, *shape], 'skipped': skipped}
-        )
+        now = {'shape': [count, *shape], 'skipped': skipped}
+        write_object(kept, {'seen': seen, **now})
   for each in paths:
     sync(each)
   if not count:
