@@ -110,9 +110,8 @@ def _below(root: pathlib.Path) -> Iterator[_Row]:
       yield label, place, split, 'empty folder'
     listed = {} if label else _labels(place, files)
     for name in files:
-      known = (
-        label or listed.get(name) or listed.get(name.rpartition('.')[0], '')
-      )
+      stem = name.rpartition('.')[0]
+      known = label or listed.get(name) or listed.get(stem, '')
       why = '' if known else 'in no class folder'
       yield known, place / name, split, 'hidden' if name[0] == '.' else why
 
