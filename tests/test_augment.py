@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tsla.data import augment
-from tsla.data.pipeline import View, augmented
+from tsla.data.pipeline import View, augmented, clean_view
 
 
 @functools.partial(
@@ -180,11 +180,12 @@ def test_normalize_agrees_with_float64_and_casts_last():
   mean, std = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
   expected = (images / 255.0 - np.array(mean)) / np.array(std)
 
-  single = jax.jit(lambda x: augment.normalize(x, mean, std))(images)
+  view = View(0, 0, False, mean, std, 'float32')
+  single = jax.jit(lambda images: clean_view(view, images))(images)
   assert single.dtype == jnp.float32
   np.testing.assert_allclose(single, expected, rtol=0, atol=5e-7)
 
-  half = augment.normalize(images, mean, std, jnp.bfloat16)
+  half = clean_view(view._replace(dtype='bfloat16'), images)
   assert half.dtype == jnp.bfloat16
   # Rounded once, to 8 bits; the rest is float32's error near 0.
   wide = np.asarray(half).astype(np.float64)

@@ -191,6 +191,8 @@ def test_all_spellings_of_options_have_one_form():
     ('n=True', 'n = True of step'),
     ('on=1', 'on = 1 of margin'),
     ('m=1e999', 'm = inf of margin'),
+    ('m=1' + 400 * '0', 'm = 1000'),
+    ('on=[1]', 'on = [1] of margin'),
   ],
 )
 def test_options_that_nobody_has_are_explained(text, message):

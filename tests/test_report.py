@@ -28,7 +28,7 @@ from docs import plots, variance_tables
 from tsla.commands.report import main
 from tsla.config import durations
 from tsla.config.forms import default_config, flatten
-from tsla.data import augment, datasets
+from tsla.data import datasets, pipeline
 from tsla.evaluation.two_way import Estimate
 from tsla.pages import figures as pages
 from tsla.pages.blocks import Picture
@@ -591,7 +591,7 @@ def test_the_sample_is_what_the_first_updates_train_on(tmp_path, monkeypatch):
     return state.replace(step=state.step + 1), row
 
   monkeypatch.setattr(step, 'train_step', record)
-  monkeypatch.setattr(augment, 'normalize', lambda images, *rest: images)
+  monkeypatch.setattr(pipeline, '_normalized', lambda _, images: images)
   run = build(
     config,
     data,

@@ -8,13 +8,9 @@ _WIDTH, _END = 400, 120  # of a line, and of what is kept of its end
 class InputError(ValueError):
   """A value the user gave cannot be used; `main.py` exits with code 2.
 
-  The text is at most three lines, whatever the parts hold: what is wrong, what
-  is allowed, what to do next.
-
-  Args, kept as attributes:
-    problem: the field and its value, then what is wrong with it.
-    allowed: what would be accepted.
-    cure: the next command or the field to change.
+  The text is at most three lines, whatever the parts hold: the `problem`, which
+  begins with the field and its value; what would be `allowed`; and as `cure`
+  the next command or the field to change.
 
   Example:
     >>> print(InputError("smoothing.theta = 1.2: not a probability",

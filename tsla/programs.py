@@ -32,12 +32,7 @@ Options = dict[str, Any]
 
 
 def is_own(text: str) -> bool:
-  """Whether a text is of the form `FILE.py:name`.
-
-  Example:
-    >>> is_own('mine.py:margin'), is_own('margin')
-    (True, False)
-  """
+  """Whether a text is of the form `FILE.py:name`."""
   return bool(re.search(r'\.py:\w+$', text))
 
 
@@ -130,12 +125,7 @@ def make(
 
 
 def options_of(function: Function, but: Collection[str] = ()) -> Options:
-  """The parameters of a function that have a default, with it.
-
-  Example:
-    >>> options_of(lambda task, m=10.0, *, n=1: None, but=['n'])
-    {'m': 10.0}
-  """
+  """The parameters of a function that have a default, with it."""
   return {
     name: parameter.default
     for name, parameter in inspect.signature(function).parameters.items()
@@ -144,12 +134,7 @@ def options_of(function: Function, but: Collection[str] = ()) -> Options:
 
 
 def parse_options(text: str, where: str) -> Options:
-  """The options that a text gives: Python literals, or words for strings.
-
-  Example:
-    >>> parse_options('m=5, kind=soft, sizes=(1, 2)', 'options')
-    {'m': 5, 'kind': 'soft', 'sizes': (1, 2)}
-  """
+  """The options that a text gives: Python literals, or words for strings."""
   try:
     call = ast.parse(f'_({text})', mode='eval').body
     options = {
@@ -192,10 +177,11 @@ def dispatch(
         f'{it} {has}: {", ".join(known) or "none"}'
       )
     default = parts[owners[0]][name]
-    if type(default) is bool:
-      value = {'true': True, 'false': False}.get(value, value)
+    if type(default) is bool and value in ('true', 'false'):
+      value = value == 'true'
     if (type(default), type(value)) == (float, int):
-      value = float(value)
+      with contextlib.suppress(OverflowError):  # it stays what is refused
+        value = float(value)
     finite = type(value) is not float or math.isfinite(value)
     if not finite or not (default is None or type(value) is type(default)):
       problem = f'{where}: {name} = {value!r} of {owners[0]}'
@@ -207,11 +193,6 @@ def dispatch(
 
 
 def normal_form(*given: Options) -> str:
-  """The one text that `dispatch` reads as these options of several parts.
-
-  Example:
-    >>> normal_form({'n': 3, 'kind': 'x'}, {'m': 5.0})
-    "kind='x', m=5.0, n=3"
-  """
+  """The one text that `dispatch` reads as these options of several parts."""
   values = [pair for options in given for pair in options.items()]
   return ', '.join(f'{name}={value!r}' for name, value in sorted(values))

@@ -1,17 +1,15 @@
-"""Crop, flip and normalise on the device.
+"""Crop and flip on the device.
 
-Images stay uint8 until `normalize`. Each example draws from a key of its own,
-made from (seed, epoch, index): its augmentation depends neither on its place in
-the batch nor on the other examples nor on the number of devices. Every
-function runs inside `jit`, `pmap` and `scan`.
+Images are uint8. Each example draws from a key of its own, made from (seed,
+epoch, index): its augmentation depends neither on its place in the batch nor on
+the other examples nor on the number of devices. Every function runs inside
+`jit`, `pmap` and `scan`.
 """
-
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import ArrayLike
 
 # Separates augmentation from other draws of the same seed.
 _STREAM = int.from_bytes(b'augm')
@@ -34,15 +32,9 @@ def random_crop(
 ) -> jax.Array:
   """Pads one image with zeros, then cuts a window at a uniform random place.
 
-  As the zeros are added before `normalize`, the border is black, not the data
-  set's mean. `pad` pixels are added on each of the four sides of `u8[H, W, C]`;
-  a window of `size` 0 is of H x W, and TypeError is raised for one that is
-  larger than the padded image.
-
-  Example:
-    >>> image = jnp.ones((32, 32, 3), jnp.uint8)
-    >>> random_crop(image, jax.random.key(0), pad=4).shape
-    (32, 32, 3)
+  `pad` pixels are added on each side of the stored `u8[H, W, C]`: the border is
+  black, not the data set's mean. A window of `size` 0 is of H x W; TypeError is
+  raised for one that is larger than the padded image.
   """
   height, width, channels = image.shape
   window = (size or height, size or width)
@@ -64,11 +56,6 @@ def area_window(
   ten draws that fits is taken, at a uniform place; else the largest window in
   the middle whose aspect is in that range. Returns its upper left corner and
   its size, `f32[2]` each, height first, in parts of the image's sides.
-
-  Example:
-    >>> _, size = area_window(jax.random.key(0), aspect=2.0, smallest=1.0)
-    >>> [f'{part:.3f}' for part in size]  # of a width of two: 4/3 of the height
-    ['1.000', '0.667']
 
   Reference:
     Szegedy et al., arXiv:1409.4842, section 6.
@@ -108,15 +95,11 @@ def random_flip(image: jax.Array, key: jax.Array) -> jax.Array:
 
 
 def center_crop(images: jax.Array, size: int) -> jax.Array:
-  """Cuts the central square window out of every image.
+  """Cuts the central square window out of every image, `u8[B, H, W, C]`.
 
-  Where the window cannot be central to the pixel, its corner is
-  `round((H - size) / 2)`, half to even, as in torchvision. A size of 0 keeps
-  the images, `u8[B, H, W, C]`; TypeError is raised for one that is larger.
-
-  Example:
-    >>> center_crop(jnp.arange(5).reshape(1, 1, 5, 1), 1).item()
-    2
+  Where it cannot be central to the pixel, its corner is half the difference,
+  rounded half to even, as in torchvision. A size of 0 keeps the images;
+  TypeError is raised for one that is larger.
   """
   if not size:
     return images
@@ -125,21 +108,3 @@ def center_crop(images: jax.Array, size: int) -> jax.Array:
   return jax.lax.slice(
     images, (0, top, left, 0), (batch, top + size, left + size, channels)
   )
-
-
-def normalize(
-  images: jax.Array,
-  mean: Sequence[float] | jax.Array,
-  std: Sequence[float] | jax.Array,
-  dtype: DTypeLike = jnp.float32,
-) -> jax.Array:
-  """`(images / 255 - mean) / std`, by channel, in float32, then cast.
-
-  Example:
-    >>> white = jnp.full((1, 1, 1, 1), 255, jnp.uint8)
-    >>> normalize(white, mean=[0.5], std=[0.25]).item()
-    2.0
-  """
-  scaled = images.astype(jnp.float32) / 255
-  mean, std = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
-  return ((scaled - mean) / std).astype(dtype)

@@ -22,6 +22,8 @@ from concurrent import futures
 from typing import Any, NamedTuple
 
 import numpy as np
+import PIL
+import tqdm
 
 from tsla.data import images
 from tsla.data.array_cache import cached_array, writing
@@ -69,17 +71,16 @@ def load_decoded(source: Source, size: int, *, skip_corrupt: bool) -> Decoded:
   if size < 0:
     facts = {'location': source.location, 'state': state}
     size = int(cached_array('side', facts, lambda: _side(source)))
-  place = _place(source, size)
-  found = (_open(home / place / state, skip_corrupt) for home in source.homes)
-  decoded = next(filter(None, found), None)
-  if not decoded:
-    writable = (h for h in source.homes if os.access(existing(h), os.W_OK))
-    home = next(writable, source.homes[-1])
-    with writing(home, 'no decoded images can be stored there', _MAKE_ROOM):
-      folder = home / place / state
-      if not (decoded := _open(folder, skip_corrupt)):
-        _build(folder, source, size, skip_corrupt)
-        decoded = _open(folder, skip_corrupt)
+  below = pathlib.Path(_place(source, size), state)
+  for home in source.homes:
+    if decoded := _open(home / below, skip_corrupt):
+      return decoded
+  writable = (h for h in source.homes if os.access(existing(h), os.W_OK))
+  home = next(writable, source.homes[-1])
+  with writing(home, 'no decoded images can be stored there', _MAKE_ROOM):
+    if not (decoded := _open(home / below, skip_corrupt)):
+      _build(home / below, source, size, skip_corrupt)
+      decoded = _open(home / below, skip_corrupt)
   return decoded
 
 
@@ -108,8 +109,6 @@ def _side(source: Source) -> np.ndarray:
 
 
 def _place(source: Source, size: int, version: int = _FORMAT) -> str:
-  import PIL
-
   digest = _sha256([version, source.location, size, PIL.__version__])
   readable = re.sub(r'[^\w.]+', '-', source.location).strip('-')[-40:]
   return f'{readable}-{size}-{digest[:12]}'
@@ -219,10 +218,10 @@ def _build(
       each.unlink()
     for folder in (target, target.parent, home):
       sync(folder)
-  except images.CorruptImage:
-    raise  # the next start may leave it out, and goes on there
-  except (OSError, InputError):
-    shutil.rmtree(building, ignore_errors=True)
+  except (OSError, InputError) as error:
+    # The next start may leave a corrupt image out, and goes on there.
+    if not isinstance(error, images.CorruptImage):
+      shutil.rmtree(building, ignore_errors=True)
     raise
 
 
@@ -249,8 +248,6 @@ def _write_split(
 
   path.kept says how much is on the disk: after a kill it goes on there.
   """
-  import tqdm
-
   order, kept = collections.deque(), path.with_suffix('.kept')
   seen, count, shape, skipped = 0, 0, () if size else examples.shape, []
   paths = [path.with_suffix(f'.{name}') for name in ('images', *_ROWS)]
@@ -296,9 +293,8 @@ def _write_split(
         for file in files:
           file.flush()
           os.fsync(file.fileno())
-        write_object(
-          kept, {'seen': seen, 'shape': [count, *shape], 'skipped': skipped}
-        )
+        now = {'shape': [count, *shape], 'skipped': skipped}
+        write_object(kept, {'seen': seen, **now})
   for each in paths:
     sync(each)
   if not count:

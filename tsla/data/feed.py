@@ -48,19 +48,17 @@ def reader(images: Images) -> Callable[[np.ndarray], np.ndarray]:
   Rows beyond the last are the last one. What the function raises is an
   InputError: the file cannot be read, or is shorter than it was.
   """
-  base, chosen = images, None
-  if isinstance(images, Rows):
-    base, chosen = images.images, images.rows
-  copy = _copier(base)
+  if not isinstance(images, Rows):
+    images = Rows(images, np.arange(len(images)))
+  copy, shape = _copier(images.images), images.shape[1:]
   pool = futures.ThreadPoolExecutor(_THREADS, 'rows')
 
   def read(rows: np.ndarray) -> np.ndarray:
-    flat = rows.ravel().clip(max=len(images) - 1)
-    flat = flat if chosen is None else chosen[flat]
-    out = np.empty((flat.size, *base.shape[1:]), base.dtype)
+    flat = images.rows[rows.ravel().clip(max=len(images) - 1)]
+    out = np.empty((flat.size, *shape), np.uint8)
     pieces = [slice(i, i + _PIECE) for i in range(0, flat.size, _PIECE)]
     list(pool.map(lambda piece: copy(flat[piece], out[piece]), pieces))
-    return out.reshape(*rows.shape, *base.shape[1:])
+    return out.reshape(*rows.shape, *shape)
 
   return read
 
@@ -70,13 +68,13 @@ def _copier(images: np.ndarray) -> Callable[[np.ndarray, np.ndarray], None]:
   mapped = images.base
   if not isinstance(mapped, np.memmap) or mapped.shape != images.shape:
     return lambda rows, out: np.take(images, rows, 0, out=out, mode='clip')
-  name, size = mapped.filename, images[:1].nbytes
+  name, size = str(mapped.filename), images[:1].nbytes
   cure = 'start again: a damaged cache is found, and decoded anew'
-  with untrusted(f'{name}', cure=cure):
+  with untrusted(name, cure=cure):
     file = os.open(name, os.O_RDONLY)
 
   def copy(rows: np.ndarray, out: np.ndarray) -> None:
-    with untrusted(f'{name}', cure=cure):
+    with untrusted(name, cure=cure):
       for place, row in enumerate(rows.tolist()):
         if os.preadv(file, [out[place]], row * size) != size:
           raise InputError(f'{name}: shorter than it was', cure=cure)

@@ -58,11 +58,8 @@ def list_images(path: str) -> Contents:
       rows.append((label, file, split))
   there = {split for *_, split in rows}
   test = next((name for name in _TESTS if name in there), '')
-  left_out += [
-    (str(file), f'of split {split}')
-    for _, file, split in rows
-    if split not in ('train', test)
-  ]
+  others = [row for row in rows if row[2] not in ('train', test)]
+  left_out += [(str(file), f'of split {split}') for _, file, split in others]
   rows = sorted(row for row in rows if row[2] in ('train', test))
   class_names, labels = np.unique([row[0] for row in rows], return_inverse=True)
   in_test = np.array([split != 'train' for *_, split in rows], bool)
@@ -113,9 +110,8 @@ def _below(root: pathlib.Path) -> Iterator[_Row]:
       yield label, place, split, 'empty folder'
     listed = {} if label else _labels(place, files)
     for name in files:
-      known = (
-        label or listed.get(name) or listed.get(name.rpartition('.')[0], '')
-      )
+      stem = name.rpartition('.')[0]
+      known = label or listed.get(name) or listed.get(stem, '')
       why = '' if known else 'in no class folder'
       yield known, place / name, split, 'hidden' if name[0] == '.' else why
 

@@ -13,24 +13,18 @@ import pathlib
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent import futures
-from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image, ImageOps
 
 from tsla.errors import InputError
 from tsla.files import open_regular
-
-if TYPE_CHECKING:
-  from PIL import Image
 
 _PART = 32  # images that a thread decodes in one go
 # What data sets hold under the names of JPEG and PNG. Pillow knows others, and
 # runs a program for one of them.
 _FORMATS = ('JPEG', 'PNG', 'GIF', 'BMP', 'WEBP', 'TIFF')
 LARGEST = 256  # pixels a side, where no size is given
-# What turns an image upright, as Pillow numbers it, by EXIF's orientation.
-_ORIENTATION = 0x0112
-_TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 MOST_PIXELS = 2**26  # of an image, in the file or resized: 8192 × 8192
 
 # What names an image in errors, and its encoded bytes or its file.
@@ -66,8 +60,6 @@ def decode_all(
   def decode(part: list[Encoded]) -> list[Decoded]:
     return [_decode(source, where, channels, size) for where, source in part]
 
-  from PIL import Image
-
   # Of metadata that nobody reads.
   warnings.filterwarnings('ignore', category=UserWarning, module='PIL')
   # Pillow's own budget: beyond ours it warns, and far beyond it refuses.
@@ -87,8 +79,6 @@ def decode_all(
 
 def convert(image: np.ndarray, channels: int, size: int) -> np.ndarray:
   """Pixels, `u8[H, W, C]`, as `decode_all` gives those of a file."""
-  from PIL import Image
-
   pixels = image[..., 0] if image.shape[-1] == 1 else image
   return _pixels(Image.fromarray(pixels), channels, size)
 
@@ -103,9 +93,7 @@ def fitting_side(sources: Iterable[Encoded]) -> int:
 
 
 @contextlib.contextmanager
-def _opened(source: bytes | pathlib.Path) -> Iterator['Image.Image']:
-  from PIL import Image
-
+def _opened(source: bytes | pathlib.Path) -> Iterator[Image.Image]:
   opened = io.BytesIO if isinstance(source, bytes) else open_regular
   with opened(source) as file, Image.open(file, formats=_FORMATS) as image:
     yield image
@@ -121,8 +109,6 @@ def _upper_half(values: np.ndarray) -> np.ndarray:
 def _decode(
   source: bytes | pathlib.Path, where: str, channels: int, size: int
 ) -> Decoded:
-  from PIL import Image
-
   bombs = Image.DecompressionBombError, Image.DecompressionBombWarning
   try:
     with _opened(source) as image:
@@ -130,12 +116,9 @@ def _decode(
         found = f'{image.width} × {image.height} pixels'
         raise ValueError(f'{found}, more than {MOST_PIXELS:,}')
       image.load()
-      turn = None
       if not isinstance(source, bytes):
         with contextlib.suppress(Exception):  # of EXIF that is damaged
-          turn = _TURNS.get(image.getexif().get(_ORIENTATION))
-      if turn is not None:
-        image = image.transpose(turn)
+          ImageOps.exif_transpose(image, in_place=True)
       if image.mode.startswith(('I', 'F')):
         image = Image.fromarray(_upper_half(np.asarray(image)))
       if 'transparency' in image.info:  # Pillow warns about the direct way.
@@ -147,9 +130,7 @@ def _decode(
     return CorruptImage(where, str(error)), 0.0
 
 
-def _pixels(image: 'Image.Image', channels: int, size: int) -> np.ndarray:
-  from PIL import Image
-
+def _pixels(image: Image.Image, channels: int, size: int) -> np.ndarray:
   image = image.convert('L' if channels == 1 else 'RGB')
   if size:
     image = image.resize((size, size), Image.Resampling.BILINEAR)

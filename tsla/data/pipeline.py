@@ -49,7 +49,7 @@ def train_view(
 
 
 def clean_view(view: View, images: jax.Array) -> jax.Array:
-  """Cut from the centre and normalised."""
+  """Cut from the centre and normalised: `(images / 255 - mean) / std`."""
   return _normalized(view, augment.center_crop(images, view.crop))
 
 
@@ -83,4 +83,6 @@ def augmented(
 
 
 def _normalized(view: View, images: jax.Array) -> jax.Array:
-  return augment.normalize(images, view.mean, view.std, jnp.dtype(view.dtype))
+  scaled = images.astype(jnp.float32) / 255
+  mean, std = (jnp.asarray(part, jnp.float32) for part in (view.mean, view.std))
+  return ((scaled - mean) / std).astype(view.dtype)

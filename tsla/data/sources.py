@@ -128,9 +128,8 @@ def _open_tfds(name: str, directory: pathlib.Path) -> Contents:
   if 'train' not in splits or test not in splits:
     problem = f'{where}: its splits are {", ".join(splits)}'
     raise InputError(problem, allowed='train, and test or validation')
-  found = {'train': 'train', 'test': test}
-  examples = {k: _tfds_examples(builder, found[k]) for k in found}
-  return Contents(class_names, examples)
+  parts = (_tfds_examples(builder, split) for split in ('train', test))
+  return Contents(class_names, dict(zip(('train', 'test'), parts, strict=True)))
 
 
 def _tfds_examples(builder: 'tfds.core.DatasetBuilder', split: str) -> Examples:

@@ -27,11 +27,13 @@ _POSITIONS = 4096
 
 
 class _Window(NamedTuple):
-  """How a kernel moves over an image, and in what precision."""
+  """How a kernel moves over an image, by the names of `lax`."""
 
-  strides: tuple[int, int]
-  padding: tuple[tuple[int, int], tuple[int, int]]
+  window_strides: Sequence[int]
+  padding: Sequence[tuple[int, int]]
   precision: lax.PrecisionLike
+  lhs_dilation: Sequence[int] = (1, 1)
+  rhs_dilation: Sequence[int] = (1, 1)
 
 
 def conv_general_dilated(
@@ -99,28 +101,27 @@ _plain.defvjp(lambda x, w, window: (_plain(x, w, window), (x, w)), _backward)
 
 
 def _image_gradient(x: Array, w: Array, g: Array, window: _Window) -> Array:
-  pads = []
+  pads, strides = [], window.window_strides
   for i in range(2):
     low = w.shape[i] - 1 - window.padding[i][0]
-    reach = (g.shape[1 + i] - 1) * window.strides[i] + 1
+    reach = (g.shape[1 + i] - 1) * strides[i] + 1
     pads.append((low, x.shape[1 + i] + w.shape[i] - 1 - reach - low))
   turned = jnp.flip(w, (0, 1)).swapaxes(2, 3)
-  dense = _Window((1, 1), pads, window.precision)
-  return _canonical(g, turned, dense, lhs_dilation=window.strides)
+  dense = _Window((1, 1), pads, window.precision, lhs_dilation=strides)
+  return _canonical(g, turned, dense)
 
 
 def _kernel_gradient(x: Array, w: Array, g: Array, window: _Window) -> Array:
-  pads = []
+  pads, strides = [], window.window_strides
   for i in range(2):
     low = window.padding[i][0]
-    reach = (g.shape[1 + i] - 1) * window.strides[i] + 1
+    reach = (g.shape[1 + i] - 1) * strides[i] + 1
     pads.append((low, reach + w.shape[i] - 1 - x.shape[1 + i] - low))
+  dense = _Window((1, 1), pads, window.precision, rhs_dilation=strides)
 
   def of_part(x: Array, g: Array) -> Array:
     x, g = x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)
-    dense = _Window((1, 1), pads, window.precision)
-    dw = _canonical(x, g, dense, rhs_dilation=window.strides)
-    return dw.transpose(1, 2, 0, 3)
+    return _canonical(x, g, dense).transpose(1, 2, 0, 3)
 
   n, positions = x.shape[0], g.shape[1] * g.shape[2]
   most = max(1, min(n, _POSITIONS // positions))
@@ -139,26 +140,19 @@ def _kernel_gradient(x: Array, w: Array, g: Array, window: _Window) -> Array:
   return lax.scan(add, total, parts)[0].astype(w.dtype)
 
 
-def _canonical(
-  x: Array,
-  w: Array,
-  window: _Window,
-  lhs_dilation: tuple[int, int] = (1, 1),
-  rhs_dilation: tuple[int, int] = (1, 1),
-) -> Array:
+def _canonical(x: Array, w: Array, window: _Window) -> Array:
   if x.shape[1] * x.shape[2] < w.shape[0] * w.shape[1]:
     # XLA would exchange the operands, and leave the layout, for an image that
     # is smaller than its kernel: it must see the padded image.
-    sizes = [(*window.padding[i], lhs_dilation[i] - 1) for i in range(2)]
+    sides = zip(window.padding, window.lhs_dilation, strict=True)
+    sizes = [(*padding, dilation - 1) for padding, dilation in sides]
     zero = jnp.zeros((), x.dtype)
     x = lax.pad(x, zero, [(0, 0, 0), *sizes, (0, 0, 0)])
     x = lax.optimization_barrier(x)
-    window, lhs_dilation = window._replace(padding=((0, 0), (0, 0))), (1, 1)
-  dilations = {'lhs_dilation': lhs_dilation, 'rhs_dilation': rhs_dilation}
-  return _lax(x, w, window, **dilations)
+    window = window._replace(padding=((0, 0),) * 2, lhs_dilation=(1, 1))
+  return _lax(x, w, window)
 
 
-def _lax(x: Array, w: Array, window: _Window, **dilations: Any) -> Array:
-  strides, padding, precision = window
-  options = {'dimension_numbers': _LAYOUT, 'precision': precision, **dilations}
-  return lax.conv_general_dilated(x, w, strides, padding, **options)
+def _lax(x: Array, w: Array, window: _Window) -> Array:
+  options = {'dimension_numbers': _LAYOUT, **window._asdict()}
+  return lax.conv_general_dilated(x, w, **options)

@@ -20,13 +20,6 @@ from tsla.models.weight_files import write_safetensors as write_safetensors
 
 # Axes by rank: vectors; out, in ↔ in, out; OIHW ↔ HWIO.
 _TO_TORCH = {0: (), 1: (0,), 2: (1, 0), 3: (0, 1, 2), 4: (3, 2, 0, 1)}
-_TO_FLAX = {0: (), 1: (0,), 2: (1, 0), 3: (0, 1, 2), 4: (2, 3, 1, 0)}
-_LEAVES = {
-  'kernel': 'weight',
-  'scale': 'weight',
-  'mean': 'running_mean',
-  'var': 'running_var',
-}
 _STEMS = {3: 'cifar', 7: 'imagenet'}  # by the size of the first kernel
 
 
@@ -56,22 +49,17 @@ def to_variables(
   keep_head = _another_head(state_dict, wanted)
   rows, misfits = [], []
   for path, leaf in flat.items():
-    name = _torch_name(path)
-    if name not in state_dict:
-      misfits.append(f'{name} is missing')
-      continue
-    array = state_dict[name]
-    if keep_head and name.startswith('fc.'):
-      action = f'not used: {array.shape[0]} classes, the network has '
-      action += f'{leaf.shape[-1]} and keeps its own head'
-      rows.append(TensorRow(name, array.shape, '', action))
-      continue
+    name, place = _torch_name(path), '/'.join(path)
+    array = state_dict.get(name)
     try:
-      flat[path], action = _convert(array, leaf)
+      if keep_head and name.startswith('fc.'):
+        place, action = '', f'not used: {len(array)} classes, the network has '
+        action += f'{leaf.shape[-1]} and keeps its own head'
+      else:
+        flat[path], action = _convert(array, leaf)
+      rows.append(TensorRow(name, array.shape, place, action))
     except ValueError as error:
       misfits.append(f'{name} {error}')
-    else:
-      rows.append(TensorRow(name, array.shape, '/'.join(path), action))
   for name, array in state_dict.items():
     if name.endswith('.num_batches_tracked'):
       action = 'not used: flax counts no batches'
@@ -86,22 +74,25 @@ def to_variables(
 def _torch_name(path: Sequence[str]) -> str:
   """Turns `params/layer1_0/bn1/scale` into `layer1.0.bn1.weight`."""
   modules = re.sub(r'_(?=\d)', '.', '.'.join(path[1:-1]))
-  return f'{modules}.{_LEAVES.get(path[-1], path[-1])}'
+  leaf = {'kernel': 'weight', 'scale': 'weight'}.get(path[-1], path[-1])
+  return f'{modules}.{"running_" * (path[0] == "batch_stats")}{leaf}'
 
 
-def _convert(array: np.ndarray, leaf: Any) -> tuple[np.ndarray, str]:
+def _convert(array: np.ndarray | None, leaf: Any) -> tuple[np.ndarray, str]:
   """The array in `leaf`'s layout and dtype, and what was done."""
-  shape = tuple(leaf.shape[axis] for axis in _TO_TORCH[leaf.ndim])
+  axes = _TO_TORCH[leaf.ndim]
+  shape = tuple(leaf.shape[axis] for axis in axes)
+  if array is None:
+    raise ValueError('is missing')
   if array.shape != shape:
     raise ValueError(f'is {array.shape} instead of {shape}')
   if not jnp.issubdtype(array.dtype, jnp.floating):
     raise ValueError(f'is {array.dtype} instead of {leaf.dtype}')
   with np.errstate(over='ignore'):  # becomes infinite, which is refused
-    result = array.transpose(_TO_FLAX[array.ndim]).astype(leaf.dtype, order='C')
+    result = array.transpose(np.argsort(axes)).astype(leaf.dtype, order='C')
   if not np.isfinite(result).all():
     raise ValueError('holds NaN or infinity')
-  actions = {2: 'transposed', 4: 'OIHW → HWIO'}
-  action = actions.get(array.ndim, 'copied')
+  action = {2: 'transposed', 4: 'OIHW → HWIO'}.get(array.ndim, 'copied')
   if array.dtype != leaf.dtype:
     action += f', {array.dtype} → {leaf.dtype}'
   return result, action

@@ -189,16 +189,6 @@ def create(
   the 'imagenet' stem; the 'cifar' stem keeps the full resolution of small
   images in the first stage. 'resnet8' is meant for 8×8 digits.
 
-  Example:
-    >>> model = create('resnet8', num_classes=10, stem='cifar', width=16)
-    >>> logits, variables = jax.eval_shape(
-    ...   functools.partial(model.init_with_output, train=False),
-    ...   jax.random.key(0),
-    ...   jnp.zeros((2, 8, 8, 1)),
-    ... )
-    >>> logits.shape, sorted(variables)
-    ((2, 10), ['batch_stats', 'params'])
-
   Reference:
     He, Zhang, Ren, Sun, Deep Residual Learning for Image Recognition,
     arXiv 1512.03385, table 1; Bottleneck has its stride on the 3×3.

@@ -187,9 +187,8 @@ def _tensor(
   storage: np.ndarray, offset: int, shape: tuple, stride: tuple
 ) -> np.ndarray:
   """A view of `storage`; `stride` counts numbers, not bytes."""
-  if not isinstance(storage, np.ndarray) or not (
-    len(shape) == len(stride) <= _MOST_AXES
-  ):
+  fits = len(shape) == len(stride) <= _MOST_AXES
+  if not fits or not isinstance(storage, np.ndarray):
     raise ValueError('a tensor without storage or stride')
   if any(type(n) is not int or n < 0 for n in (offset, *shape, *stride)):
     raise ValueError('a tensor with an impossible shape')

@@ -5,10 +5,7 @@ import tensorflow_datasets as tfds
 from tsla.data.builders import BUILDERS, archive
 
 _FOLDER = 'CUB_200_2011/'
-_IMAGES = _FOLDER + 'images.txt'
-_LABELS = _FOLDER + 'image_class_labels.txt'
-_CLASSES = _FOLDER + 'classes.txt'
-_SPLIT = _FOLDER + 'train_test_split.txt'
+_LISTS = ('images', 'image_class_labels', 'train_test_split', 'classes')
 
 
 class CaltechBirds2011(archive.ArchiveBuilder, skip_registration=True):
@@ -36,20 +33,19 @@ class CaltechBirds2011(archive.ArchiveBuilder, skip_registration=True):
 
   def _split_generators(self, dl_manager: archive.Downloads) -> archive.Splits:
     path = self.fetch(self.ARCHIVES[0], dl_manager)
-    files = archive.read_members(path, (_IMAGES, _LABELS, _CLASSES, _SPLIT))
-    lists = {name: _table(content) for name, content in files.items()}
-    classes = sorted(lists[_CLASSES], key=int)
-    self.info.features['label'].names = [lists[_CLASSES][k] for k in classes]
+    names = [f'{_FOLDER}{name}.txt' for name in _LISTS]
+    files = archive.read_members(path, names)
+    lines = [files[name].decode().splitlines() for name in names]
+    images, class_of, trained_on, classes = (
+      dict(line.split() for line in each) for each in lines
+    )
+    numbers = sorted(classes, key=int)
+    self.info.features['label'].names = [classes[k] for k in numbers]
     labels = {'train': {}, 'test': {}}
-    for image, file in lists[_IMAGES].items():
-      split = 'train' if lists[_SPLIT][image] == '1' else 'test'
-      labels[split][file] = classes.index(lists[_LABELS][image])
+    for image, file in images.items():
+      split = 'train' if trained_on[image] == '1' else 'test'
+      labels[split][file] = numbers.index(class_of[image])
     return {
       split: self._generate_examples(path, _FOLDER + 'images/', labels[split])
       for split in labels
     }
-
-
-def _table(content: bytes) -> dict[str, str]:
-  """Reads lines `ID VALUE`."""
-  return dict(line.split() for line in content.decode().splitlines())

@@ -1,10 +1,8 @@
 """scikit-learn's handwritten digits: a set that needs no network."""
 
-from collections.abc import Iterator
-from typing import Any
-
 import numpy as np
 import tensorflow_datasets as tfds
+from sklearn import datasets
 
 from tsla.data.builders import BUILDERS, archive
 
@@ -26,20 +24,13 @@ class Digits(archive.ArchiveBuilder, skip_registration=True):
   HOMEPAGE = 'https://archive.ics.uci.edu/dataset/80'
 
   def _split_generators(self, dl_manager: archive.Downloads) -> archive.Splits:
-    from sklearn import datasets
-
     digits = datasets.load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    examples = [
+      (i, {'image': archive.png(image), 'label': int(digits.target[i])})
+      for i, image in enumerate(images)
+    ]
     by_class = np.argsort(digits.target, kind='stable')
     test = by_class[::5]
-    train = np.setdiff1d(by_class, test)
-    return {
-      split: self._generate_examples(images, digits.target, indices)
-      for split, indices in (('train', train), ('test', test))
-    }
-
-  def _generate_examples(
-    self, images: np.ndarray, labels: np.ndarray, indices: np.ndarray
-  ) -> Iterator[tuple[int, dict[str, Any]]]:
-    for i in indices.tolist():
-      yield i, {'image': archive.png(images[i]), 'label': int(labels[i])}
+    parts = {'train': np.setdiff1d(by_class, test), 'test': test}
+    return {s: (examples[i] for i in part) for s, part in parts.items()}

@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import tensorflow_datasets as tfds
+from scipy.io import loadmat
 
 from tsla.data.builders import BUILDERS, archive
 
@@ -41,21 +42,13 @@ class StanfordDogs(archive.ArchiveBuilder, skip_registration=True):
   def _split_generators(self, dl_manager: archive.Downloads) -> archive.Splits:
     images, lists = (self.fetch(item, dl_manager) for item in self.ARCHIVES)
     files = archive.read_members(lists, _LISTS.values())
-    labels = {
-      split: {
-        name: name.split('/')[0].lower() for name in _image_names(files[file])
-      }
-      for split, file in _LISTS.items()
-    }
+    labels = {}
+    for split, file in _LISTS.items():
+      content = loadmat(io.BytesIO(files[file]), squeeze_me=True)
+      names = np.atleast_1d(content['file_list']).tolist()
+      labels[split] = {name: name.split('/')[0].lower() for name in names}
     self.info.features['label'].names = sorted(set(labels['train'].values()))
     return {
       split: self._generate_examples(images, 'Images/', labels[split])
       for split in _LISTS
     }
-
-
-def _image_names(mat: bytes) -> list[str]:
-  from scipy import io as scipy_io
-
-  content = scipy_io.loadmat(io.BytesIO(mat), squeeze_me=True)
-  return np.atleast_1d(content['file_list']).tolist()
