@@ -66,16 +66,15 @@ def errors(results: Results, shares: tuple[float, ...]) -> Iterator[str]:
   for name in results.rows[1:]:
     if '(' in name:  # dropped: until then it is the row above
       continue
-    runs = results.done(name)
-    ratio, star = (
-      summary.probe_curve(runs, number)
-      for number in ('mse_ratio', 'theta_star')
-    )
+    runs, numbers = results.done(name), ('mse_ratio', 'theta_star')
+    curves = [summary.probe_curve(runs, number) for number in numbers]
     cells = [name]
     for share in shares:
-      at = np.flatnonzero(ratio.epochs <= share * ratio.epochs[-1])[-1]
-      best = f'{star.mean[at]:.2g}' if abs(star.mean[at]) < _MOST else '–'
-      cells.append(f'{ratio.mean[at]:.3g} ({best})')
+      epoch = round(share * results.runs[0].epochs)
+      # A curve lacks the epochs at which a number was not known.
+      ratio, star = (curve.mean[curve.epochs == epoch] for curve in curves)
+      best = f'{star[0]:.2g}' if (abs(star) < _MOST).any() else '–'
+      cells.append(f'{ratio[0]:.3g} ({best})' if ratio.size else '–')
     yield f'| {" | ".join(cells)} |'
 
 

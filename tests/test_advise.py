@@ -775,6 +775,12 @@ def test_no_evidence_says_what_it_would_take():
   # (2.4469 + 0.9057) √(11.52e-6 / 7 + 0.72e-6) = 0.00516 of 7 seeds, and
   # (2.3646 + 0.8960) √(11.52e-6 / 8 + 0.72e-6) = 0.00479 of 8.
   assert '; 8 seeds would tell 0.50 points.' in found.text
+  # Of three metrics that wait, a third of the level: of 10 seeds
+  # (2.9333 + 0.8834) √(11.52e-6 / 10 + 0.72e-6) = 0.00522, and of 11
+  # (2.8701 + 0.8791) √(11.52e-6 / 11 + 0.72e-6) = 0.00498.
+  waiting = [a_verdict('no_evidence', means=(0.001,), error=0.0012)] * 3
+  for found in page.answers(an_advice(*waiting)):
+    assert '; 11 seeds would tell 0.50 points.' in found.text
   found = words(a_verdict('no_evidence', 'calibration', (1e-4, 1e-4)))
   assert 'could have told 29.98 points² at this look.' in found.text
   found = words(a_verdict('no_evidence', means=(0.0,), error=0.0))

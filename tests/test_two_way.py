@@ -71,6 +71,11 @@ def test_mean_error_and_freedom_are_those_of_the_mean_squares(n, noise):
   assert found.seed_variance == pytest.approx(by_seed / m, rel=1e-12)
   left = max(0, by_image - rest) / (n * m)
   assert found.image_variance == pytest.approx(left, rel=1e-12, abs=1e-18)
+  # Of as many seeds it is the error itself; more of them reduce all but C.
+  assert found.error_with(n) == pytest.approx(error, rel=1e-12)
+  reduced = max(by_seed, min(by_image, rest)) / m
+  more = math.sqrt(reduced / 40 + left)
+  assert found.error_with(40) == pytest.approx(more, rel=1e-12)
 
 
 @pytest.mark.parametrize('n', [2, 5, 12])
@@ -162,6 +167,18 @@ def test_what_seeds_tell_they_tell_in_80_of_100():
   x = true + np.random.default_rng(0).standard_normal((20_000, 16))
   told = stats.ttest_1samp(x, 0, axis=1).pvalue <= level
   assert told.mean() == pytest.approx(0.8, abs=0.02)
+
+
+def test_a_difference_that_could_have_been_told_is_more_than_half_an_interval():
+  """Also where seeds differ less than chance would have it."""
+  d = crossed(np.random.default_rng(0), 5, 200, image=0.5)
+  d -= 0.9 * (d.mean(1, keepdims=True) - d.mean())
+  found = two_way(d)
+  assert found.seed_variance / 5 + found.image_variance < 0.9 * found.error**2
+  low, high = found.interval(0.01)
+  told = (stats.t.isf(0.005, 4) + stats.t.ppf(0.8, 4)) * found.error
+  assert (high - low) / 2 < told
+  assert detectable(found, 5, 0.01) == pytest.approx(told, rel=1e-12)
 
 
 def test_the_least_number_of_seeds_that_tells_it():

@@ -149,8 +149,9 @@ def _companion(finding: Finding, label: str) -> tuple[str, Arm]:
 def _told(advice: Advice, finding: Finding) -> str:
   """Which difference could have been told, and what would tell the worth."""
   lead, metric, more = finding.lead, finding.question.metric, ''
-  alpha, most = ALPHA / len(finding.question.candidates), advice.looks[-1]
-  level = spending(advice.looks, alpha)[-1]
+  waiting = sum(not other.told for other in advice.verdicts)
+  alpha = ALPHA / (waiting * len(finding.question.candidates))
+  level, most = spending(advice.looks, alpha)[-1], advice.looks[-1]
   if lead.seeds < most:
     full = _amount(metric, detectable(lead, most, level))
     more = _text('all_seeds_tell', most=most, full=full)
@@ -267,7 +268,7 @@ def _blocks(
   for finding in advice.verdicts:
     lead = finding.lead
     unit, name = _UNITS[finding.question.metric]
-    parts = lead.seed_variance / lead.seeds, lead.image_variance
+    parts = lead.error**2 - lead.image_variance, lead.image_variance
     errors = map(unit.text, (*np.sqrt(parts), lead.error))
     if lead.known:
       rows.append([f'{unit.label}, {name}', *errors])

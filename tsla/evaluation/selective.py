@@ -63,7 +63,8 @@ def normalized_confidence(logits: ArrayLike, norm: int) -> np.ndarray:
 
   `max_k c_k / |c|_p` of each image, with p = `norm` and `c = z - mean z` over
   the possible classes (those not -inf): `[N, K]` to `f64[N]`, 0 .. 1. It knows
-  no temperature; with K = 2 it is the same for all images.
+  no temperature; with K = 2 it is the same for all images, and with p = 1 for
+  all with one logit above the mean.
 
   Example:
     >>> normalized_confidence([[3.0, 0.0, 0.0]], 1).tolist()
@@ -78,4 +79,5 @@ def normalized_confidence(logits: ArrayLike, norm: int) -> np.ndarray:
   rows = np.where(finite, rows, 0.0)
   rows /= np.abs(rows).max(1, keepdims=True, initial=1e-300)
   powers = np.maximum((np.abs(rows) ** norm).sum(1), 1)
-  return rows.max(1) / powers ** (1 / norm)
+  # Equal ones stay equal: rounding would put them in an order.
+  return np.round(rows.max(1) / powers ** (1 / norm), 12)

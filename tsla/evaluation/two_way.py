@@ -55,8 +55,13 @@ class Estimate(NamedTuple):
     return self.mean - half, self.mean + half
 
   def error_with(self, seeds: ArrayLike) -> Any:
-    """The standard error of so many seeds on as many images, `√(A/N + C)`."""
-    return np.sqrt(np.divide(self.seed_variance, seeds) + self.image_variance)
+    """The standard error of so many seeds on as many images.
+
+    `√(A/N + C)`, or more where chance of a seed and image exceeds A: of as many
+    seeds as there are it is `error`.
+    """
+    reduced = self.seeds * (self.error**2 - self.image_variance)
+    return np.sqrt(np.divide(reduced, seeds) + self.image_variance)
 
 
 def two_way(differences: ArrayLike) -> Estimate:
@@ -153,11 +158,12 @@ def futile(estimate: Estimate, seeds: int, level: float) -> bool:
   """Whether going on to so many seeds would hardly tell a difference.
 
   Even the upper 80 % end of what the mean may become stays below what is then
-  told.
+  told, by `√(A/N + C)`: where the error is larger it is not given up early.
   """
   if not estimate.known:
     return True
   left = max(0, 1 / estimate.seeds - 1 / seeds)
   change = stats.norm.ppf(POWER) * math.sqrt(left * estimate.seed_variance)
-  told = stats.t.isf(level / 2, seeds - 1) * estimate.error_with(seeds)
+  error = math.sqrt(estimate.seed_variance / seeds + estimate.image_variance)
+  told = stats.t.isf(level / 2, seeds - 1) * error
   return bool(abs(estimate.mean) + change < told)
