@@ -24,7 +24,7 @@ from PIL import Image
 from scipy import stats
 from support import ROOT, small_config, write_digits_npz
 
-from docs import plots, variance_tables
+from docs import methods_table, plots, variance_tables
 from tsla.commands.report import main
 from tsla.config import durations
 from tsla.config.forms import default_config, flatten
@@ -992,6 +992,21 @@ def test_probes_are_drawn_with_their_errors_and_rules_are_listed(table):
   assert list(rows) == ['Method', 'baseline']  # LSR was not probed
   assert rows['baseline'][1] == '2, never, never, never'
   assert rows['baseline'][0] == 'never, never, never, never'
+
+
+def test_the_methods_table_has_each_number_of_its_own_epoch(table):
+  known = {'mse_ratio': (0.75, 2.0, None), 'theta_star': (0.5, None, 0.25)}
+  for seed in (0, 1, 2, 3):
+    with (table / f'r1-seed{seed}' / 'metrics.jsonl').open('a') as file:
+      for epoch in range(3):
+        row = {'kind': 'probe', 'step': 10 * epoch, 'theta': 0.1}
+        for name, values in known.items():
+          row |= {name: values[epoch], f'{name}_error': 0.1}
+        file.write(json.dumps(row) + '\n')
+  (done,) = read_results([table])
+  assert [*methods_table.errors(done, (0, 0.5, 1))] == [
+    '| LSR | 0.75 (0.5) | 2 (–) | – |'
+  ]
 
 
 def test_a_rule_is_held_against_the_fixed_s_that_turned_out_best(tmp_path):
