@@ -4,6 +4,7 @@ import collections
 import json
 import math
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -881,6 +882,19 @@ def test_the_files_hold_no_nan_and_escape_what_they_show(no_runs, tmp_path):
   page.write(advice, tmp_path, BEGAN + " '--config.data.path=<a>&'")
   after = (tmp_path / 'advice.json').read_bytes()
   assert (after, (tmp_path / 'advice.html').read_text()) == before
+
+
+def test_seeds_that_are_all_alike_add_no_noise(no_runs, tmp_path):
+  # By rounding the error is a little less than that of the images.
+  c = 0.001**2 * (1 + 1e-12)
+  verdict = a_verdict('smooth', told=1)
+  alike = Estimate(0.01, 0.001, 15.0, 16, 360, 0.0, c)
+  compared = verdict.comparison._replace(against=(alike,))
+  verdict = verdict._replace(comparisons=(compared,))
+  page.write(an_advice(verdict), tmp_path, BEGAN)
+  html = (tmp_path / 'advice.html').read_text()
+  row = html.split('Top-1, points<')[-1].split('</tr>')[0]
+  assert re.findall(r'>\s*([0-9.]+|nan)\b', row) == ['0.00', '0.10', '0.10']
 
 
 @pytest.mark.parametrize(

@@ -123,8 +123,7 @@ def by_hand(differences, level=0.05):
   rest = total / ((n - 1) * (m - 1))
   error = np.sqrt(max(seeds + images - rest, seeds, images) / (n * m))
   t = stats.t.ppf(1 - level / 2, n - 1)
-  future = np.sqrt(seeds / m / n + max(0, images - rest) / (n * m))
-  least = (t + stats.t.ppf(0.8, n - 1)) * future
+  least = (t + stats.t.ppf(0.8, n - 1)) * error
   return g, g - t * error, g + t * error, least
 
 

@@ -164,6 +164,13 @@ def test_evaluate_needs_no_data_and_finds_classes_by_name(
   by_temperature = f'{temperature(run):.3f}'
   header, top1, *others = own.splitlines()[1:]
   assert header.split() == ['as', 'trained', 'temperature', by_temperature]
+  about = json.loads((run / 'model.json').read_text())
+  shutil.copytree(run, tmp_path / 'plain')
+  (tmp_path / 'plain/model.json').write_text(
+    json.dumps(about | {'temperature': 1.0})
+  )
+  assert evaluate.main([str(tmp_path / 'plain')]) == 0
+  assert capsys.readouterr().out.splitlines()[1].split() == ['as', 'trained']
   assert top1.split() == ['Top-1', '%', *[f'{100 * right:.2f}'] * 2]
   assert others[0].split()[0] == 'NLL'
   other = tmp_path / 'other.npz'
@@ -290,7 +297,7 @@ def test_predict_names_all_that_is_missing_before_it_asks(
   absent = [str(tmp_path / 'a.png'), str(tmp_path / ('b' * 300))]
   assert predict.main([str(run), str(there), *absent]) == 2
   # A long line is cut in its middle.
-  said = f'no such file or folder: {absent[0]}, {tmp_path / "bbb"}'
+  said = f'not found, or not readable: {absent[0]}, {tmp_path / "bbb"}'
   assert capsys.readouterr().err.startswith(said)
 
 

@@ -268,7 +268,8 @@ def _blocks(
   for finding in advice.verdicts:
     lead = finding.lead
     unit, name = _UNITS[finding.question.metric]
-    parts = lead.error**2 - lead.image_variance, lead.image_variance
+    reduced = max(0.0, lead.error**2 - lead.image_variance)  # but for rounding
+    parts = reduced, lead.image_variance
     errors = map(unit.text, (*np.sqrt(parts), lead.error))
     if lead.known:
       rows.append([f'{unit.label}, {name}', *errors])

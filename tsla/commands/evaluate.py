@@ -19,8 +19,7 @@ from tsla.data import datasets
 from tsla.data.datasets import Split
 from tsla.errors import InputError
 from tsla.evaluation import card
-from tsla.report.cards import FIGURES
-from tsla.report.comparison import METRICS
+from tsla.report.comparison import FIGURES, METRICS
 from tsla.runs.directory import RunRecord, read_run
 from tsla.runs.environment import keep_compiled
 from tsla.runs.predictions import Predictions, scores
@@ -42,13 +41,14 @@ def main(parser: Parser) -> int:
   predicted = run.predictions(args.split) if own else None
   predicted = predicted or _predict(run, args.name, args.path, args.split)
   print(f'{args.run}: {args.split}, {len(predicted["labels"])} images')
-  ways = {1.0: 'as trained', temperature: f'temperature {temperature:.3f}'}
+  ways = {1.0: 'as trained'}
+  ways.setdefault(temperature, f'temperature {temperature:.3f}')
   found = [card.figures(scores(predicted, divisor)) for divisor in ways]
-  print(f'{"":23}', *(f'{way:>17}' for way in ways.values()))
+  print(f'{"":27}', *(f'{way:>17}' for way in ways.values()))
   for metric in (METRICS[0], *FIGURES):
     if metric.name in found[0]:
       texts = (metric.text(values[metric.name]) for values in found)
-      print(f'{metric.label:23}', *(f'{text:>17}' for text in texts))
+      print(f'{metric.label:27}', *(f'{text:>17}' for text in texts))
   return 0
 
 

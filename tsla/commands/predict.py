@@ -46,7 +46,7 @@ def main(parser: Parser) -> int:
     raise InputError(f'--out={args.out}', allowed=', '.join(_FORMS))
   if missing := [str(path) for path in args.images if not os.path.exists(path)]:
     some = ', '.join(missing[:_TOP]) + ', …' * (len(missing) > _TOP)
-    raise InputError(f'no such file or folder: {some}')
+    raise InputError(f'not found, or not readable: {some}')
   keep_compiled()
   network = finished.load(args.run, args.run)
   description, ids, parts = network.description, [], []

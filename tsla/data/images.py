@@ -117,8 +117,12 @@ def _decode(
         raise ValueError(f'{found}, more than {MOST_PIXELS:,}')
       image.load()
       if not isinstance(source, bytes):
-        with contextlib.suppress(Exception):  # of EXIF that is damaged
+        try:
           ImageOps.exif_transpose(image, in_place=True)
+        except MemoryError:
+          raise
+        except Exception:  # of EXIF that is damaged
+          pass
       if image.mode.startswith(('I', 'F')):
         image = Image.fromarray(_upper_half(np.asarray(image)))
       if 'transparency' in image.info:  # Pillow warns about the direct way.

@@ -80,10 +80,10 @@ def _torch_name(path: Sequence[str]) -> str:
 
 def _convert(array: np.ndarray | None, leaf: Any) -> tuple[np.ndarray, str]:
   """The array in `leaf`'s layout and dtype, and what was done."""
-  axes = _TO_TORCH[leaf.ndim]
-  shape = tuple(leaf.shape[axis] for axis in axes)
   if array is None:
     raise ValueError('is missing')
+  axes = _TO_TORCH[leaf.ndim]
+  shape = tuple(leaf.shape[axis] for axis in axes)
   if array.shape != shape:
     raise ValueError(f'is {array.shape} instead of {shape}')
   if not jnp.issubdtype(array.dtype, jnp.floating):

@@ -14,20 +14,9 @@ from tsla.pages import blocks
 from tsla.pages import figures as pages
 from tsla.pages.blocks import Block, Key, ParagraphBlock, Picture, read_texts
 from tsla.report import comparison, figures, summary
-from tsla.report.comparison import METRICS, NOTHING, SQUARED, Metric
+from tsla.report.comparison import FIGURES, NOTHING, Metric
 from tsla.report.results import Results, RunResult, Runs
 
-FIGURES = (
-  Metric('temperature', 'Temperature', 1, 3),
-  *(metric for metric in METRICS if metric.name in ('nll', 'brier')),
-  Metric('ece', 'ECE (equal width), %', 100, 2),
-  Metric('ece_equal_mass', 'ECE (equal mass), %', 100, 2),
-  SQUARED._replace(label='Squared error, points²'),
-  Metric('aurc', 'AURC, ‰', 1000, 2),
-  Metric('augrc', 'AUGRC, ‰', 1000, 2),
-  Metric('normalized_aurc', 'AURC (normalised logits), ‰', 1000, 2),
-  Metric('normalized_augrc', 'AUGRC (normalised logits), ‰', 1000, 2),
-)
 _SHARE = Metric('', '', 100, 1, counts=True)  # of a class
 _WAYS = {'': 'as trained', 'calibrated_': 'calibrated'}
 _MOST_CLASSES = 10

@@ -39,6 +39,18 @@ METRICS = (
   Metric('ece', 'ECE %', 100, 2),
 )
 SQUARED = Metric('squared_error', 'Squared cal. error', 1e4, 2)
+# Of a card, as trained or with a temperature.
+FIGURES = (
+  Metric('temperature', 'Temperature', 1, 3),
+  *(metric for metric in METRICS if metric.name in ('nll', 'brier')),
+  Metric('ece', 'ECE (equal width), %', 100, 2),
+  Metric('ece_equal_mass', 'ECE (equal mass), %', 100, 2),
+  SQUARED._replace(label='Squared cal. error, points²'),
+  Metric('aurc', 'AURC, ‰', 1000, 2),
+  Metric('augrc', 'AUGRC, ‰', 1000, 2),
+  Metric('normalized_aurc', 'AURC (normalised logits), ‰', 1000, 2),
+  Metric('normalized_augrc', 'AUGRC (normalised logits), ‰', 1000, 2),
+)
 # What a run with a rule and one with a fixed s may differ in.
 _WHEN = ('schedule', 'drop_', 'rule', 'patience', 'min_', 'max_')
 _FREE = ('seed', 'init.', 'variance.', *(f'smoothing.{x}' for x in _WHEN))

@@ -85,10 +85,11 @@ def estimate(
 ) -> GradientStatistics:
   """Every quantity with its error: the jackknife's, or `_ratio`'s.
 
-  The bias of order 1/m is taken off δ and m(θ)/σ² alone: roots of squares that
-  are close to 0 that would make worse. `means` are ⟨ḡ, ḡ⟩, ⟨ḡ, c̄⟩ and ⟨c̄, c̄⟩;
-  `sampled` is the part of a finite population that the mini-batches are, 0 if
-  independent; `scale` a factor on every variance, for another batch size.
+  The bias of order 1/m is taken off δ and m(θ)/σ² alone: it would make roots of
+  squares that are close to 0 worse. `means` are ⟨ḡ, ḡ⟩, ⟨ḡ, c̄⟩ and ⟨c̄, c̄⟩, the
+  `rows` f32[m] each with m >= 3, else ValueError; `sampled` is the part of a
+  finite population that the mini-batches are, 0 if independent; `scale` a
+  factor on every variance, for another batch size.
 
   Reference:
     Efron, Stein: The jackknife estimate of variance, Ann. Stat. 9 (1981).

@@ -202,7 +202,7 @@ def online() -> Method:
 
 
 def class_means(task: Task) -> Target:
-  """The target of `online`, with the state `ClassMeans`: at most a gigabyte."""
+  """The target of `online`; ValueError above a gigabyte of `ClassMeans`."""
   k = task.num_classes
   if 8 * k**2 > _MOST_BYTES:
     raise ValueError(
