@@ -188,12 +188,15 @@ def test_one_residual_gives_the_gradient_of_flax_in_float64(load, add):
 @pytest.mark.parametrize(
   'script',
   [
+    'augment',
     'epoch',
+    'feed',
     'loss',
     'norm',
     'peer_flax_loop',
     'probe',
     'roofline',
+    'scale',
     'startup',
     'step',
     'sweep_time',
