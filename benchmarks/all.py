@@ -25,6 +25,7 @@ GPU = (
   'probe.py --size=cifar --batch=256',
   'loss.py --batch=4096 --classes=32768 --dtype=bfloat16',
   'augment.py --size=224',
+  'feed.py --size=imagenet --device-memory=16000000000',
   'startup.py --size=cifar --batch=128',
   'sweep_time.py --size=cifar --batch=128 --epochs=200',
   'scale.py --size=cifar --epochs=50',

@@ -54,6 +54,9 @@ SIZES = {
   'cifar': Size(32, 0, 4, 3, 100, 50_000, 'resnet18', 'cifar', 64, 128, 39),
   'feed': Size(64, 0, 4, 3, 10, 200_000, 'resnet8', 'cifar', 16, 128, 10),
   '224': Size(256, 224, 0, 3, 120, 12_000, 'resnet18', 'imagenet', 64, 256, 46),
+  'imagenet': Size(
+    *(256, 224, 0, 3, 1000, 20_000, 'resnet50', 'imagenet', 64, 256, 10)
+  ),
 }
 
 

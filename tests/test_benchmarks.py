@@ -184,6 +184,51 @@ def test_one_residual_gives_the_gradient_of_flax_in_float64(load, add):
       np.testing.assert_allclose(got[i], want[i], rtol=0, atol=1e-9)
 
 
+def test_what_of_the_copying_a_trace_hides(load):
+  """Against numbers by hand; the profiler's own form, of two GPUs."""
+  feed = load('feed')
+
+  def plane(name, **lines):
+    text, names = f'name: "{name}"', []
+    for line, events in lines.items():
+      text += f' lines {{ name: "{line}" timestamp_ns: 1000'
+      for event, begin, length in events:
+        names.append(event)
+        text += f' events {{ metadata_id: {len(names)}'
+        text += (
+          f' offset_ps: {begin}000000000 duration_ps: {length}000000000 }}'
+        )
+      text += ' }'
+    for number, event in enumerate(names, start=1):
+      text += f' event_metadata {{ key: {number}'
+      text += f' value {{ id: {number} name: "{event}" }} }}'
+    return f'planes {{ {text} }}'
+
+  def copying(*planes):
+    text = ' '.join(planes)
+    return feed.copying(jax.profiler.ProfileData.from_text_proto(text))
+
+  # Of 10 + 4 ms of copies the kernels hide 3 + 1 and 4: they run from 1 to 7
+  # in three pieces that overlap, from 9 to 10 and from 20 to 30.
+  copies = [('MemcpyH2D', 4, 10), ('MemcpyH2D', 25, 4), ('MemcpyD2H', 0, 9)]
+  kernels = [('b', 20, 10), ('a', 1, 5), ('c', 2, 1), ('d', 5, 2), ('e', 9, 1)]
+  one = plane(
+    '/device:GPU:0',
+    **{'Stream #13(MemcpyH2D)': copies, 'Stream #7(Compute)': kernels},
+    **{'XLA Modules': [('jit_chunk', 0, 100)]},
+  )
+  expected = {'copied': 14.0, 'hidden': round(8 / 14, 4), 'computed': 17.0}
+  assert copying(one) == {'trace': expected}
+  # Kernels of another GPU hide nothing.
+  other = plane('/device:GPU:1', **{'Stream #7': [('a', 0, 100)]})
+  both = expected | {'computed': 117.0}
+  assert copying(one, other, plane('/host:CPU')) == {'trace': both}
+  none = plane('/device:GPU:0', **{'Stream #7': [('MemcpyH2D', 0, 3)]})
+  alone = {'copied': 3.0, 'hidden': 0.0, 'computed': 0.0}
+  assert copying(none) == {'trace': alone}
+  assert copying(plane('/host:CPU', python=[('a', 0, 1)])) == {}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
   'script',
