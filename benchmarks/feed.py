@@ -78,6 +78,7 @@ def measure(
       seed=0,
       batch_size=args.batch,
       at_most=args.steps,
+      total_steps=10**9,
     )
 
   feed, per_epoch = new_feeds(), resident.steps_per_epoch

@@ -1,7 +1,8 @@
 """One of several processes that train one run together.
 
 With a place and a signal it sends itself that signal when its update `place` is
-reported; the exit code is that of main.py. A last argument is the method.
+reported, or fails there if the signal is -1; the exit code is that of main.py.
+A last argument is the method.
 """
 
 import json
@@ -41,6 +42,8 @@ def main():
 
   def signal_at(self, before, step, row):
     chunk(self, before, step, row)
+    if step == int(place) and int(signum) == -1:
+      raise InputError('images: bad disk', cure='start again')
     if step == int(place):
       os.kill(os.getpid(), int(signum))
 

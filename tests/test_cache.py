@@ -22,10 +22,10 @@ SCRIPT = """
 import itertools, os, signal, sys, time
 import ml_collections
 from tsla.data import cache, datasets, images
-def load():
+def load(skip_corrupt=False):
   return datasets.load_dataset(ml_collections.ConfigDict(dict(
     name='folder', path=sys.argv[1], image_size=6, download=False,
-    skip_corrupt=False, label_noise=0, validation=0)))
+    skip_corrupt=skip_corrupt, label_noise=0, validation=0)))
 """
 
 
@@ -110,6 +110,11 @@ def decodings(monkeypatch):
 
 def entries(home):
   return [about.parent for about in home.glob('*/*/about.json')]
+
+
+def test_a_path_may_begin_with_the_user_s_home(folder, monkeypatch):
+  monkeypatch.setenv('HOME', str(folder.parent))
+  assert_is(datasets.load_dataset(config('~/photos')), folder)
 
 
 def names(folder):
@@ -335,6 +340,7 @@ def test_a_damaged_cache_is_named_and_built_again(
   datasets.load_dataset(config(folder))
   (entry,) = entries(home)
   harm(entry)
+  cache._read_digests.cache_clear()  # as in another process
   capsys.readouterr()
   assert_is(datasets.load_dataset(config(folder)), folder)
   assert len(decodings) == 32
@@ -424,6 +430,40 @@ def test_a_build_that_lost_what_it_kept_begins_anew_and_not_with_black(
   with pytest.raises(InputError, match='shorter than it was'):
     datasets.load_dataset(config(folder))
   assert_is(datasets.load_dataset(config(folder)), folder)
+
+
+def test_a_strict_start_after_a_build_that_skipped_refuses_at_once(
+  folder, home, small_parts, decodings
+):
+  (folder / 'train/ant/1.jpg').write_text('not an image')
+  skipping = (*KILLED[:-1], 'load(skip_corrupt=True)')
+  process = run_script(folder, *skipping, argument=int(signal.SIGKILL))
+  output = process.communicate(timeout=120)[0]
+  assert process.returncode == -signal.SIGKILL, output
+  with pytest.raises(InputError, match=r'ant/1\.jpg: not a readable image'):
+    datasets.load_dataset(config(folder))
+  assert not decodings
+
+
+def test_a_fault_of_the_images_disk_keeps_what_is_decoded(
+  folder, home, small_parts, decodings, monkeypatch
+):
+  real, place = images._opened, str(folder / 'train/bee/2.jpg')
+
+  def opened(source):
+    if str(source) == place:
+      raise OSError(5, 'Input/output error')
+    return real(source)
+
+  with monkeypatch.context() as fault:
+    fault.setattr(images, '_opened', opened)
+    fault.setattr(images, '_PART', 1)
+    with pytest.raises(InputError, match=r'bee/2\.jpg: Input/output error'):
+      datasets.load_dataset(config(folder))
+  decodings.clear()
+  dataset = datasets.load_dataset(config(folder))
+  assert len(decodings) == 10  # of 16; 6 are before it
+  assert_is(dataset, folder)
 
 
 def test_a_disk_without_room_for_the_rest_keeps_what_is_decoded(
@@ -528,11 +568,14 @@ def test_an_aspect_is_that_of_the_image_upright_in_any_mode(tmp_path):
 
 def test_a_large_cache_says_that_it_is_checked(folder, monkeypatch, capsys):
   datasets.load_dataset(config(folder))
-  for most, lines in ((16 * 108, 0), (16 * 108 - 1, 1)):
+  for most, lines in ((8 * 108, 0), (8 * 108 - 1, 2)):  # of a split
     monkeypatch.setattr(cache, '_SLOW', most)
+    cache._read_digests.cache_clear()  # as in another process
     capsys.readouterr()
     datasets.load_dataset(config(folder))
     assert capsys.readouterr().err.count('0.0 GB are checked') == lines
+    datasets.load_dataset(config(folder))
+    assert not capsys.readouterr().err  # it has read them
 
 
 @pytest.mark.ci

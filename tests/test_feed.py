@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from support import changed, run_worker
 
 from tsla.data import batches, feed
@@ -49,7 +50,7 @@ def dataset_of(images, test=None):
 
 
 def feeds_of(images, kind='mapped', at_most=4, batch_size=10, **more):
-  values = {'seed': 3, **more}
+  values = {'seed': 3, 'total_steps': 10**8, **more}
   return Feeds(
     *(kind, dataset_of(images), parallel.choose('jit', batch_size)),
     **{'batch_size': batch_size, 'at_most': at_most, **values},
@@ -94,18 +95,33 @@ def test_batches_are_numpys_at_any_step_for_any_threads_pieces_and_ahead(
     assert sha256(fed.images) == sha256(pixels)
 
 
-def test_a_call_asks_for_those_after_it_and_ends_with_the_epoch_and_the_run():
-  made = []
-  calls = {(0, 4): (4, 4), (4, 4): (8, 2), (8, 2): (10, 4), (10, 4): None}
-  reads = feed.Feed(lambda key: made.append(key) or key, calls.get)
-  assert reads.take((0, 4)) == (0, 4)
-  _until(lambda: len(made) == 3)
-  for key in ((4, 4), (8, 2), (10, 4)):
-    assert reads.take(key) == key
-  assert made == [(0, 4), (4, 4), (8, 2), (10, 4)]
+@pytest.fixture
+def counted(monkeypatch):
+  """How many rows each piece had that was read."""
+  pieces, real = [], feed._copier
+
+  def copier(images):
+    copy = real(images)
+    return lambda rows, out: (pieces.append(len(rows)), copy(rows, out))
+
+  monkeypatch.setattr(feed, '_copier', copier)
+  return pieces
+
+
+def test_a_call_asks_for_those_after_it_and_ends_with_the_epoch_and_the_run(
+  images, counted
+):
   assert [length_at(step, 10, 4) for step in (0, 4, 8, 9, 10)] == [
     *(4, 4, 2, 1, 4)
   ]
+  feeds = feeds_of(images, batch_size=9, total_steps=22)  # two epochs
+  calls = [(0, 4), (4, 4), (8, 3), (11, 4), (15, 4), (19, 3)]
+  feeds.updates(*calls[0])
+  _until(lambda: sum(counted) == 9 * 11)  # two calls more
+  for call in calls[1:]:
+    feeds.updates(*call)
+  feeds._train._pool.shutdown()
+  assert sum(counted) == 9 * 22 and not feeds._train._made
 
 
 def test_another_call_than_the_next_is_made_anew():
@@ -152,14 +168,9 @@ def _until(true, seconds=20):
     time.sleep(0.005)
 
 
-def test_far_into_a_run_no_row_is_read_that_is_not_used(images, monkeypatch):
-  counted, real = [], feed._copier
-
-  def copier(images):
-    copy = real(images)
-    return lambda rows, out: (counted.append(len(rows)), copy(rows, out))
-
-  monkeypatch.setattr(feed, '_copier', copier)
+def test_far_into_a_run_no_row_is_read_that_is_not_used(
+  images, monkeypatch, counted
+):
   monkeypatch.setattr(feed, '_AHEAD', 0)
   feeds = feeds_of(images)
   feeds.updates(10_000_000, 4)
@@ -216,48 +227,49 @@ def test_memory_decides_how_many_updates_a_call_has(
   assert feeds_of(images, kind='resident', at_most=50).longest == 10
 
 
-@pytest.mark.parametrize(
-  ('kind', 'memory', 'batch_size'),
-  [('resident', 10**9, 512), ('mapped', 10**9, 512), ('mapped', 10**6, 300)],
-)
 def test_an_evaluation_of_50001_examples_counts_each_once(
-  tmp_path, monkeypatch, kind, memory, batch_size
+  tmp_path, monkeypatch
 ):
-  """Top-1 of a fixed linear network, by NumPy."""
-  monkeypatch.setenv('TSLA_DEVICE_MEMORY', str(memory))
+  """Top-1 and NLL of a fixed linear network, by NumPy in float64."""
   images = mapped(50_001, tmp_path / 'test')
   labels = np.random.default_rng(1).integers(0, 5, 50_001).astype(np.int32)
   weights = np.random.default_rng(2).normal(size=(18, 5)).astype(np.float32)
   split, devices = Split(images, labels), parallel.choose('jit', 10)
-  feeds = Feeds(
-    *(kind, dataset_of(images[:100], split), devices),
-    **{'seed': 0, 'batch_size': 10, 'at_most': 1},
-  )
+  dataset = dataset_of(images[:100], split)
 
   def apply(variables, images, train):
     return images.reshape(len(images), -1) @ variables['params']
 
   sums = devices.map(make_evaluation(apply, VIEW))
-  evaluate = feeds.evaluation(sums, split, feeds.examples(split), batch_size)
-  found = metrics.finalize(
-    evaluate(TrainState(jnp.int32(0), jnp.asarray(weights), {}, ()))
-  )
+  state = TrainState(jnp.int32(0), jnp.asarray(weights), {}, ())
+
+  def evaluated(kind, memory, batch_size):
+    monkeypatch.setenv('TSLA_DEVICE_MEMORY', str(memory))
+    feeds = Feeds(
+      *(kind, dataset, devices),
+      **{'seed': 0, 'batch_size': 10, 'at_most': 1, 'total_steps': 10},
+    )
+    placed = feeds.examples(split)
+    found = feeds.evaluation(sums, split, placed, batch_size)(state)
+    return jax.tree.map(np.asarray, found)
+
   logits = (np.array(images) / 255).reshape(len(images), -1) @ weights
-  assert found['count'] == 50_001
   hits = (logits.argmax(1) == labels).sum()
-  assert abs(found['top1'] * 50_001 - hits) <= 2  # of ties in float32
-  if kind == 'mapped':
-    resident = Feeds(
-      *('resident', dataset_of(images[:100], split), devices),
-      **{'seed': 0, 'batch_size': 10, 'at_most': 1},
-    )
-    again = resident.evaluation(
-      sums, split, resident.examples(split), batch_size
-    )
-    state = TrainState(jnp.int32(0), jnp.asarray(weights), {}, ())
-    one, other = jax.tree.map(np.asarray, (again(state), evaluate(state)))
-    for a, b in zip(*map(jax.tree.leaves, (one, other)), strict=True):
-      np.testing.assert_array_equal(a, b)
+  wrong = np.log(np.exp(logits).sum(1)) - logits[np.arange(50_001), labels]
+  metrics_of = []
+  for batch_size in (512, 300):
+    resident = evaluated('resident', 10**9, batch_size)
+    for memory in (10**9, 10**6):
+      mapped_ = evaluated('mapped', memory, batch_size)
+      for a, b in zip(*map(jax.tree.leaves, (resident, mapped_)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    metrics_of.append(metrics.finalize(resident))
+    assert metrics_of[-1]['count'] == 50_001
+    # Of ties in float32.
+    assert abs(metrics_of[-1]['top1'] * 50_001 - hits) <= 2
+    assert metrics_of[-1]['nll'] == pytest.approx(wrong.mean(), 1e-5)
+  first, second = metrics_of
+  assert first == pytest.approx(second, 1e-5, 1e-7)
 
 
 @pytest.mark.ci
@@ -321,6 +333,42 @@ def test_a_run_stays_with_its_feed_or_says_that_it_cannot(
   with pytest.raises(InputError, match=r'data\.feed=mapped') as error:
     loop.train_and_evaluate(config, tmp_path / 'run')
   assert 'half of the device' in str(error.value)
+
+
+@pytest.mark.ci
+@pytest.mark.usefixtures('compile_once')
+def test_images_that_are_damaged_while_a_run_reads_them_are_named(
+  config, tmp_path, monkeypatch
+):
+  """The next start decodes them again, and ends as if nothing had been."""
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+  with np.load(config.data.path) as arrays:
+    for split in ('train', 'test'):
+      labels = arrays[f'{split}_labels'].tolist()
+      for index, label in enumerate(labels):
+        folder = tmp_path / 'set' / split / str(label)
+        folder.mkdir(parents=True, exist_ok=True)
+        image = Image.fromarray(arrays[f'{split}_images'][index].squeeze())
+        image.save(folder / f'{index}.png')
+  config = changed(config, data__name='folder', data__feed='mapped')
+  config.data.path = str(tmp_path / 'set')
+  loop.train_and_evaluate(config, tmp_path / 'whole')
+  (images,) = (tmp_path / 'cache').rglob('train.images')
+  chunk = Reporter.chunk
+
+  def cut_at(self, before, step, row):
+    chunk(self, before, step, row)
+    if step == 5:
+      os.truncate(images, 100)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(Reporter, 'chunk', cut_at)
+    with pytest.raises(InputError, match='images: shorter than') as error:
+      loop.train_and_evaluate(config, tmp_path / 'run')
+  assert 'start again' in str(error.value)
+  loop.train_and_evaluate(config, tmp_path / 'run')
+  whole, run = tmp_path / 'whole', tmp_path / 'run'
+  assert (end(run), faults.rows(run)) == (end(whole), faults.rows(whole))
 
 
 def stop_after(config, workdir, monkeypatch, update):

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import http.server
 import json
+import os
 import pathlib
 import shutil
 import signal
@@ -18,7 +19,7 @@ import pytest
 from archives import write_cifar100
 
 from tsla.commands import prepare as command
-from tsla.data import datasets, prepare
+from tsla.data import datasets, prepare, sources
 from tsla.data.builders import BUILDERS, archive, builder_class, cifar100
 from tsla.errors import InputError
 from tsla.files import sha256_of
@@ -441,6 +442,19 @@ def test_an_unknown_name_is_answered_with_the_nearest(tmp_path):
   with pytest.raises(InputError) as error:
     prepare.prepare('digit', tmp_path)
   assert_helps(error, 'python -m tsla prepare digits')
+  with pytest.raises(InputError) as error:
+    prepare.prepare('imagenet2012', tmp_path)  # which lies in another folder
+  assert_helps(error, f'not in {tmp_path}', '--data_dir=DIR')
+
+
+def test_no_file_stays_open_of_a_set_that_may_have_a_thousand(copied):
+  """As many as a process may have open; a reader keeps its own."""
+  source = sources.find_tfds('cifar100', str(copied), download=False)
+  handles = pathlib.Path('/proc/self/fd')
+  for examples in source.open().splits.values():
+    assert sum(1 for _ in examples.read()) == examples.size
+    names = [os.path.realpath(handle) for handle in handles.iterdir()]
+    assert not [name for name in names if 'array_record' in name]
 
 
 @pytest.mark.parametrize('name', sorted(set(BUILDERS) - {'digits'}))

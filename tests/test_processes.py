@@ -79,6 +79,8 @@ def test_each_process_reads_a_set_that_is_on_the_disk_for_its_own_devices(
   first, second = train(shared, tmp_path / 'mapped', 2)
   assert first == second
   np.testing.assert_allclose(losses(first), losses(together[0]), rtol=1e-3)
+  data = json.loads((tmp_path / 'mapped/data.json').read_text())
+  assert data['feed'].startswith('mapped, ')
 
 
 def losses(result):
@@ -121,6 +123,21 @@ def test_when_one_is_killed_the_other_ends_and_the_run_resumes(
   assert workers[index].returncode == -signal.SIGKILL
   other = workers[1 - index]
   other.communicate(timeout=300)  # alone it would wait for ever
+  assert other.returncode != 0
+  assert train(shared, tmp_path / 'run', 2) == together
+
+
+@pytest.mark.parametrize('index', [0, 1])
+def test_what_one_cannot_go_on_with_ends_all_and_the_run_resumes(
+  shared, tmp_path, together, index
+):
+  """As where the disk of one machine fails; they would wait for ever."""
+  workers = begin(shared, tmp_path / 'run', 2, {index: (10, -1)})
+  _, error = workers[index].communicate(timeout=90)
+  assert workers[index].returncode == 2, error[-3000:]
+  assert error.splitlines()[-2:] == ['images: bad disk', '  next: start again']
+  other = workers[1 - index]
+  other.communicate(timeout=150)
   assert other.returncode != 0
   assert train(shared, tmp_path / 'run', 2) == together
 

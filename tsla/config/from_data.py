@@ -7,6 +7,8 @@ import numpy as np
 from tsla.config.forms import flatten
 from tsla.config.schema import Config
 from tsla.data import datasets
+from tsla.data.array_cache import cached_array
+from tsla.data.feed import Images
 from tsla.files import expand
 
 
@@ -40,11 +42,11 @@ def settle(config: Config) -> Config:
   most = math.log2(len(images))
   power = math.floor(min(most, max(3, min(7, most - 5))))
   batch = 2**power if 'batch_size' in follows else config.batch_size
-  # Counted, so that every machine finds the same.
-  counts = sum(
-    np.stack([np.bincount(part.ravel(), minlength=256) for part in channels])
-    for channels in (np.moveaxis(image, -1, 0) for image in images)
-  )
+  if config.data.name == 'npz':
+    counts = _count(images)
+  else:
+    facts = {'images': dataset.fingerprint}
+    counts = cached_array('levels', facts, lambda: _count(images))
   shares, levels = counts / counts.sum(1, keepdims=True), np.arange(256) / 255
   mean = shares @ levels
   std = np.sqrt(shares @ levels**2 - mean**2).clip(1e-3)
@@ -62,3 +64,15 @@ def settle(config: Config) -> Config:
   found = {name: values[name] for name in values.keys() & follows}
   config.update_from_flattened_dict(found)
   return config
+
+
+def _count(images: Images) -> np.ndarray:
+  """How many pixels of a channel have each level, `i64[C, 256]`.
+
+  Counted, so that every machine finds the same.
+  """
+  channels = (np.moveaxis(image, -1, 0) for image in images)
+  return sum(
+    np.stack([np.bincount(part.ravel(), minlength=256) for part in image])
+    for image in channels
+  )

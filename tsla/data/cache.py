@@ -9,6 +9,7 @@ and the set is decoded again where a fault of the disk made it differ.
 
 import collections
 import contextlib
+import functools
 import hashlib
 import json
 import math
@@ -124,10 +125,8 @@ def _open(folder: pathlib.Path, skip_corrupt: bool) -> Decoded | None:
       raise ValueError(f'{folder / _ABOUT}: not what was written')
     skipped = [item for split in _SPLITS for item in about[split]['skipped']]
     splits, names = _open_splits(folder, about), about['class_names']
-    if (size := sum(pixels.nbytes for pixels, *_ in splits.values())) > _SLOW:
-      print(f'{folder}: {size / 1e9:,.1f} GB are checked', file=sys.stderr)
     for split in _SPLITS:
-      if about[split]['images_sha256'] != _digests(splits[split][0]):
+      if about[split]['images_sha256'] != _digests(folder / f'{split}.images'):
         raise ValueError(f'{folder / split}.images: not what was written')
     notes, left_out = about['notes'], about['left_out']
   except (OSError, ValueError, KeyError) as error:
@@ -151,9 +150,17 @@ def _sha256(value: Any) -> str:
   return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
-def _digests(pixels: np.ndarray) -> list[str]:
-  """The SHA-256 of each part of the images, taken on all cores."""
-  flat = pixels.reshape(-1)
+def _digests(path: pathlib.Path) -> list[str]:
+  """The SHA-256 of each part of a file, which a process reads once."""
+  facts = path.stat()
+  return _read_digests(path, (facts.st_ino, facts.st_ctime_ns, facts.st_size))
+
+
+@functools.lru_cache(len(_SPLITS))
+def _read_digests(path: pathlib.Path, facts: tuple[int, int, int]) -> list[str]:
+  if facts[-1] > _SLOW:
+    print(f'{path}: {facts[-1] / 1e9:,.1f} GB are checked', file=sys.stderr)
+  flat = np.memmap(path, np.uint8, 'r')
   with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
     parts = (flat[i : i + _PART] for i in range(0, flat.size, _PART))
     return list(pool.map(lambda p: hashlib.sha256(p).hexdigest(), parts))
@@ -198,7 +205,7 @@ def _build(
     }
     splits = _open_splits(building, about)
     for split in _SPLITS:
-      about[split]['images_sha256'] = _digests(splits[split][0])
+      about[split]['images_sha256'] = _digests(building / f'{split}.images')
     about |= {
       'class_names': contents.class_names,
       'left_out': contents.left_out,
@@ -218,10 +225,8 @@ def _build(
       each.unlink()
     for folder in (target, target.parent, home):
       sync(folder)
-  except (OSError, InputError) as error:
-    # The next start may leave a corrupt image out, and goes on there.
-    if not isinstance(error, images.CorruptImage):
-      shutil.rmtree(building, ignore_errors=True)
+  except OSError:  # of the cache's disk; after any other the build goes on
+    shutil.rmtree(building, ignore_errors=True)
     raise
 
 
@@ -253,6 +258,8 @@ def _write_split(
   paths = [path.with_suffix(f'.{name}') for name in ('images', *_ROWS)]
   if kept.exists():
     seen, (count, *shape), skipped = read_object(kept).values()
+    if skipped and not skip_corrupt:
+      raise images.CorruptImage(*skipped[0])
   lengths = [count * n for n in (math.prod(shape), 4, 4)]
 
   def encoded() -> Iterator[images.Encoded]:
@@ -269,6 +276,7 @@ def _write_split(
     files = [stack.enter_context(each.open('ab')) for each in paths]
     for file, length in zip(files, lengths, strict=True):
       if file.tell() < length:
+        shutil.rmtree(path.parent)
         raise InputError(f'{path}: shorter than it was', cure='start again')
       file.truncate(length)
     for image, aspect in bar:
@@ -284,6 +292,7 @@ def _write_split(
         problem = f'{where}: {_words(image.shape)}, data.image_size = {size}'
         allowed = f'{_words(shape)} as the others'
         cure = '--config.data.image_size=256 resizes all images'
+        cure += ' (of `tsla prepare`: --image_size)'
         raise InputError(problem, allowed=allowed, cure=cure)
       row = image, *map(np.array, (label, aspect), _ROWS.values())
       for file, part in zip(files, row, strict=True):

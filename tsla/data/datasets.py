@@ -9,7 +9,7 @@ import numpy as np
 from tsla.data import cache, folders, label_noise, npz, sources
 from tsla.data.feed import Images, Rows
 from tsla.errors import InputError
-from tsla.files import untrusted
+from tsla.files import expand, untrusted
 
 if TYPE_CHECKING:
   import ml_collections
@@ -69,8 +69,10 @@ def load_dataset(
   """
   name, path, where = config.name, config.path, f'data.name = {config.name!r}:'
   cure = f'--config.data.path={"FILE" if name == "npz" else "DIR"}'
-  if name in ('folder', 'npz') and not path:
-    raise InputError(f'{where} data.path is empty', cure=cure)
+  if name in ('folder', 'npz'):
+    if not path:
+      raise InputError(f'{where} data.path is empty', cure=cure)
+    path = str(expand(path))
   if name == 'npz':
     raw, class_names, notes = npz.read(path, config.image_size, to_train)
     fingerprint, left_out = cache.fingerprint(raw, class_names), []

@@ -25,11 +25,6 @@ def data_root(data_dir: AnyPath = '') -> pathlib.Path:
   return expand(data_dir or default)
 
 
-def set_directory(name: str, data_dir: AnyPath = '') -> pathlib.Path:
-  """Returns where one of the project's own sets lies or would lie."""
-  return data_root(data_dir) / name / BUILDERS[name]
-
-
 def command(name: str, data_dir: AnyPath = '', *, by_hand: bool = False) -> str:
   """The shell command that prepares a set, for error messages."""
   text = f'python -m tsla prepare {name}'
@@ -47,11 +42,13 @@ def prepare(
   that dies leaves nothing that is taken for a set. The `archives` were fetched
   by hand; what is missing is downloaded. Returns the set's folder.
   """
+  root = data_root(data_dir)
   if name not in BUILDERS:
-    problem = f'{name!r}: not a set that can be prepared here'
+    problem = f'{name!r}: not a set that is built here, and not in {root}'
     cure = nearest(name, BUILDERS, 'python -m tsla prepare ')
+    cure = cure or f'--data_dir=DIR, where DIR holds {name}'
     raise InputError(problem, allowed=', '.join(sorted(BUILDERS)), cure=cure)
-  root, directory = data_root(data_dir), set_directory(name, data_dir)
+  directory = root / name / BUILDERS[name]
   by_hand = _match_archives(name, data_dir, archives)
   with _explained(name, data_dir):
     root.mkdir(parents=True, exist_ok=True)

@@ -83,7 +83,7 @@ def _find_prepared(
 ) -> pathlib.Path:
   where = f'data.name = {name!r}: not prepared in {root}'
   if name in BUILDERS:
-    directory = prepare.set_directory(name, path)
+    directory = root / name / BUILDERS[name]
     if not directory.exists():
       if not download:
         cure = prepare.command(name, path)
@@ -149,7 +149,8 @@ def _tfds_examples(builder: 'tfds.core.DatasetBuilder', split: str) -> Examples:
     for first in range(begin, len(source), _READ_AT_ONCE):
       keys = range(first, min(first + _READ_AT_ONCE, len(source)))
       try:
-        records = source.__getitems__(keys)
+        with source.data_source:  # else each of a thousand files stays open
+          records = source.__getitems__(keys)
       except RuntimeError as error:
         raise InputError(f'{where} is damaged: {error}', cure=again) from error
       for key, record in zip(keys, records, strict=True):

@@ -86,8 +86,8 @@ def build(
   first = first_state(config, dataset, durations, tables)
   if programs.is_own(config.model.name):
     _check_network(config, dataset, first)
-  _check_range(config.smoothing, np.asarray(tables.theta))
   view, method = view_of(config), config_tables.method_of(config.smoothing)
+  _check_range(config.smoothing, method, np.asarray(tables.theta))
   classes, axis = dataset.num_classes, devices.axis_name
   apply = create_configured(config.model, classes, axis_name=axis).apply
   feeds = Feeds(
@@ -96,6 +96,7 @@ def build(
     seed=config.seed,
     batch_size=config.batch_size,
     at_most=config.log_every_steps,
+    total_steps=durations.total_steps,
   )
   by_class = config.smoothing.target == 'class_similarity'
   asked = teacher, dataset, view, config.eval_batch_size, by_class
@@ -240,9 +241,8 @@ def _check_network(
     raise InputError(problem, allowed=allowed, cure=cure)
 
 
-def _check_range(options: Section, theta: np.ndarray) -> None:
+def _check_range(options: Section, method: Method, theta: np.ndarray) -> None:
   """Raises InputError where a schedule leaves the bounds of the method."""
-  method = config_tables.method_of(options)
   if not method.lowest <= theta.min() <= theta.max() <= method.highest:
     raise InputError(
       f'config.smoothing.schedule = {options.schedule!r}: theta from '

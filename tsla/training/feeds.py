@@ -6,6 +6,7 @@ Both visit the same examples in the same order: on a CPU the same bits come of
 it, but in jit on several devices and for a probe's estimates.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +23,7 @@ from tsla.training.parallel import Devices
 from tsla.training.step import Examples, Fed, TrainState
 
 _CALL_BYTES = 2**29  # of the images of a call, on this machine
-_CALL_PART = 16  # of a device's memory; up to four calls' images lie there
+_CALL_PART = 16  # of a device's memory; up to six calls' images lie there
 
 Sums = Callable[[TrainState, Examples, Any, int], EvalSums]
 
@@ -71,6 +72,13 @@ def length_at(step: int, steps_per_epoch: int, longest: int) -> int:
   return min(longest - in_epoch % longest, steps_per_epoch - in_epoch)
 
 
+def _host() -> jax.Device | None:
+  """The CPU, where nothing waits for what the accelerator has to do."""
+  with contextlib.suppress(RuntimeError):  # JAX_PLATFORMS leaves it out
+    return jax.local_devices(backend='cpu')[0]
+  return None
+
+
 class Feeds:
   """What the functions of a run get for examples and for `slots`.
 
@@ -86,6 +94,7 @@ class Feeds:
     seed: int,
     batch_size: int,
     at_most: int,
+    total_steps: int,
   ):
     self._devices, self._mapped = devices, feed == 'mapped'
     self._batch_size, self._count = batch_size, len(dataset.train.labels)
@@ -101,17 +110,23 @@ class Feeds:
     self.longest = longest = chunk_length(per_epoch, at_most)
     self.about = f'mapped, {size} off the device, {longest} updates a call'
     in_order = jax.jit(batches.epoch_order, static_argnums=2)
-    self._order = functools.lru_cache(2)(
-      lambda epoch: np.asarray(in_order(np.uint32(seed), epoch, self._count))
-    )
+
+    @functools.lru_cache(3)  # two epochs, and the probe's
+    def order(epoch: int) -> np.ndarray:
+      with jax.default_device(_host()):
+        return np.asarray(in_order(np.uint32(seed), epoch, self._count))
+
+    self._order = order
     self._read = reader(dataset.train.images)
 
     def make(call: tuple[int, int]) -> Fed:
       epoch, first = divmod(call[0], per_epoch)
-      return self._batches(self._order(epoch), first, call[1])
+      return self._batches(order(epoch), first, call[1])
 
-    def following(call: tuple[int, int]) -> tuple[int, int]:
-      return sum(call), length_at(sum(call), per_epoch, longest)
+    def following(call: tuple[int, int]) -> tuple[int, int] | None:
+      if (after := sum(call)) == total_steps:
+        return None
+      return after, length_at(after, per_epoch, longest)
 
     self._train = Feed(make, following)
 

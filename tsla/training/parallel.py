@@ -257,7 +257,8 @@ def claimed(
 ) -> Iterator[None]:
   """Holds the claim on a folder, in all processes of a run or in none.
 
-  The first process leaves a mark in the folder, which the others must find.
+  The first process leaves a mark in the folder, which the others must find. An
+  InputError of what is done inside ends this process with exit code 2.
   """
   with contextlib.ExitStack() as stack:
     with agreement():
@@ -268,7 +269,15 @@ def claimed(
         stack.callback(mark.unlink)
         mark.write_text(word)
       check_same({'workdir': _appears(mark, word) or f'not there, {folder}'})
-    yield
+    try:
+      yield
+    except InputError as error:
+      if jax.process_count() == 1:
+        raise
+      # The others wait for this one, and jax waits for them as it shuts down.
+      stack.close()
+      lifecycle.say(str(error))
+      os._exit(2)
 
 
 def _appears(path: pathlib.Path, text: str) -> bool:

@@ -243,23 +243,20 @@ def make_train_chunk(
   ) -> tuple[TrainState, TrainMetrics]:
     num_examples = len(inputs.examples.labels)
     per_epoch = batches.steps_per_epoch(num_examples, batch_size)
-    epoch = state.step // per_epoch
-    order = batches.epoch_order(inputs.seed, epoch, num_examples)
+    epoch, fed = state.step // per_epoch, slots
+    if not isinstance(slots, Fed):
+      order = batches.epoch_order(inputs.seed, epoch, num_examples)
+      steps = state.step + jnp.arange(length, dtype=jnp.int32)[:, None]
+      fed = Fed(batches.train_indices(order, steps, slots, batch_size))
     schedules = optimizer.from_tables(inputs.tables)
     tx, rate = make_optimizer(schedules), schedules.learning_rate
     options = {'loss': loss, 'target': target, 'axis_name': axis_name}
 
-    def body(
-      state: TrainState, fed: Fed | None
-    ) -> tuple[TrainState, TrainMetrics]:
-      if fed is None:
-        picked = batches.train_indices(order, state.step, slots, batch_size)
-        fed = Fed(picked)
+    def body(state: TrainState, fed: Fed) -> tuple[TrainState, TrainMetrics]:
       batch = make_batch(view, target, state, inputs, fed, epoch)
       return train_step(state, batch, apply, tx, rate, **options)
 
-    given = slots if isinstance(slots, Fed) else None
-    end, rows = jax.lax.scan(body, state, given, length)
+    end, rows = jax.lax.scan(body, state, fed)
     if target.end_epoch is not None:
       learnt = jax.lax.cond(
         end.step % per_epoch == 0, target.end_epoch, lambda s: s, end.target
