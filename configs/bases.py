@@ -112,9 +112,11 @@ def imagenet() -> ml_collections.ConfigDict:
   Rate, batch, warm-up and milestones are those of Goyal et al., Accurate, Large
   Minibatch SGD, arXiv:1706.02677: 0.1 for each 256 images, five epochs of
   warm-up, a tenth of it at epochs 30, 60 and 80, Nesterov momentum 0.9, weight
-  decay 1e-4, and crops of 8 to 100 % of an image's area. Other than there the
-  decay is on BatchNorm too, whose last scales do not begin at 0, crops are made
-  of squares of 256 pixels, and so are test images: docs/own-data.md.
+  decay 1e-4, and crops of 8 to 100 % of an image's area. Other than there
+  warm-up begins near 0, not at 0.1; BatchNorm sees all 1,024 images, not 32 at
+  a time, is decayed too, and its last scales do not begin at 0; the last layer
+  begins uniform, not normal; crops are made of squares of 256 pixels, and so
+  are test images: docs/own-data.md.
   """
   config = fine_grained('imagenet2012')
   config.batch_size = 1024

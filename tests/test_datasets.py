@@ -331,8 +331,10 @@ def test_label_noise_replaces_its_part_by_all_other_classes_alike(
   assert chi2 < 26.1  # the 0.1 % quantile of 8 degrees of freedom
   for label in range(10):
     assert 0.2 < changed[clean == label].mean() < 0.6
-  again = datasets.load_dataset(config('digits', path, label_noise=0.4))
-  np.testing.assert_array_equal(again.train.labels, noisy.train.labels)
+  for x64 in (False, True):
+    with jax.enable_x64(x64):
+      again = datasets.load_dataset(config('digits', path, label_noise=0.4))
+    np.testing.assert_array_equal(again.train.labels, noisy.train.labels)
   other = datasets.load_dataset(
     config('digits', path, label_noise=0.4, label_noise_seed=1)
   )

@@ -22,6 +22,7 @@ from tsla.data.pipeline import View
 from tsla.errors import InputError
 from tsla.evaluation import metrics
 from tsla.runs.lifecycle import Interrupted
+from tsla.runs.log import RunLog
 from tsla.training import loop, parallel
 from tsla.training.feeds import Feeds, length_at
 from tsla.training.reporter import Reporter
@@ -369,6 +370,31 @@ def test_images_that_are_damaged_while_a_run_reads_them_are_named(
   loop.train_and_evaluate(config, tmp_path / 'run')
   whole, run = tmp_path / 'whole', tmp_path / 'run'
   assert (end(run), faults.rows(run)) == (end(whole), faults.rows(whole))
+
+
+@pytest.mark.usefixtures('compile_once')
+def test_a_state_is_saved_whatever_stops_the_evaluation_after_it(
+  config, tmp_path, monkeypatch
+):
+  """The save goes on in a thread, and ends by writing the log to the disk."""
+  config = changed(config, checkpoint_every_epochs=1, eval_test_curve=True)
+  real, evaluating = RunLog.sync, threading.Event()
+
+  def sync(self):
+    assert evaluating.wait(20)
+    time.sleep(0.2)  # until the log would be closed
+    real(self)
+
+  def evaluation(self, kind, step, found):
+    evaluating.set()
+    raise InputError('bad disk')
+
+  with monkeypatch.context() as patch:
+    patch.setattr(RunLog, 'sync', sync)
+    patch.setattr(Reporter, 'evaluation', evaluation)
+    with pytest.raises(InputError, match='bad disk'):
+      loop.train_and_evaluate(config, tmp_path / 'run')
+  assert (tmp_path / 'run/checkpoints/4').is_dir()
 
 
 def stop_after(config, workdir, monkeypatch, update):

@@ -1,11 +1,13 @@
 """Files are written whole, locked, and of a format that is known."""
 
+import contextlib
 import hashlib
 import io
 import os
 import shutil
 import subprocess
 import sys
+import threading
 import zipfile
 
 import pytest
@@ -65,6 +67,22 @@ def test_a_lock_is_held_by_one(tmp_path):
     pass
   with files.locked(path, wait=False):
     pass
+
+
+def test_who_waits_for_a_lock_says_so(tmp_path, capsys):
+  path, told = tmp_path / 'lock', f'{tmp_path}: waiting for another process\n'
+  with files.locked(path):
+    pass
+  assert not capsys.readouterr().err
+  with contextlib.ExitStack() as other:
+    other.enter_context(files.locked(path))
+    thread = threading.Thread(target=files.locked(path).__enter__)
+    thread.start()
+    thread.join(0.5)
+    assert thread.is_alive()
+  thread.join(20)
+  assert not thread.is_alive()
+  assert capsys.readouterr().err == told
 
 
 def test_a_claim_that_came_to_nothing_leaves_no_folder(tmp_path):

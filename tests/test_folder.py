@@ -155,12 +155,41 @@ def test_too_few_labels_are_refused_and_other_files_of_that_name_are_not(
   imagenet,
 ):
   (imagenet / 'val/labels.txt').write_text('n01440764\n' * 4)
-  with pytest.raises(InputError, match=r'labels\.txt: 4 classes') as error:
+  with pytest.raises(InputError, match=r'labels\.txt: 4 lines') as error:
     folders.list_images(str(imagenet))
-  assert 'allowed: 5' in str(error.value)
+  assert 'FILE CLASS; or 5 classes' in str(error.value)
   (imagenet / 'val/labels.txt').unlink()
   (imagenet / 'labels.txt').write_text('n01440764\nn01443537\n')
   assert folders.list_images(str(imagenet)).class_names == CLASSES
+
+
+@pytest.mark.parametrize(
+  ('texts', 'words'),
+  [
+    (
+      {'labels.txt': f'{next(iter(VALIDATION))} {CLASSES[1]}'},
+      ['labels.txt: ILSVRC2012_val_00000000', *CLASSES[:2], 'one class'],
+    ),
+    (  # with and without suffix it is the same image
+      {'labels.txt': f'ILSVRC2012_val_00000000 {CLASSES[1]}'},
+      ['labels.txt: ILSVRC2012_val_00000000', *CLASSES[:2], 'one class'],
+    ),
+    ({'labels.csv': 'x'}, ['labels.csv', 'labels.txt', 'one of them']),
+    ({'labels.txt': 'ÿ'.encode('latin-1')}, ['labels.txt', 'UTF-8']),
+  ],
+)
+def test_labels_that_contradict_each_other_are_refused(imagenet, texts, words):
+  right = '\n'.join(f'{n} {c}' for n, c in VALIDATION.items())
+  (imagenet / 'val/labels.txt').write_text(right)
+  assert folders.list_images(str(imagenet)).splits['test'].size == 5
+  for name, more in texts.items():
+    more = more if isinstance(more, bytes) else more.encode()
+    with (imagenet / 'val' / name).open('ab') as file:
+      file.write(b'\n' + more)
+  with pytest.raises(InputError) as error:
+    folders.list_images(str(imagenet))
+  assert all(word in str(error.value) for word in words), error.value
+  assert len(str(error.value).splitlines()) <= 3
 
 
 def test_names_with_dots_and_classes_of_words_keep_their_labels(tmp_path):

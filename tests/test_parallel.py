@@ -5,6 +5,7 @@ import json
 import socket
 
 import faults
+import jax
 import numpy as np
 import pytest
 from support import run_worker
@@ -164,3 +165,25 @@ def test_a_signal_to_one_of_two_processes_is_known_to_both(tmp_path):
   for worker, (output, error) in zip(workers, results, strict=True):
     assert worker.returncode == 0, error[-3000:]
     assert json.loads(output.splitlines()[-1]) == [0, 15, 15, 15]
+
+
+@pytest.mark.parametrize(
+  ('name', 'value', 'cure'),
+  [
+    ('jax_enable_x64', True, 'JAX_ENABLE_X64=0, or leave it out'),
+    ('jax_threefry_partitionable', False, 'JAX_THREEFRY_PARTITIONABLE=1, or'),
+    ('jax_random_seed_offset', 5, 'JAX_RANDOM_SEED_OFFSET=0, or'),
+  ],
+)
+def test_a_jax_that_gives_other_numbers_is_refused(name, value, cure):
+  """Labels' noise, orders and crops would be those of another run."""
+  before = getattr(jax.config, name)
+  parallel.check_platform()
+  jax.config.update(name, value)
+  try:
+    with pytest.raises(InputError) as error:
+      parallel.check_platform()
+  finally:
+    jax.config.update(name, before)
+  assert error.value.problem == f'{name.upper()} = {value}'
+  assert error.value.cure.startswith(cure)

@@ -14,6 +14,7 @@ import os
 import pathlib
 import shutil
 import stat
+import sys
 import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, BinaryIO
@@ -71,11 +72,17 @@ def sync(path: pathlib.Path) -> None:
 def locked(path: pathlib.Path, *, wait: bool = True) -> Iterator[int]:
   """Holds the lock that is this file, and yields the file's descriptor.
 
-  The kernel frees it with the process. Without `wait` it raises BlockingIOError
-  if another process holds it.
+  The kernel frees it with the process. If another process holds it, it says so
+  and waits; without `wait` it raises BlockingIOError.
   """
   with path.open('w') as file:
-    fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      if not wait:
+        raise
+      print(f'{path.parent}: waiting for another process', file=sys.stderr)
+      fcntl.flock(file, fcntl.LOCK_EX)
     yield file.fileno()
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from tsla.data.label_noise import set_apart
 from tsla.data.sources import Contents, Examples, Source, digest
 from tsla.errors import InputError
-from tsla.files import read_bytes, user_cache
+from tsla.files import read_bytes, untrusted, user_cache
 
 SUFFIXES = ['.jpg', '.jpeg', '.png', '.webp', '.gif', '.bmp', '.tif', '.tiff']
 _TESTS = ('test', 'val', 'valid', 'validation')  # the first one that is there
@@ -110,8 +110,7 @@ def _below(root: pathlib.Path) -> Iterator[_Row]:
       yield label, place, split, 'empty folder'
     listed = {} if label else _labels(place, files)
     for name in files:
-      stem = name.rpartition('.')[0]
-      known = label or listed.get(name) or listed.get(stem, '')
+      known = label or listed.get(name, '')
       why = '' if known else 'in no class folder'
       yield known, place / name, split, 'hidden' if name[0] == '.' else why
 
@@ -126,16 +125,28 @@ def _labels(folder: pathlib.Path, files: list[str]) -> dict[str, str]:
   tables = [f for f in files if images and f in ('labels.txt', 'labels.csv')]
   if not tables:
     return {}
-  lines = read_bytes(folder / tables[0]).decode('utf-8-sig').splitlines()
+  where = f'{folder / tables[0]}:'
+  if len(tables) > 1:
+    raise InputError(f'{where} {tables[1]} is there too', allowed='one of them')
+  with untrusted(where[:-1], allowed='a text in UTF-8'):
+    lines = read_bytes(folder / tables[0]).decode('utf-8-sig').splitlines()
   lines = [line.strip() for line in lines if line.strip()]
-  rows = [re.split(r'[,\s]+', line) for line in lines]
-  names = {*images, *(image.rpartition('.')[0] for image in images)}
-  if named := {r[0]: r[1] for r in rows if len(r) > 1 and r[0] in names}:
-    return named
-  if len(images) != len(rows):
-    problem = f'{folder / tables[0]}: {len(rows)} classes'
-    raise InputError(problem, allowed=f'{len(images)}, as there are images')
-  return dict(zip(images, lines, strict=True))
+  names = {image.rpartition('.')[0]: image for image in images}
+  names |= {image: image for image in images}
+  named: dict[str, str] = {}
+  for line in lines:
+    name, *label = re.split(r'[,\s]+', line)
+    if label and name in names:
+      known = named.setdefault(names[name], label[0])
+      if known != label[0]:
+        problem = f'{where} {name} is of class {known}, and of {label[0]}'
+        raise InputError(problem, allowed='one class an image')
+  if not named and len(images) != len(lines):
+    raise InputError(
+      f'{where} {len(lines)} lines, none of which begins with an image there',
+      allowed=f'lines FILE CLASS; or {len(images)} classes, one an image',
+    )
+  return named or dict(zip(images, lines, strict=True))
 
 
 def _in_table(table: pathlib.Path) -> Iterator[_Row]:

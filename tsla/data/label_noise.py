@@ -25,7 +25,9 @@ def add_label_noise(
   which, shift = jax.random.split(jax.random.fold_in(key, _NOISE))
   order = np.asarray(jax.random.permutation(which, count))
   picked = order[: round(fraction * count)]
-  shifts = np.asarray(jax.random.randint(shift, (count,), 1, num_classes))
+  # int32, so that `jax_enable_x64` cannot either.
+  drawn = jax.random.randint(shift, (count,), 1, num_classes, np.int32)
+  shifts = np.asarray(drawn)
   noisy = np.array(labels)
   noisy[picked] = (noisy[picked] + shifts[picked]) % num_classes
   return noisy

@@ -193,6 +193,8 @@ def _noted(directory: RunDirectory, checkpoints: Checkpoints) -> Iterator[None]:
       checkpoints.discard(stop.step)
     directory.write_status(stop.status, checkpoints.latest_step or 0)
     raise
+  finally:
+    checkpoints.wait()  # before the log, which a save syncs, is closed
 
 
 def _train(

@@ -34,6 +34,11 @@ from tsla.runs import lifecycle
 _AXIS, _MEMORY = 'batch', 'TSLA_DEVICE_MEMORY'
 _HEARTBEAT_SECONDS = 40  # a process killed on another machine is missed then
 _SHARED_SECONDS = 30  # so long NFS may say that a new file is not there
+_NUMBERS = {
+  'jax_enable_x64': False,
+  'jax_threefry_partitionable': True,
+  'jax_random_seed_offset': 0,
+}
 _NAMED, _SHOWN = 3, 80  # differences that an error shows, letters of each
 
 
@@ -182,7 +187,15 @@ def _give_up(seconds: int) -> None:
 
 
 def check_platform() -> None:
-  """Raises InputError if there are no devices of the platform asked for."""
+  """Raises InputError if the platform asked for has no devices.
+
+  Or if jax is set to draw or compute other numbers than those of a run.
+  """
+  for name, value in _NUMBERS.items():
+    if (found := getattr(jax.config, name)) != value:
+      name = name.upper()
+      cure = f'{name}={value:d}, or leave it out'
+      raise InputError(f'{name} = {found}', allowed=f'{value}', cure=cure)
   asked = f'JAX_PLATFORMS = {os.environ.get("JAX_PLATFORMS", "")!r}'
   allowed = 'a platform that this jax is built for and this machine has'
   cure = 'JAX_PLATFORMS=cpu, or the jax build of the accelerator'
