@@ -55,10 +55,6 @@ def chunk_length(steps_per_epoch: int, at_most: int) -> int:
 
   So the largest divisor of `steps_per_epoch` in `at_most / 2 .. at_most`; where
   there is none, `at_most`, and the epoch's last chunk is shorter.
-
-  Example:
-    >>> chunk_length(390, 50), chunk_length(44, 50), chunk_length(97, 50)
-    (39, 44, 50)
   """
   if steps_per_epoch <= at_most:
     return steps_per_epoch
