@@ -7,6 +7,7 @@ in its place.
 import functools
 import hashlib
 import io
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,7 +24,7 @@ from tsla.errors import InputError
 from tsla.files import read_bytes, untrusted
 from tsla.models import create_configured, pretrained
 from tsla.runs.checkpoint import Checkpoints
-from tsla.runs.directory import RunRecord, read_run
+from tsla.runs.directory import MODEL, RunRecord, read_run
 
 if TYPE_CHECKING:
   from tsla.config.schema import Section
@@ -185,6 +186,7 @@ def load_teacher(
       allowed='a run on this data set',
       cure=f'--{_RUN}=ITS_WORKDIR',
     )
+    _check_set(run, f'{_RUN} = {options.run!r}', dataset)
   elif options.weights:
     model, variables = _of_file(options, dataset, view)
   else:
@@ -237,6 +239,26 @@ def _finished_run(path: str, data_name: str, view: View) -> RunRecord:
       problem = f'{where}: its {name} is {there}'
       raise InputError(problem, allowed=f'{here}, as here')
   return run
+
+
+def _check_set(run: RunRecord, where: str, dataset: Dataset) -> None:
+  """Raises InputError for other classes, another order or image shape."""
+  if not os.path.exists(run.path / MODEL):
+    return  # an earlier version trained it
+  about = run.network(where)
+  there, here = (
+    {'image_shape': [*shape]} | {f'class {k}': n for k, n in enumerate(names)}
+    for shape, names in (
+      (about['image_shape'], about['class_names']),
+      (dataset.image_shape, dataset.class_names),
+    )
+  )
+  for name, value in here.items():
+    if there.get(name) != value:
+      problem = f'{where}: its {name} is {there.get(name)!r}'
+      allowed = f'{value!r}, as of {dataset.name} here'
+      cure = f'train a teacher on this set, then --{_RUN}=ITS_WORKDIR'
+      raise InputError(problem, allowed=allowed, cure=cure)
 
 
 def restore(
