@@ -222,12 +222,12 @@ def test_a_teacher_of_other_classes_or_images_is_refused(taught, tmp_path):
   dataset = datasets.load_dataset(taught.data)
   digits, large = tuple('0123456789'), np.zeros((10, 16, 16, 1), np.uint8)
   others = (
-    ({'class_names': digits[::-1]}, "class 0 is '0'", "'9', as of npz"),
-    ({'class_names': (*digits[:9], 'x')}, "class 9 is '9'", "'x', as of npz"),
+    ({'class_names': digits[::-1]}, 'its class 0 is 0', '9, as here'),
+    ({'class_names': (*digits[:9], 'x')}, 'its class 9 is 9', 'x, as here'),
     (
       {'train': datasets.Split(large, np.arange(10, dtype=np.int32))},
-      'image_shape is [8, 8, 1]',
-      '[16, 16, 1], as of npz',
+      'its image_shape is [8, 8, 1]',
+      '[16, 16, 1], as here',
     ),
   )
   for fields, there, here in others:

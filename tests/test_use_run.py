@@ -345,25 +345,46 @@ def test_the_exported_program_runs_with_jax_alone(run, images, tmp_path):
   np.testing.assert_allclose(seven, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize('classes', [10, 7])
-def test_a_run_is_what_another_is_fine_tuned_from(run, config, classes):
+@pytest.mark.parametrize('names', ['0123456789', '0123456', '9876543210'])
+def test_a_run_is_what_another_is_fine_tuned_from(run, config, names):
   options = changed(config, model__weights=str(run)).model
   start.check_origin(options, '', 3)
-  model = create('resnet8', classes, stem='cifar', width=4)
+  model = create('resnet8', len(names), stem='cifar', width=4)
   zeros = np.zeros((1, 8, 8, 1), np.float32)
   variables = model.init(jax.random.key(1), zeros, train=False)
   first = build.step.TrainState(None, None, None, None)
   first = first.replace(**variables)
-  begun = start._from_weights(options, first)
+  begun = start._from_weights(options, first, tuple(names))
   ours = finished.load(run, 'run').variables
   for name in ('conv1', 'fc'):
-    anew = name == 'fc' and classes == 7
+    anew = name == 'fc' and names != '0123456789'
     source = variables if anew else ours
     np.testing.assert_array_equal(
       begun.state.params[name]['kernel'], source['params'][name]['kernel']
     )
-  assert ('the head drawn anew' in begun.note) == (classes == 7)
+  said = 'arrays taken, the head drawn anew for another number, names or order'
+  assert (said in begun.note) == anew
   jax.tree.map(
     np.testing.assert_array_equal,
     *(begun.state.batch_stats, ours['batch_stats']),
   )
+
+
+@pytest.mark.parametrize('names', [None, 'ab', 'ba'])
+def test_what_is_taken_for_a_head_of_another_name_is_said(
+  config, monkeypatch, names
+):
+  """A file does not say its classes; of a run they are known."""
+  weights = {'head.weight': np.eye(2, dtype=np.float32)}
+  weights['bn.running_mean'] = np.ones(2, np.float32)
+  said = weights, names and list(names)
+  monkeypatch.setattr(start, 'read_weights', lambda path, sha256: said)
+  zeros = jax.numpy.zeros((2, 2))
+  head = {'head': {'kernel': zeros}}
+  first = build.step.TrainState(None, None, None, None)
+  first = first.replace(params=head, batch_stats={'bn': {'mean': zeros[0]}})
+  begun = start._from_weights(config.model, first, ('a', 'b'))
+  kernel = begun.state.params['head']['kernel']
+  np.testing.assert_array_equal(kernel, np.eye(2))
+  assert '2 arrays taken' in begun.note
+  assert ('the head too' in begun.note) == (names == 'ba')

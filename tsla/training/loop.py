@@ -130,6 +130,7 @@ def train_and_evaluate(
     start = find_start(
       *(config, run.state, run.tables),
       *(checkpoints, durations, dataset.fingerprint, taught_by),
+      class_names=dataset.class_names,
     )
     directory.refuse_another(start.saved)
     if jax.process_count() > 1:

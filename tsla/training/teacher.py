@@ -179,14 +179,20 @@ def load_teacher(
     return class_rows_of(options.matrix, dataset)
   if options.run:
     run = _finished_run(options.run, dataset.name, view)
-    fits = f'does not fit the {dataset.num_classes} classes of {dataset.name}'
+    where, k = f'{_RUN} = {options.run!r}', dataset.num_classes
     model, variables = restore(
-      *(run, dataset.num_classes, dataset.image_shape, view),
-      where=f'{_RUN} = {options.run!r}: {fits}',
+      *(run, k, dataset.image_shape, view),
+      where=f'{where}: does not fit the {k} classes of {dataset.name}',
       allowed='a run on this data set',
       cure=f'--{_RUN}=ITS_WORKDIR',
     )
-    _check_set(run, f'{_RUN} = {options.run!r}', dataset)
+    if os.path.exists(run.path / MODEL):  # not of an earlier version
+      about = run.network(where)
+      names = zip(about['class_names'], dataset.class_names, strict=False)
+      _compare(
+        *(where, ('image_shape', about['image_shape'], [*dataset.image_shape])),
+        *((f'class {k}', *both) for k, both in enumerate(names)),
+      )
   elif options.weights:
     model, variables = _of_file(options, dataset, view)
   else:
@@ -229,34 +235,21 @@ def _finished_run(path: str, data_name: str, view: View) -> RunRecord:
       cure='train it first, then --config.teacher.run=ITS_WORKDIR',
     )
   data = run.config.data
-  for name, there, here in (
+  _compare(
+    where,
     ('data.name', data.name, data_name),
     ('data.mean', data.mean, view.mean),
     ('data.std', data.std, view.std),
     ('augment.crop', run.config.augment.crop, view.crop),
-  ):
-    if there != here:
-      problem = f'{where}: its {name} is {there}'
-      raise InputError(problem, allowed=f'{here}, as here')
+  )
   return run
 
 
-def _check_set(run: RunRecord, where: str, dataset: Dataset) -> None:
-  """Raises InputError for other classes, another order or image shape."""
-  if not os.path.exists(run.path / MODEL):
-    return  # an earlier version trained it
-  about = run.network(where)
-  there, here = (
-    {'image_shape': [*shape]} | {f'class {k}': n for k, n in enumerate(names)}
-    for shape, names in (
-      (about['image_shape'], about['class_names']),
-      (dataset.image_shape, dataset.class_names),
-    )
-  )
-  for name, value in here.items():
-    if there.get(name) != value:
-      problem = f'{where}: its {name} is {there.get(name)!r}'
-      allowed = f'{value!r}, as of {dataset.name} here'
+def _compare(where: str, *facts: tuple[str, Any, Any]) -> None:
+  """Raises InputError unless each fact, by its name, is the same here."""
+  for name, there, here in facts:
+    if there != here:
+      problem, allowed = f'{where}: its {name} is {there}', f'{here}, as here'
       cure = f'train a teacher on this set, then --{_RUN}=ITS_WORKDIR'
       raise InputError(problem, allowed=allowed, cure=cure)
 
