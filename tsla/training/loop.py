@@ -128,9 +128,8 @@ def train_and_evaluate(
     with compiling_alone(f'state {name}'):
       run = build(config, dataset, durations, devices, teacher)
     start = find_start(
-      *(config, run.state, run.tables),
-      *(checkpoints, durations, dataset.fingerprint, taught_by),
-      class_names=dataset.class_names,
+      *(config, run.state, run.tables, checkpoints, durations),
+      *(dataset.fingerprint, taught_by, dataset.class_names),
     )
     directory.refuse_another(start.saved)
     if jax.process_count() > 1:

@@ -143,11 +143,9 @@ def _from_weights(
   taken = sum(bool(row.path) for row in rows)
   note = f'{options.weights}: {taken} arrays taken'
   if any(row.name.startswith('fc.') and not row.path for row in rows):
-    note += (
-      ', the head drawn anew for another number, names or order of classes'
-    )
+    note += ', the head drawn anew for other classes or another order'
   elif others:  # a network of one's own, whose head is not known
-    note += ', the head too, though of other names or order of classes'
+    note += ', the head too, though of other classes or another order'
   return Start(first.replace(**variables), 0, note=note)
 
 
