@@ -235,6 +235,11 @@ def test_labels_that_are_texts_follow_class_names(tmp_path):
   assert dataset.class_names == ('emu', 'dog', 'ant')
   with pytest.raises(InputError, match='cow'):
     npz(tmp_path / 'a.npz', ['ant', 'cow'], class_names=names)
+  names = np.array(['crane', 'dog', 'crane'])
+  with pytest.raises(InputError, match=r"\['crane'\] are not once"):
+    npz(tmp_path / 'a.npz', ['dog', 'crane', 'crane'], class_names=names)
+  dataset = npz(tmp_path / 'a.npz', [2, 0, 1], class_names=names)
+  assert dataset.train.labels.tolist() == [2, 0, 1]
 
 
 def test_what_follows_from_a_folder(messy):
@@ -315,3 +320,12 @@ def test_a_run_says_what_follows_and_what_was_left_out(messy, tmp_path, capsys):
     argv = [str(workdir), f'--data.path={messy}', f'--split={split}']
     assert evaluate.main(argv) == 0
     assert f'{split}, {count} images' in capsys.readouterr().out
+  fields |= {'data.name': 'cifar100'}  # the path is no prepared set's
+  (workdir / 'config.json').write_text(json.dumps(fields))
+  before = sorted(messy.rglob('*'))
+  assert evaluate.main([str(workdir), f'--data.path={messy}']) == 0
+  found = capsys.readouterr().out
+  assert f"test, 40 images of data.name = 'folder', data.path = '{messy}'" in (
+    found
+  )
+  assert sorted(messy.rglob('*')) == before

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -215,3 +216,28 @@ def test_a_teacher_that_cannot_be_used_is_explained(taught, tmp_path):
   with pytest.raises(InputError, match='11 classes') as error:
     teacher_of(taught, more)
   assert len(str(error.value).splitlines()) <= 3
+
+
+def test_a_teacher_of_other_classes_or_images_is_refused(taught, tmp_path):
+  dataset = datasets.load_dataset(taught.data)
+  digits, large = tuple('0123456789'), np.zeros((10, 16, 16, 1), np.uint8)
+  others = (
+    ({'class_names': digits[::-1]}, 'its class 0 is 0', '9, as here'),
+    ({'class_names': (*digits[:9], 'x')}, 'its class 9 is 9', 'x, as here'),
+    (
+      {'train': datasets.Split(large, np.arange(10, dtype=np.int32))},
+      'its image_shape is [8, 8, 1]',
+      '[16, 16, 1], as here',
+    ),
+  )
+  for fields, there, here in others:
+    with pytest.raises(InputError) as error:
+      teacher_of(taught, dataclasses.replace(dataset, **fields))
+    problem, allowed, cure = str(error.value).splitlines()
+    assert problem.startswith('config.teacher.run = ')
+    assert there in problem and here in allowed and 'on this set' in cure
+  earlier = taught.copy_and_resolve_references()
+  earlier.teacher.run = str(tmp_path / 'run')  # by a version without model.json
+  shutil.copytree(taught.teacher.run, earlier.teacher.run)
+  (tmp_path / 'run/model.json').unlink()
+  teacher_of(earlier, dataclasses.replace(dataset, **others[0][0]))

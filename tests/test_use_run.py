@@ -16,7 +16,8 @@ from scipy.special import log_softmax, softmax
 from support import WEIGHTS, changed, small_config, write_digits_npz
 
 from tsla.commands import evaluate, export, predict
-from tsla.data import datasets
+from tsla.config.forms import default_config
+from tsla.data import datasets, prepare
 from tsla.errors import InputError
 from tsla.evaluation.calibration import fit_temperature
 from tsla.models import create, pretrained
@@ -183,7 +184,9 @@ def test_evaluate_needs_no_data_and_finds_classes_by_name(
   names = np.array([str(9 - k) for k in range(10)])
   np.savez(other, **arrays, class_names=names)
   assert evaluate.main([str(run), f'--data.path={other}']) == 0
-  assert capsys.readouterr().out == own
+  of = f" of data.name = 'npz', data.path = '{other}'"
+  header, _, figures = own.partition('\n')
+  assert capsys.readouterr().out == f'{header}{of}\n{figures}'
   np.savez(other, **arrays, class_names=np.append(names[:9], 'ten'))
   assert evaluate.main([str(run), f'--data.path={other}']) == 2
   assert 'classes of' in capsys.readouterr().err
@@ -243,9 +246,87 @@ def test_evaluate_of_all_takes_every_split_of_a_set(
   np.savez(path, **arrays, class_names=np.arange(10).astype(str))
   assert evaluate.main([str(run), f'--data.path={path}', '--split=all']) == 0
   found, _, own = capsys.readouterr().out.partition('\n')
-  assert found.endswith('all, 40 images')
+  assert 'all, 40 images of ' in found
   assert evaluate.main([str(run)]) == 0
   assert capsys.readouterr().out.partition('\n')[2] == own
+
+
+def edited(run, path, name, **fields):
+  """A copy of a run with other fields in one of its files."""
+  file = shutil.copytree(run, path) / name
+  file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+  return path
+
+
+def test_two_classes_of_one_name_stay_two(run, images, tmp_path, capsys):
+  """ImageNet has two cranes. Nothing is mapped, or it is refused."""
+  names = ['crane', '1', '2', 'crane', *'456789']
+  cranes = edited(run, tmp_path / 'run', 'model.json', class_names=names)
+  path, top1 = tmp_path / 'new.npz', kept(run)['logits'].argmax(1)
+  arrays = {'test_images': images[0], 'test_labels': images[1]}
+  np.savez(path, **arrays, class_names=np.array(names))
+  assert evaluate.main([str(cranes), f'--data.path={path}']) == 0
+  right = (top1 == images[1]).mean()
+  assert top1_in(capsys.readouterr().out) == f'{100 * right:.2f}'
+  for other in (names[::-1], ['crane', *'123456789']):
+    np.savez(path, **arrays, class_names=np.array(other))
+    for who in (cranes, run):
+      assert evaluate.main([str(who), f'--data.path={path}']) == 2
+      error = capsys.readouterr().err
+      assert 'no name twice' in error and "'crane'" in error
+      assert len(error.splitlines()) <= 3
+  out = tmp_path / 'out.csv'
+  assert predict.main([str(cranes), str(path), f'--out={out}']) == 0
+  rows = csv.DictReader(io.StringIO(out.read_text()))
+  shown = {0: 'crane (0)', 3: 'crane (3)'}
+  assert [r['class'] for r in rows] == [shown.get(k, str(k)) for k in top1]
+  assert {0, 3} <= {*top1.tolist()}
+
+
+def test_a_prepared_set_is_evaluated_where_it_lies_and_left_alone(
+  run, tmp_path, capsys, monkeypatch
+):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+  fields = {'data.name': 'digits', 'data.path': ''}
+  of_digits = edited(run, tmp_path / 'run', 'config.json', **fields)
+  root, below = tmp_path / 'sets', tmp_path / 'sets/of/none'
+  prepare.prepare('digits', root)
+  below.mkdir(parents=True)
+  before = sorted(root.rglob('*'))
+  assert evaluate.main([str(of_digits), f'--data.path={root}']) == 0
+  found = capsys.readouterr().out
+  assert f"360 images of data.name = 'digits', data.path = '{root}'" in found
+  options = default_config().data
+  options.update(name='digits', path=str(root))
+  test = datasets.load_dataset(options, to_train=False).test
+  logits = finished.load(run, 'run').logits(test.images[:])
+  right = np.asarray(logits).argmax(1) == test.labels
+  assert top1_in(found) == f'{100 * right.mean():.2f}'
+  for argv in (
+    [f'--data.path={below}'],  # no images
+    [f'--data.path={below}', '--data.name=digits'],
+    [f'--data.path={below}/none', '--data.name=digits'],
+  ):
+    assert evaluate.main([str(of_digits), *argv]) == 2
+    error = capsys.readouterr().err
+    assert ('not prepared' if len(argv) > 1 else 'no training im') in error
+  assert sorted(root.rglob('*')) == before
+
+
+def test_evaluate_says_which_labels_are_noise(run, images, tmp_path, capsys):
+  path = tmp_path / 'new.npz'
+  np.savez(path, test_images=images[0], test_labels=images[1])
+  fields = {'data.label_noise': 0.25}
+  noisy = edited(run, tmp_path / 'run', 'config.json', **fields)
+  said = 'data.label_noise: 0.25 of train and validation labels wrong'
+  for who, argv, there in (
+    (noisy, ['--split=validation'], True),
+    (noisy, ['--split=test'], False),
+    (noisy, [f'--data.path={path}', '--split=all'], False),
+    (run, ['--split=validation'], False),
+  ):
+    assert evaluate.main([str(who), *argv]) == 0
+    assert (said in capsys.readouterr().out.splitlines()) == there
 
 
 def test_predict_asks_files_folders_and_arrays(run, images, tmp_path, capsys):
@@ -345,25 +426,46 @@ def test_the_exported_program_runs_with_jax_alone(run, images, tmp_path):
   np.testing.assert_allclose(seven, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize('classes', [10, 7])
-def test_a_run_is_what_another_is_fine_tuned_from(run, config, classes):
+@pytest.mark.parametrize('names', ['0123456789', '0123456', '9876543210'])
+def test_a_run_is_what_another_is_fine_tuned_from(run, config, names):
   options = changed(config, model__weights=str(run)).model
   start.check_origin(options, '', 3)
-  model = create('resnet8', classes, stem='cifar', width=4)
+  model = create('resnet8', len(names), stem='cifar', width=4)
   zeros = np.zeros((1, 8, 8, 1), np.float32)
   variables = model.init(jax.random.key(1), zeros, train=False)
   first = build.step.TrainState(None, None, None, None)
   first = first.replace(**variables)
-  begun = start._from_weights(options, first)
+  begun = start._from_weights(options, first, tuple(names))
   ours = finished.load(run, 'run').variables
   for name in ('conv1', 'fc'):
-    anew = name == 'fc' and classes == 7
+    anew = name == 'fc' and names != '0123456789'
     source = variables if anew else ours
     np.testing.assert_array_equal(
       begun.state.params[name]['kernel'], source['params'][name]['kernel']
     )
-  assert ('the head drawn anew' in begun.note) == (classes == 7)
+  said = 'arrays taken, the head drawn anew for other classes or another order'
+  assert (said in begun.note) == anew
   jax.tree.map(
     np.testing.assert_array_equal,
     *(begun.state.batch_stats, ours['batch_stats']),
   )
+
+
+@pytest.mark.parametrize('names', [None, 'ab', 'ba'])
+def test_what_is_taken_for_a_head_of_another_name_is_said(
+  config, monkeypatch, names
+):
+  """A file does not say its classes; of a run they are known."""
+  weights = {'head.weight': np.eye(2, dtype=np.float32)}
+  weights['bn.running_mean'] = np.ones(2, np.float32)
+  said = weights, names and list(names)
+  monkeypatch.setattr(start, 'read_weights', lambda path, sha256: said)
+  zeros = jax.numpy.zeros((2, 2))
+  head = {'head': {'kernel': zeros}}
+  first = build.step.TrainState(None, None, None, None)
+  first = first.replace(params=head, batch_stats={'bn': {'mean': zeros[0]}})
+  begun = start._from_weights(config.model, first, ('a', 'b'))
+  kernel = begun.state.params['head']['kernel']
+  np.testing.assert_array_equal(kernel, np.eye(2))
+  assert '2 arrays taken' in begun.note
+  assert ('the head too' in begun.note) == (names == 'ba')

@@ -4,10 +4,12 @@
 
 An .npz holds `images`, or the `test_images` of a set. An .npz that is written
 holds all probabilities too. Images that cannot be read are named and left out.
+A name that several classes have is followed by the label's number.
 
 Exit codes: 0 all were read, 1 some were left out, 2 bad input.
 """
 
+import collections
 import csv
 import io
 import itertools
@@ -60,8 +62,10 @@ def main(parser: Parser) -> int:
     raise InputError('no image that can be read', allowed=', '.join(SUFFIXES))
   logits = np.concatenate(parts).astype(np.float64)
   p = softmax(logits / description['temperature'], axis=1)
+  times = collections.Counter(names := description['class_names'])
+  names = [n if times[n] == 1 else f'{n} ({k})' for k, n in enumerate(names)]
   with files.untrusted(f'--out={args.out}'):
-    _show(args.out, ids, p, description['class_names'])
+    _show(args.out, ids, p, names)
   return int(bool(left_out))
 
 

@@ -82,6 +82,8 @@ def load_dataset(
         source = folders.find_folder(path)
       else:
         source = sources.find_tfds(name, path, download=config.download)
+      if not to_train:  # decoded images are not written beside it
+        source = source._replace(homes=source.homes[::-1])
       raw, class_names, fingerprint, notes, left_out = cache.load_decoded(
         source, config.image_size, skip_corrupt=config.skip_corrupt
       )

@@ -48,9 +48,9 @@ def read(
       several = ', '.join(class_names[:5]) + ', …' * (len(kinds) > 5)
       notes.append(f'labels 0 to {len(kinds) - 1} are {several}')
   elif labels.dtype.kind == 'U':
-    if unknown := sorted({*kinds.tolist()} - {*class_names}):
-      problem = f'{where}: labels {unknown[:3]}'
-      raise InputError(problem, allowed=f'class_names: {class_names[:9]}')
+    if vague := [k for k in kinds.tolist() if class_names.count(k) != 1]:
+      problem = f'{where}: labels {vague[:3]} are not once in class_names'
+      raise InputError(problem, allowed=f'numbers, or {class_names[:9]}')
     labels = np.array([class_names.index(kind) for kind in kinds])[places]
   cut, raw = len(arrays['train_labels']), {}
   for split, part in (('train', labels[:cut]), ('test', labels[cut:])):

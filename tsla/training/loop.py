@@ -128,8 +128,8 @@ def train_and_evaluate(
     with compiling_alone(f'state {name}'):
       run = build(config, dataset, durations, devices, teacher)
     start = find_start(
-      *(config, run.state, run.tables),
-      *(checkpoints, durations, dataset.fingerprint, taught_by),
+      *(config, run.state, run.tables, checkpoints, durations),
+      *(dataset.fingerprint, taught_by, dataset.class_names),
     )
     directory.refuse_another(start.saved)
     if jax.process_count() > 1:

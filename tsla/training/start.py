@@ -59,10 +59,11 @@ def find_start(
   durations: Durations,
   fingerprint: str,
   taught_by: str = '',
+  class_names: Sequence[str] = (),
 ) -> Start:
   """The newest checkpoint, else what the config names, else `first`.
 
-  The fingerprint is that of the data set, `taught_by` the teacher's. Raises
+  Fingerprint and names are those of the data set, `taught_by` the teacher's.
   InputError for what is not there, or of another network, data or teacher.
   """
   if step := checkpoints.latest_step:
@@ -77,7 +78,7 @@ def find_start(
     note = '\n'.join(checkpoints.passed_over)
     return Start(state, step, note=note, saved=checkpoints.run_of(step))
   if config.model.weights:
-    return _from_weights(config.model, first)
+    return _from_weights(config.model, first, class_names)
   if not config.init.fork_from:
     return Start(first, 0)
 
@@ -108,11 +109,13 @@ def check_origin(options: Section, fork_from: str, epochs: int) -> None:
 
 def read_weights(
   path: str, sha256: str = '', field: str = 'config.model.weights'
-) -> Mapping[str, np.ndarray]:
-  """The state dict of a file, or of a finished run by its directory."""
+) -> tuple[dict[str, np.ndarray], list[str] | None]:
+  """The state dict of a file; or of a finished run, and its class names."""
   if not os.path.isdir(path) or sha256:
-    return pretrained.read_state_dict(path, sha256, field)
-  return pretrained.to_state_dict(load(path, f'{field} = {path!r}').variables)
+    return pretrained.read_state_dict(path, sha256, field), None
+  network = load(path, f'{field} = {path!r}')
+  names = network.description['class_names']
+  return pretrained.to_state_dict(network.variables), names
 
 
 def _with_own_theta(state: TrainState, tables: Tables) -> TrainState:
@@ -128,16 +131,21 @@ def _with_own_theta(state: TrainState, tables: Tables) -> TrainState:
   return state.replace(opt_state=opt_state)
 
 
-def _from_weights(options: Section, first: TrainState) -> Start:
-  variables, rows = pretrained.to_variables(
-    read_weights(options.weights, options.weights_sha256), first.variables
-  )
+def _from_weights(
+  options: Section, first: TrainState, class_names: Sequence[str]
+) -> Start:
+  weights, names = read_weights(options.weights, options.weights_sha256)
+  if others := names not in (None, [*class_names]):  # without its head's rows
+    weights |= {n: a[:0] for n, a in weights.items() if n.startswith('fc.')}
+  variables, rows = pretrained.to_variables(weights, first.variables)
   shardings = jax.tree.map(lambda leaf: leaf.sharding, first.variables)
   variables = jax.tree.map(jax.device_put, variables, shardings)
   taken = sum(bool(row.path) for row in rows)
   note = f'{options.weights}: {taken} arrays taken'
   if any(row.name.startswith('fc.') and not row.path for row in rows):
-    note += ', the head drawn anew for another number of classes'
+    note += ', the head drawn anew for other classes or another order'
+  elif others:  # a network of one's own, whose head is not known
+    note += ', the head too, though of other classes or another order'
   return Start(first.replace(**variables), 0, note=note)
 
 

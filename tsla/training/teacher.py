@@ -23,7 +23,7 @@ from tsla.errors import InputError
 from tsla.files import read_bytes, untrusted
 from tsla.models import create_configured, pretrained
 from tsla.runs.checkpoint import Checkpoints
-from tsla.runs.directory import RunRecord, read_run
+from tsla.runs.directory import MODEL, RunRecord, read_run
 
 if TYPE_CHECKING:
   from tsla.config.schema import Section
@@ -94,15 +94,12 @@ def teacher_target(
     'device': jax.local_devices()[0].device_kind,
   }
   del facts['crop_area']  # as flips: it is of training
+  function = _class_rows if by_class else _on_clean_images
+  compute = functools.partial(function, teacher, dataset, view, batch_size)
   if by_class:
-    compute = functools.partial(_class_rows, teacher, dataset, view, batch_size)
     rows = array_cache.cached_array('class_similarity', facts, compute)
     return _of_classes(rows)
-  images = dataset.train.images
-  rows = array_cache.cached_array(
-    *('y_hat', facts),
-    lambda: _on_clean_images(teacher, images, view, batch_size),
-  )
+  rows = array_cache.cached_array('y_hat', facts, compute)
   return smoothing.Target(
     lambda rows, state, seen: rows[seen.indices].astype(jnp.float32), rows
   )
@@ -140,7 +137,7 @@ def _class_rows(
 
 
 def _on_clean_images(
-  teacher: Teacher, images: np.ndarray, view: View, batch_size: int
+  teacher: Teacher, dataset: Dataset, view: View, batch_size: int
 ) -> np.ndarray:
   """ŷ of every training image as it is, `f16[N, K]`."""
 
@@ -149,9 +146,9 @@ def _on_clean_images(
     y_hat = teacher.predict(variables, clean_view(view, images))
     return y_hat.astype(jnp.float16)
 
-  size = min(batch_size, len(images))
   ask = functools.partial(of_batch, teacher.variables)
-  return in_batches(ask, images, size)
+  images = dataset.train.images
+  return in_batches(ask, images, min(batch_size, len(images)))
 
 
 def in_batches(
@@ -177,12 +174,11 @@ def load_teacher(
   if options.matrix:
     return class_rows_of(options.matrix, dataset)
   if options.run:
-    run = _finished_run(options.run, dataset.name, view)
-    fits = f'does not fit the {dataset.num_classes} classes of {dataset.name}'
+    run = _finished_run(options.run, dataset.name, view, dataset)
     model, variables = restore(
       *(run, dataset.num_classes, dataset.image_shape, view),
-      where=f'{_RUN} = {options.run!r}: {fits}',
-      allowed='a run on this data set',
+      where=f'{_RUN} = {options.run!r}: does not fit {dataset.name}',
+      allowed=f'a run on its {dataset.num_classes} classes',
       cure=f'--{_RUN}=ITS_WORKDIR',
     )
   elif options.weights:
@@ -217,25 +213,32 @@ def check_source(options: 'Section', data_name: str, view: View) -> None:
     pretrained.read_state_dict(options.weights, sha256, _WEIGHTS)
 
 
-def _finished_run(path: str, data_name: str, view: View) -> RunRecord:
+def _finished_run(
+  path: str, data_name: str, view: View, dataset: Dataset | None = None
+) -> RunRecord:
   where = f'{_RUN} = {path!r}'
   run = read_run(path, where)
-  if run.status['state'] != 'done':
-    raise InputError(
-      f'{where}: that run is {run.status["state"]}, not done',
-      allowed='the directory of a finished run',
-      cure='train it first, then --config.teacher.run=ITS_WORKDIR',
-    )
+  if (state := run.status['state']) != 'done':
+    problem = f'{where}: that run is {state}, not done'
+    cure = f'train it first, then --{_RUN}=ITS_WORKDIR'
+    raise InputError(problem, allowed='a finished run', cure=cure)
   data = run.config.data
-  for name, there, here in (
+  facts = [
     ('data.name', data.name, data_name),
     ('data.mean', data.mean, view.mean),
     ('data.std', data.std, view.std),
     ('augment.crop', run.config.augment.crop, view.crop),
-  ):
+  ]
+  if dataset and (run.path / MODEL).exists():  # an earlier version's lacks it
+    about, shape = run.network(where), [*dataset.image_shape]
+    names = zip(about['class_names'], dataset.class_names, strict=False)
+    facts += [('image_shape', about['image_shape'], shape)]
+    facts += [(f'class {k}', *both) for k, both in enumerate(names)]
+  for name, there, here in facts:
     if there != here:
-      problem = f'{where}: its {name} is {there}'
-      raise InputError(problem, allowed=f'{here}, as here')
+      problem, allowed = f'{where}: its {name} is {there}', f'{here}, as here'
+      cure = f'train a teacher on this set, then --{_RUN}=ITS_WORKDIR'
+      raise InputError(problem, allowed=allowed, cure=cure)
   return run
 
 
