@@ -11,7 +11,7 @@ from support import bad_weights, changed
 
 from tsla.config import tables
 from tsla.errors import InputError
-from tsla.runs.directory import RunDirectory, read_run
+from tsla.runs.directory import RunDirectory, read_record, read_run
 from tsla.sweep import plan, worker
 from tsla.sweep.table import Row, Table
 from tsla.training import loop
@@ -80,6 +80,8 @@ def test_an_allowed_change_takes_effect_at_once_and_is_on_record(
   assert now['smoothing.theta'] == 0.3
   then = json.loads((stopped / 'config-until-8.json').read_text())
   assert then['smoothing.theta'] == 0.4
+  why = 'its config in mid-run: see config-until-8.json'
+  assert read_record(stopped).standing() == ('changed', why)
   # From here on it is the changed config's run.
   assert (
     loop.train_and_evaluate(other, stopped) == faults.status(stopped)['test']

@@ -1,5 +1,6 @@
 """One door: `tsla COMMAND` and `python -m tsla COMMAND`."""
 
+import os
 import re
 import subprocess
 import sys
@@ -120,6 +121,19 @@ def test_the_wrapper_catches_bad_input_and_nothing_else():
   assert main(['bad']) == 2
   with pytest.raises(ValueError, match='x'):
     main(['bug'])
+
+
+@pytest.mark.parametrize('flags', [[], ['-u']])  # at its end, in a print
+def test_a_command_that_nobody_reads_on_ends_quietly(flags):
+  reader, writer = os.pipe()
+  os.close(reader)
+  command = [sys.executable, *flags, '-m', 'tsla', '--help']
+  env = {n: v for n, v in os.environ.items() if n != 'PYTHONUNBUFFERED'}
+  try:
+    done = subprocess.run(command, cwd=ROOT, env=env, stdout=writer, stderr=-1)
+  finally:
+    os.close(writer)
+  assert (done.returncode, done.stderr) == (141, b'')
 
 
 @pytest.mark.ci

@@ -28,6 +28,7 @@ from docs import methods_table, plots, variance_tables
 from tsla.commands.report import main
 from tsla.config import durations
 from tsla.config.forms import default_config, flatten
+from tsla.config.schema import RENAMED
 from tsla.data import datasets, pipeline
 from tsla.evaluation.two_way import Estimate
 from tsla.pages import figures as pages
@@ -308,6 +309,141 @@ def test_unfinished_runs_are_named_and_never_averaged(tmp_path):
   assert rows['LSR'][:2] == ['1', '50.00']  # one seed: no deviation
   tables = read_results([folder])
   assert [run.seed for run in tables[0].done('LSR')] == [0]
+
+
+def settled(*, mean, size=0):
+  """A config whose mean followed from its data."""
+  config = default_config()
+  config.data.name, config.data.path = 'npz', 'gone.npz'
+  config.data.mean, config.data.image_size = (mean,), size or -1
+  return config
+
+
+def test_a_row_is_on_one_data_set_whatever_followed_from_it(tmp_path):
+  folder = write_table(tmp_path, ['x', 'y', 'z'], range(3))
+  for name, data, mean, size, top1 in (
+    ('r0-seed0', 'f', 0.3, 8, 0.9),
+    ('r0-seed1', 'e', 0.5, 8, 0.1),  # the file was overwritten
+    ('r0-seed2', 'e', 0.5, 6, 0.1),  # by images of another size
+    ('r1-seed0', 'e', 0.5, 8, 0.1),
+    ('r1-seed1', 'f', 0.3, 8, 0.8),
+    ('r1-seed2', 'f', 0.3, 8, 0.6),
+    ('r2-seed2', 'f', 0.4, 8, 0.7),  # a row may normalise otherwise
+  ):
+    config = settled(mean=mean, size=size)
+    fingerprint, seed = data * 64, int(name[-1])
+    path = folder / name
+    write_run(
+      path, top1=top1, seed=seed, config=config, fingerprint=fingerprint
+    )
+  page = report(folder)
+  text = words_of(page)
+  assert '4 of 9 runs are done' in text
+  for run in ('x, seed 1', 'x, seed 2', 'y, seed 0'):
+    assert f'{run}: damaged (on other data than r0-seed0)' in text
+  rows = cells(page, 1)
+  assert rows['x'][:2] == ['1', '90.00']
+  assert rows['y'][:2] == ['2', '70.00 ± 14.14']  # √2 / 10
+  assert rows['z'][:2] == ['1', '70.00']
+
+
+def test_a_run_that_was_gone_on_with_as_another_is_in_no_mean(tmp_path):
+  folder = write_table(tmp_path / 't', ['x'], range(3))
+  for seed in range(3):
+    write_run(folder / f'r0-seed{seed}', top1=0.7 + seed / 10, seed=seed)
+  config = json.loads((folder / 'r0-seed1' / 'config.json').read_text())
+  before = folder / 'r0-seed1' / 'config-until-5.json'
+  before.write_text(json.dumps(config | {'smoothing.theta': 0.0, 'format': 1}))
+  assert cells(report(folder), 1)['x'][:2] == ['3', '80.00 ± 10.00']
+  # Where the trunk lies is not another config, nor a name that is gone.
+  config |= {'init.fork_from': 'moved@1', 'format': 1}
+  config |= {old: default for old, (_, default) in RENAMED.items()}
+  before.write_text(json.dumps(config))
+  assert cells(report(folder), 1)['x'][0] == '3'
+  for change in ({'batch_size': 32}, {'seed': 5}):
+    before.write_text(json.dumps(config | change))
+    page = report(folder)
+    assert cells(page, 1)['x'][:2] == ['2', '80.00 ± 14.14']  # 70 and 90
+    words = 'x, seed 1: changed (its config in mid-run: see config-until-5.json'
+    assert words in words_of(page)
+    text = words_of(report(*sorted(folder.glob('r0-*'))))
+    assert words.partition(', ')[2] in text
+    assert '2 of 3 runs are done' in text
+
+
+def test_a_run_under_several_spellings_is_one(tmp_path, monkeypatch):
+  write_run(tmp_path / 'd0', top1=0.8)
+  (tmp_path / 'link').symlink_to('d0')
+  monkeypatch.chdir(tmp_path)
+  given = 'd0', tmp_path / 'd0', 'link', 'd0/../link', '.'
+  (table,) = read_results([pathlib.Path(path) for path in given])
+  assert table.rows == ('d0',)
+  assert [str(run.record.path) for run in table.runs] == ['d0']
+
+
+def write_taught(folder, teacher, network, seed):
+  """A run that is taught by a run, whose network has the SHA-256."""
+  config = default_config()
+  config.data.name, config.data.path = 'npz', 'gone.npz'
+  config.smoothing.schedule, config.smoothing.theta = 'constant', 0.1
+  config.smoothing.target, config.teacher.run = 'teacher', str(teacher)
+  write_run(folder, seed=seed, config=config)
+  data = {'fingerprint': 'f' * 64, 'teacher': network * 64}
+  (folder / 'data.json').write_text(json.dumps(data))
+  return folder
+
+
+def seeds_by_row(paths):
+  (table,) = read_results(paths)
+  found = {row: [] for row in table.rows}
+  for run in table.runs:
+    found[run.row].append(run.record.path.name)
+  return sorted(found.values())
+
+
+TAUGHT = ['s0', 's1', 'w0', 'w1', 'w2']
+
+
+@pytest.mark.parametrize('gone', [False, True])
+def test_a_row_s_teachers_are_of_one_family(tmp_path, gone):
+  paths = []
+  for seed, name in zip((0, 1, 0, 1, 2), TAUGHT, strict=True):
+    teacher = tmp_path / f'teacher-{name}'
+    if not gone:
+      strong = default_config()
+      strong.data.name, strong.epochs = 'npz', 2
+      strong.optimizer.momentum = 0.5 if name.startswith('s') else 0.9
+      write_run(teacher, seed=seed + 7, config=strong)
+    paths.append(write_taught(tmp_path / name, teacher, str(seed + 1), seed))
+  assert seeds_by_row(paths) == [['s0', 's1'], ['w0', 'w1', 'w2']]
+  text = words_of(report(*paths))
+  shown = ', '.join(f'teacher-w{n} ({str(n + 1) * 8})' for n in range(3))
+  assert f'teacher.run = {shown}'.replace(' = ', '\xa0=\xa0') in text
+  # A generation on: taught by those, who differ in their own teachers only.
+  if not gone:
+    later = [
+      write_taught(tmp_path / f'{path.name}-2', path, 'a', int(path.name[1]))
+      for path in paths
+    ]
+    expected = [['s0-2', 's1-2'], ['w0-2', 'w1-2', 'w2-2']]
+    assert seeds_by_row(later) == expected
+
+
+@pytest.mark.parametrize('gone', [False, True])
+def test_a_teacher_that_was_replaced_where_it_lay_is_another(tmp_path, gone):
+  teacher = tmp_path / 'teacher'
+  if not gone:
+    write_run(teacher)
+  paths = [
+    write_taught(tmp_path / name, teacher, {'s': 'a', 'w': 'b'}[name[0]], seed)
+    for seed, name in zip((0, 1, 0, 1, 2), TAUGHT, strict=True)
+  ]
+  assert seeds_by_row(paths) == [['s0', 's1'], ['w0', 'w1', 'w2']]
+
+
+def test_a_teacher_that_taught_itself_ends(tmp_path):
+  path = write_taught(tmp_path / 'a', tmp_path / 'a', 'a', 0)
+  assert seeds_by_row([path]) == [['a']]
 
 
 def test_no_run_at_all_still_makes_a_report(tmp_path):

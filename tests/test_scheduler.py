@@ -1,10 +1,13 @@
 """Which run is trained after which, and what is noted of those that fail."""
 
+import json
 import os
 
 import pytest
 
 from tsla.commands import sweep
+from tsla.config import forms
+from tsla.data import datasets
 from tsla.runs import directory
 from tsla.sweep import plan, table, worker
 from tsla.sweep import pool as scheduler
@@ -122,3 +125,32 @@ def test_one_run_of_the_list_notes_how_it_failed(
   flags = [f'--table={_TABLE}', f'--workdir={tmp_path}', '--seeds=1']
   assert sweep.main([*flags, '--only=1']) == code
   assert notes(runs, tmp_path) == noted
+
+
+@pytest.mark.parametrize('data', ['same', 'other'])
+def test_one_run_of_the_list_is_on_the_data_of_those_that_have_begun(
+  runs, tmp_path, monkeypatch, capsys, data
+):
+  """The last run of the table has saved an update."""
+  trained, begun = [], tmp_path / runs[-1].directory
+  (begun / 'checkpoints' / '4').mkdir(parents=True)
+  loaded = datasets.load_dataset(runs[-1].config.data)
+  fingerprint = {'same': loaded.fingerprint, 'other': 'e' * 64}[data]
+  for name, value in (
+    ('config.json', forms.flatten(runs[-1].config)),
+    ('data.json', {'fingerprint': fingerprint}),
+    ('status.json', {'state': 'interrupted', 'step': 4}),
+  ):
+    (begun / name).write_text(json.dumps(value))
+  (begun / 'metrics.jsonl').write_text('')
+
+  def train(run, workdir):
+    trained.append(run.row)
+    return Outcome(0, '')
+
+  monkeypatch.setattr(worker, 'train', train)
+  flags = [f'--table={_TABLE}', f'--workdir={tmp_path}', '--seeds=1']
+  assert sweep.main([*flags, '--only=0']) == {'same': 0, 'other': 2}[data]
+  assert trained == [runs[0].row] * (data == 'same')
+  refused = f'{begun}: was trained on other data\n' in capsys.readouterr().err
+  assert refused == (data == 'other')

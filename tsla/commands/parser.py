@@ -66,9 +66,14 @@ def command(main: Callable[[Parser], int | None]) -> Callable[..., int]:
     hold_stderr()
     try:
       argv = sys.argv[1:] if argv is None else argv
-      return main(Parser(main.__module__, argv)) or 0
+      code = main(Parser(main.__module__, argv)) or 0
+      print(end='', flush=True)  # else Python does, when it ends
+      return code
     except InputError as error:
       print(error, file=sys.stderr)
       return 2
+    except BrokenPipeError:  # nobody reads on, as after `| head`
+      os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+      return 141  # as of SIGPIPE
 
   return wrapped

@@ -85,6 +85,10 @@ def _train_one(
       raise InputError(f'--only={index}: {problem}', cure=cure)
   folder = workdir / run.directory
   directory.note_failure(folder)
+  same = (other for other in runs if other.config.data == run.config.data)
+  begun = (r for r in same if directory.read_saved(workdir / r.directory))
+  if first := next(begun, None):
+    check_inputs([run, first], workdir)
   outcome = worker.train(run, workdir)
   if outcome.exit_code in (2, 3):
     directory.note_failure(folder, outcome.text)
@@ -125,8 +129,7 @@ def main(parser: Parser) -> int:
       print(text, file=sys.stderr)
       return 128 + signum
     for run in runs:
-      if run.directory in failures:
-        text = f'failed: {run.label}: {failures[run.directory]}'
-        print(text, file=sys.stderr)
+      if why := failures.get(run.directory):
+        print(f'failed: {run.label}: {why}', file=sys.stderr)
     print(f'report: {write_report([workdir], workdir)}')
     return 1 if failures else 0

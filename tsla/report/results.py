@@ -6,11 +6,13 @@ stands for those in it. Results are of one data set each. Only a run that is
 done, and whose log says so too, is `done` here.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
 import os
 import pathlib
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -35,7 +37,7 @@ class RunResult:
   row: str  # the method
   seed: int  # pairs it with the other rows' runs
   record: RunRecord  # what its directory says
-  state: str  # done, missing, damaged, not readable, or as its status.json says
+  state: str  # done, not readable, or else as its record says
   reason: str  # why it is not done
   epochs: int  # of the whole run
   first_epoch: int  # epochs that it took over from another run
@@ -142,11 +144,13 @@ def read_results(paths: Sequence[pathlib.Path]) -> list[Results]:
   """The results of sweeps' folders in order, then those of run directories.
 
   Run directories on one data set belong together; those of them that differ in
-  no more than the seed are one row. What is found in a folder has the runs
-  without smoothing first, with which the others are compared.
+  no more than the seed, as do their teachers, are one row. In a folder the runs
+  without smoothing are first, with which the others are compared.
   """
-  found, plain = [], []
-  for path in dict.fromkeys(p for given in paths for p in _within(given)):
+  found, plain, places = [], [], dict[pathlib.Path, pathlib.Path]()
+  for path in (p for given in paths for p in _within(given)):
+    places.setdefault(path.resolve(), path)
+  for path in places.values():
     if (path / outline.NAME).is_file():
       found += _of_sweep(path)
     else:
@@ -176,7 +180,7 @@ def _within(path: pathlib.Path) -> list[pathlib.Path]:
 
 def _of_sweep(folder: pathlib.Path) -> list[Results]:
   table, runs = outline.read(folder), []
-  firsts: dict[str, RunRecord] = {}  # on each data set
+  firsts: dict[str, RunRecord] = {}  # on each data set, and of each row
   for planned in table['runs']:
     path = folder / planned['directory']
     try:
@@ -186,16 +190,19 @@ def _of_sweep(folder: pathlib.Path) -> list[Results]:
       record, standing = RunRecord(path), ('not readable', error.problem)
     if standing[0] == 'done':
       fields = config_lib.identity(record.fields).items()
-      asked = str([field for field in fields if field[0].startswith('data.')])
-      first = firsts.setdefault(asked, record)
-      if record.fingerprint != first.fingerprint:  # the files were changed
-        standing = 'damaged', f'on other data than {first.path.name}'
+      # Mean and std may follow from the images, and make no other data set.
+      asked = [f for f in fields if re.match(r'data\.(?!mean|std)', f[0])]
+      keys = f'row {planned["row"]}', str(asked)
+      for first in (firsts[key] for key in keys if key in firsts):
+        if record.fingerprint != first.fingerprint:  # the files were changed
+          standing = 'damaged', f'on other data than {first.path.name}'
+      if standing[0] == 'done':
+        firsts = dict.fromkeys(keys, record) | firsts
     method = planned['row'], planned['seed'], record, *standing
     trunk = planned.get('trunk') or ''
     lengths = planned['epochs'], planned['first_epoch']
     runs.append(RunResult(*method, *lengths, trunk))
-  names = 'name', 'title', 'command', 'primary'
-  named = {name: table[name] for name in names}
+  named = {n: table[n] for n in ('name', 'title', 'command', 'primary')}
   data = {run.row: run.record.fingerprint for run in runs if run.done}
   found, first = [], next(iter(data.values()), '')
   for one in dict.fromkeys([first, *data.values()]):
@@ -217,32 +224,40 @@ def _read(path: pathlib.Path) -> RunRecord:
 def _tables_of_runs(paths: Iterable[pathlib.Path]) -> list[Results]:
   """Runs that were not planned as a table, by data set."""
   tables: dict[str, dict[tuple[str, int], list[RunResult]]] = {}
+  firsts: dict[str, str] = {}  # the first network of a teacher's directory
   for path in paths:
     record = _read(path)
     fields, standing = record.fields, record.standing()
     trunk, _, epoch = str(fields.get('init.fork_from') or '').rpartition('@')
-    trunk = pathlib.PurePath(trunk).name
-    first_epoch = int(epoch) if epoch.isdecimal() else 0
-    lengths = fields['epochs'], first_epoch
+    lengths = fields['epochs'], int(epoch) if epoch.isdecimal() else 0
     method = str(path), fields['seed'], record, *standing
-    run = RunResult(*method, *lengths, trunk)
+    run = RunResult(*method, *lengths, pathlib.PurePath(trunk).name)
     rows = tables.setdefault(record.fingerprint, {})
-    key, copy = _method(fields) + str(record.parts), 0
+    first = firsts.setdefault(str(fields.get('teacher.run')), record.teacher)
+    # Another network may have come into a teacher's directory.
+    key, copy = _kind(record) + record.teacher * (record.teacher != first), 0
     while run.seed in {r.seed for r in rows.get((key, copy), ())}:
       copy += 1
     rows.setdefault((key, copy), []).append(run)
   return [_table_of_rows(list(rows.values())) for rows in tables.values()]
 
 
-def _method(config: dict[str, Any]) -> str:
-  """What the runs of a row have in common: all but the seed and paths of it."""
+def _kind(record: RunRecord, deep: int = 9) -> str:
+  """What a row's runs, and their teachers, share: all but seeds and paths."""
+  config, taught_by = record.fields, record.teacher
+  if path := config.get('teacher.run'):  # all that is known if it is gone
+    taught_by = re.sub(rf'(?<!\d){config["seed"]}(?=[^\d/]*$)', '*', str(path))
+    with contextlib.suppress(InputError):
+      teacher = _read(pathlib.Path(str(path)))
+      if teacher.fields and deep:  # it may have had a teacher too
+        taught_by = teacher.fingerprint + _kind(teacher, deep - 1)
   fields = config_lib.identity(config)
   fields.pop('seed', None)
   if 'init.fork_from' in fields:
     fields['init.fork_from'] = str(fields['init.fork_from']).rpartition('@')[2]
   for name in ('teacher.matrix', 'teacher.weights'):  # of a seed, its own run
     fields[name] = config.get(name)
-  return json.dumps(fields, sort_keys=True)
+  return json.dumps([fields, record.parts, taught_by], sort_keys=True)
 
 
 def _table_of_rows(rows: list[list[RunResult]]) -> Results:

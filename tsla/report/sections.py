@@ -95,9 +95,8 @@ def _curves(results: Results) -> Iterator[Block]:
   if not keys:
     yield ParagraphBlock('No run is done.')
     return
-  yield blocks.FigureBlock(
-    _text('curves'), figures.learning_curves(results), keys
-  )
+  curves = figures.learning_curves(results)
+  yield blocks.FigureBlock(_text('curves'), curves, keys)
   yield blocks.FigureBlock(_text('schedules'), figures.schedules(results), keys)
 
 
@@ -148,8 +147,7 @@ def _costs(results: Results) -> Iterator[Block]:
     begun = [run.record.status for run in runs if run.record.fields]
     wall = sum(status.get('seconds', math.nan) for status in begun)
     times = map(_clock, (wall, seconds, saved_seconds))
-    name = 'all' if row is None else row
-    rows.append([name, f'{spent:,.0f}', f'{saved:,.0f}', *times])
+    rows.append([row or 'all', f'{spent:,.0f}', f'{saved:,.0f}', *times])
   header = ['Method', 'Epochs', 'Saved', 'Wall time', 'Training', 'Saved']
   yield TableBlock(_text('costs'), header, rows)
   if saved:
@@ -170,6 +168,11 @@ def _configs(results: Results) -> Iterator[Block]:
     fields = _differing_fields(run, base)
     if row == first:
       fields = config_lib.identity(base)
+    mine = [run.record for run in results.runs if run.row == row]
+    pairs = {(str(r.fields.get('teacher.run') or ''), r.teacher) for r in mine}
+    names = {f'{pathlib.Path(p).name} ({sha[:8]})' for p, sha in pairs if p}
+    if names:
+      fields['teacher.run'] = ', '.join(sorted(names))
     shown = (name for name in fields if name not in _NO_METHOD)
     text = ', '.join(f'{name}{_EQUALS}{fields[name]}' for name in shown)
     begins = f'{run.trunk}, epoch {run.first_epoch}' if run.trunk else 'epoch 0'

@@ -80,6 +80,7 @@ class RunRecord:
   rows: tuple[LogRow, ...] = ()  # of its log, in order
   environment: dict[str, Any] = dataclasses.field(default_factory=dict)
   failure: str = ''  # why a sweep gave it up, in a line
+  teacher: str = ''  # SHA-256 of its teacher
 
   @property
   def config(self) -> ml_collections.ConfigDict:
@@ -126,7 +127,7 @@ class RunRecord:
     return log
 
   def standing(self) -> tuple[str, str]:
-    """How it stands, damaged if its log contradicts its status, and why so."""
+    """How it stands, by its log and earlier configs too, and why so."""
     if not self.fields:
       return 'missing', self.failure or 'not started'
     state = str(self.status.get('state', 'running'))
@@ -145,6 +146,11 @@ class RunRecord:
       return 'damaged', f'its {step} updates are not {epochs} epochs'
     if not log.is_number(last.get('nll', 0)):  # then it would have diverged
       return 'damaged', 'its last evaluation lacks nll'
+    now = config_lib.identity(self.fields)
+    for file in sorted(self.path.glob('config-until-*.json')):
+      before = config_lib.identity(_read(self.path, file.name))
+      if differences(before, now).keys() - {'init.fork_from'}:
+        return 'changed', f'its config in mid-run: see {file.name}'
     return state, ''
 
 
@@ -161,6 +167,7 @@ def read_record(path: pathlib.Path) -> RunRecord:
     rows=tuple(log.read(path / _LOG)),
     environment=_read(path, _ENVIRONMENT),
     failure=failure.strip().split('\n')[0],
+    teacher=str(data.get('teacher', '')),
   )
 
 
@@ -227,7 +234,8 @@ def note_failure(path: pathlib.Path, reason: str = '') -> None:
 
 def _read(path: pathlib.Path, name: str) -> dict[str, Any]:
   """The JSON object in a file of a run; empty where there is none."""
-  newest = {CONFIG: CONFIG_FORMAT, MODEL: MODEL_FORMAT}.get(name, 0)
+  is_config = name.startswith('config')
+  newest = CONFIG_FORMAT if is_config else MODEL_FORMAT * (name == MODEL)
   try:
     value = files.read_object(path / name, newest=newest)
   except files.DamagedFile as error:
@@ -235,7 +243,7 @@ def _read(path: pathlib.Path, name: str) -> dict[str, Any]:
       return {}
     raise
   files.check_fields(f'{path / name}: ', value, **_TYPES.get(name, {}))
-  for old, (_, default) in RENAMED.items() if name == CONFIG else ():
+  for old, (_, default) in RENAMED.items() if is_config else ():
     if value.get(old) == default:  # it was not used
       del value[old]
   for field, right in _INSIDE.items():
