@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from tsla.data import datasets
+from tsla.data import datasets, label_noise
 from tsla.errors import InputError
 
 
@@ -372,3 +372,10 @@ def test_what_validates_is_a_part_of_each_class_and_the_same_always(
   counts = np.bincount(clean.validation.labels)
   want = np.rint(np.bincount(digits.train.labels) * 0.1)
   np.testing.assert_array_equal(counts, want)
+
+
+def test_of_each_class_a_part_is_set_apart_but_not_all_of_it():
+  labels = np.array([0] * 10 + [1] * 4 + [2])
+  mask = label_noise.set_apart(labels, fraction=0.2)
+  assert np.bincount(labels[mask], minlength=3).tolist() == [2, 1, 0]
+  assert not label_noise.set_apart(labels, fraction=0.0).any()

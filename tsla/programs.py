@@ -157,10 +157,6 @@ def dispatch(
 
   `parts` has by the name of each part what `options_of` found. A whole number
   becomes a fraction if the default is one; of None anything takes the place.
-
-  Example:
-    >>> dispatch('m=5', 'options', {'margin': {'m': 10.0}, 'uniform': {}})
-    {'margin': {'m': 5.0}, 'uniform': {}}
   """
   given: dict[str, Options] = {part: {} for part in parts}
   for name, value in parse_options(text, where).items():

@@ -71,8 +71,8 @@ def _count(images: Images) -> np.ndarray:
 
   Counted, so that every machine finds the same.
   """
-  channels = (np.moveaxis(image, -1, 0) for image in images)
-  return sum(
-    np.stack([np.bincount(part.ravel(), minlength=256) for part in image])
-    for image in channels
-  )
+  counts = np.zeros((images.shape[-1], 256), np.int64)
+  for image in images:
+    for count, channel in zip(counts, np.moveaxis(image, -1, 0), strict=True):
+      count += np.bincount(channel.ravel(), minlength=256)
+  return counts

@@ -126,7 +126,7 @@ def _open(folder: pathlib.Path, skip_corrupt: bool) -> Decoded | None:
     skipped = [item for split in _SPLITS for item in about[split]['skipped']]
     splits, names = _open_splits(folder, about), about['class_names']
     for split in _SPLITS:
-      if about[split]['images_sha256'] != _digests(folder / f'{split}.images'):
+      if about[split]['images_sha256'] != _digests(folder, split):
         raise ValueError(f'{folder / split}.images: not what was written')
     notes, left_out = about['notes'], about['left_out']
   except (OSError, ValueError, KeyError) as error:
@@ -150,17 +150,17 @@ def _sha256(value: Any) -> str:
   return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
-def _digests(path: pathlib.Path) -> list[str]:
-  """The SHA-256 of each part of a file, which a process reads once."""
-  facts = path.stat()
-  return _read_digests(path, (facts.st_ino, facts.st_ctime_ns, facts.st_size))
+def _digests(folder: pathlib.Path, split: str) -> list[str]:
+  path = folder / f'{split}.images'
+  return _read_digests(path, path.stat().st_ctime_ns)
 
 
 @functools.lru_cache(len(_SPLITS))
-def _read_digests(path: pathlib.Path, facts: tuple[int, int, int]) -> list[str]:
-  if facts[-1] > _SLOW:
-    print(f'{path}: {facts[-1] / 1e9:,.1f} GB are checked', file=sys.stderr)
+def _read_digests(path: pathlib.Path, changed: int) -> list[str]:
+  """The SHA-256 of each part of a file, which a process reads once."""
   flat = np.memmap(path, np.uint8, 'r')
+  if flat.size > _SLOW:
+    print(f'{path}: {flat.size / 1e9:,.1f} GB are checked', file=sys.stderr)
   with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
     parts = (flat[i : i + _PART] for i in range(0, flat.size, _PART))
     return list(pool.map(lambda p: hashlib.sha256(p).hexdigest(), parts))
@@ -205,7 +205,7 @@ def _build(
     }
     splits = _open_splits(building, about)
     for split in _SPLITS:
-      about[split]['images_sha256'] = _digests(building / f'{split}.images')
+      about[split]['images_sha256'] = _digests(building, split)
     about |= {
       'class_names': contents.class_names,
       'left_out': contents.left_out,

@@ -39,11 +39,6 @@ def set_apart(
   """Which examples the validation, or test, split takes, `bool[N]`.
 
   Of the n of a class `round(fraction · n)`, but one at least, and one stays.
-
-  Example:
-    >>> mask = set_apart(np.array([0] * 10 + [1] * 4 + [2]), fraction=0.2)
-    >>> [int(mask[:10].sum()), int(mask[10:14].sum()), int(mask[14])]
-    [2, 1, 0]
   """
   mask = np.zeros(len(labels), bool)
   # Raw numbers, which are those of every version of NumPy.

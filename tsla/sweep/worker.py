@@ -135,10 +135,6 @@ def environment(
   at a time, all is shared; else the run in place `slot`, from 0, of `jobs` gets
   one of the `devices`, and beyond these they share, in turn. What the sweep's
   own environment, `outer`, hides stays hidden.
-
-  Example:
-    >>> environment(5, 6, 'gpu', 4, {'CUDA_VISIBLE_DEVICES': '2,3,6,7'})
-    {'CUDA_VISIBLE_DEVICES': '3', 'XLA_PYTHON_CLIENT_MEM_FRACTION': '0.45'}
   """
   if platform == 'cpu' or jobs == 1:
     return {}

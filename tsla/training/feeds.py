@@ -6,7 +6,6 @@ Both visit the same examples in the same order: on a CPU the same bits come of
 it, but in jit on several devices and for a probe's estimates.
 """
 
-import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -68,13 +67,6 @@ def length_at(step: int, steps_per_epoch: int, longest: int) -> int:
   return min(longest - in_epoch % longest, steps_per_epoch - in_epoch)
 
 
-def _host() -> jax.Device | None:
-  """The CPU, where nothing waits for what the accelerator has to do."""
-  with contextlib.suppress(RuntimeError):  # JAX_PLATFORMS leaves it out
-    return jax.local_devices(backend='cpu')[0]
-  return None
-
-
 class Feeds:
   """What the functions of a run get for examples and for `slots`.
 
@@ -106,18 +98,14 @@ class Feeds:
     self.longest = longest = chunk_length(per_epoch, at_most)
     self.about = f'mapped, {size} off the device, {longest} updates a call'
     in_order = jax.jit(batches.epoch_order, static_argnums=2)
-
-    @functools.lru_cache(3)  # two epochs, and the probe's
-    def order(epoch: int) -> np.ndarray:
-      with jax.default_device(_host()):
-        return np.asarray(in_order(np.uint32(seed), epoch, self._count))
-
-    self._order = order
+    self._order = functools.lru_cache(3)(  # of two epochs, and the probe's
+      lambda epoch: np.asarray(in_order(np.uint32(seed), epoch, self._count))
+    )
     self._read = reader(dataset.train.images)
 
     def make(call: tuple[int, int]) -> Fed:
       epoch, first = divmod(call[0], per_epoch)
-      return self._batches(order(epoch), first, call[1])
+      return self._batches(self._order(epoch), first, call[1])
 
     def following(call: tuple[int, int]) -> tuple[int, int] | None:
       if (after := sum(call)) == total_steps:
