@@ -627,6 +627,7 @@ def test_a_folder_that_changes_while_it_is_read_is_refused(
   with pytest.raises(InputError, match='changed while it was read'):
     datasets.load_dataset(config(folder))
   assert not entries(home)
+  assert not (home / '.building').exists()
 
 
 def test_a_corrupt_image_is_named_or_skipped_and_counted(

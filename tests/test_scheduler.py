@@ -149,8 +149,14 @@ def test_one_run_of_the_list_is_on_the_data_of_those_that_have_begun(
     return Outcome(0, '')
 
   monkeypatch.setattr(worker, 'train', train)
+  order, check = [], sweep.check_inputs
+  monkeypatch.setattr(sweep, 'split_cores', lambda *_: order.append('cores'))
+  monkeypatch.setattr(
+    sweep, 'check_inputs', lambda *a: (order.append('data'), check(*a))
+  )
   flags = [f'--table={_TABLE}', f'--workdir={tmp_path}', '--seeds=1']
   assert sweep.main([*flags, '--only=0']) == {'same': 0, 'other': 2}[data]
   assert trained == [runs[0].row] * (data == 'same')
+  assert order == ['cores', 'data']  # or jax has its devices before
   refused = f'{begun}: was trained on other data\n' in capsys.readouterr().err
   assert refused == (data == 'other')

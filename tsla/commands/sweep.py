@@ -27,6 +27,7 @@ from tsla.errors import InputError
 from tsla.files import check_writable, claimed, untrusted
 from tsla.report.sections import write_report
 from tsla.runs import directory
+from tsla.runs.environment import split_cores
 from tsla.sweep import outline, plan, pool, worker
 from tsla.sweep.inputs import check_inputs
 from tsla.sweep.plan import PlannedRun
@@ -88,6 +89,8 @@ def _train_one(
   same = (other for other in runs if other.config.data == run.config.data)
   begun = (r for r in same if directory.read_saved(workdir / r.directory))
   if first := next(begun, None):
+    # Before jax looks for devices, as it does to read labels with noise.
+    split_cores(run.config.model.name, run.config.batch_size)
     check_inputs([run, first], workdir)
   outcome = worker.train(run, workdir)
   if outcome.exit_code in (2, 3):

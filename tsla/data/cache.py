@@ -218,6 +218,7 @@ def _build(
     if source.state() != target.name:
       problem = f'{source.location}: it changed while it was read'
       cure = 'start again when nothing writes there any more'
+      shutil.rmtree(building)  # it may come back to the state of before
       raise InputError(problem, cure=cure)
     target.parent.mkdir(exist_ok=True)
     building.rename(target)
