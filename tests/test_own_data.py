@@ -290,6 +290,14 @@ def test_a_grey_npz_is_found_by_its_name_and_not_mirrored(tmp_path):
   assert config.data.std == (0.001,)  # all images are black
 
 
+def test_what_follows_is_found_without_a_cache_too(tmp_path, monkeypatch):
+  npz(tmp_path / 'a.npz', [0, 1] * 20)
+  before = settle(own(tmp_path / 'a.npz'))
+  monkeypatch.setenv('XDG_CACHE_HOME', '/dev/null/x')
+  again = settle(own(tmp_path / 'a.npz'))
+  assert again.to_dict() == before.to_dict()
+
+
 def test_an_image_is_fitted_by_its_header(tmp_path):
   buffer = io.BytesIO()
   photo(0, (700, 300)).save(buffer, 'PNG')

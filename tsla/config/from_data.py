@@ -9,6 +9,7 @@ from tsla.config.schema import Config
 from tsla.data import datasets
 from tsla.data.array_cache import cached_array
 from tsla.data.feed import Images
+from tsla.errors import InputError
 from tsla.files import expand
 
 
@@ -42,11 +43,11 @@ def settle(config: Config) -> Config:
   most = math.log2(len(images))
   power = math.floor(min(most, max(3, min(7, most - 5))))
   batch = 2**power if 'batch_size' in follows else config.batch_size
-  if config.data.name == 'npz':
-    counts = _count(images)
-  else:
-    facts = {'images': dataset.fingerprint}
+  facts = {'images': dataset.fingerprint}
+  try:
     counts = cached_array('levels', facts, lambda: _count(images))
+  except InputError:  # the cache cannot be written
+    counts = _count(images)
   shares, levels = counts / counts.sum(1, keepdims=True), np.arange(256) / 255
   mean = shares @ levels
   std = np.sqrt(shares @ levels**2 - mean**2).clip(1e-3)
@@ -73,6 +74,6 @@ def _count(images: Images) -> np.ndarray:
   """
   counts = np.zeros((images.shape[-1], 256), np.int64)
   for image in images:
-    for count, channel in zip(counts, np.moveaxis(image, -1, 0), strict=True):
-      count += np.bincount(channel.ravel(), minlength=256)
+    channels = np.moveaxis(image, -1, 0)
+    counts += [np.bincount(c.ravel(), minlength=256) for c in channels]
   return counts

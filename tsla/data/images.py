@@ -130,7 +130,7 @@ def _decode(
       return _pixels(image, channels, size), image.width / image.height
   except (OSError, SyntaxError, ValueError, *bombs) as error:
     if getattr(error, 'errno', None):  # the disk's error, not the image's
-      cure = 'mend or remove it, then start again: what is decoded is kept'
+      cure = 'start again when the disk is well: what is decoded is kept'
       raise InputError(f'{where}: {error.strerror}', cure=cure) from error
     return CorruptImage(where, str(error)), 0.0
 

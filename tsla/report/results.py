@@ -37,7 +37,7 @@ class RunResult:
   row: str  # the method
   seed: int  # pairs it with the other rows' runs
   record: RunRecord  # what its directory says
-  state: str  # done, not readable, or else as its record says
+  state: str  # done, damaged, not readable, or else as its record says
   reason: str  # why it is not done
   epochs: int  # of the whole run
   first_epoch: int  # epochs that it took over from another run

@@ -127,7 +127,10 @@ class RunRecord:
     return log
 
   def standing(self) -> tuple[str, str]:
-    """How it stands, by its log and earlier configs too, and why so."""
+    """How it stands, by its log and earlier configs too, and why so.
+
+    Damaged: its log contradicts its status; changed: so was its config.
+    """
     if not self.fields:
       return 'missing', self.failure or 'not started'
     state = str(self.status.get('state', 'running'))

@@ -189,7 +189,7 @@ def _give_up(seconds: int) -> None:
 def check_platform() -> None:
   """Raises InputError if the platform asked for has no devices.
 
-  Or if jax is set to draw or compute other numbers than those of a run.
+  Or if a setting of jax in `_NUMBERS` is another than that of every run.
   """
   for name, value in _NUMBERS.items():
     if (found := getattr(jax.config, name)) != value:
